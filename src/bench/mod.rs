@@ -1,0 +1,1 @@
+//! turnkey bench: a load generator against any TURN server.

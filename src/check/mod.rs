@@ -1,0 +1,1 @@
+//! turnkey check: proves a running server from outside.

@@ -1,0 +1,1 @@
+//! HTTP and WebSocket: the routes, and the sockets of the signaling hub.

@@ -1,0 +1,1 @@
+//! Sockets. Knows datagrams and byte streams, not TURN.

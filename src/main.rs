@@ -1,0 +1,2 @@
+//! The `turnkey` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The signaling state machine. Pure.

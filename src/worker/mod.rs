@@ -1,0 +1,1 @@
+//! One OS thread a core: one turn::Server, its sockets, one loop.
