@@ -1,2 +1,9 @@
-//! The `turnkey` command.
-fn main() {}
+//! The `turnkey` command: a thin shell over the library.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}
