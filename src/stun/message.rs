@@ -182,7 +182,8 @@ impl<'a> Message<'a> {
 
     /// The header with the length an integrity check wants: up to and including that attribute.
     fn header_as_if_ending_at(&self, end: usize) -> [u8; HEADER_LEN] {
-        let mut header: [u8; HEADER_LEN] = self.bytes[..HEADER_LEN].try_into().expect("the header was checked");
+        let mut header: [u8; HEADER_LEN] =
+            self.bytes[..HEADER_LEN].try_into().expect("the header was checked");
         let length = u16::try_from(end - HEADER_LEN).expect("within a message of 16-bit length");
         header[2..4].copy_from_slice(&length.to_be_bytes());
         header
