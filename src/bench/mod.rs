@@ -1,10 +1,12 @@
 //! turnkey bench: a load generator against any TURN server.
 
-use std::process::ExitCode;
+mod args;
+mod error;
 
-/// What load to generate.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+pub use args::{Args, Direction, Mode, Transport};
+pub use error::Error;
+
+use std::process::ExitCode;
 
 /// Generates the load and prints what came back.
 pub fn run(_args: &Args) -> ExitCode {
