@@ -1,1 +1,399 @@
-//! The configuration file, validated.
+//! What a server is told: the configuration, validated.
+//!
+//! Owns the meaning of every key, the defaults, and the errors about them: each names the place (file and
+//! line, environment variable or flag), the key, and what is allowed. What depends on the host is found
+//! when a server starts: [`secret`] reads and keeps secrets, [`address`] finds relay addresses.
+//! Decides nothing about running servers.
+
+pub mod address;
+mod file;
+pub mod secret;
+mod source;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use source::Error;
+pub use values::parse_duration;
+
+use file::File;
+use source::{Place, Sources};
+
+/// A whole, validated configuration. `Config::default()` is what `turn-config/turnkey.toml` says.
+#[derive(Clone, PartialEq)]
+pub struct Config {
+    /// Where generated secrets are kept; `None`: found from the environment, see [`secret::state_dir`].
+    pub state_dir: Option<PathBuf>,
+    /// The relay.
+    pub relay: Relay,
+    /// Who may use the relay.
+    pub credentials: Credentials,
+    /// Which peers may be reached.
+    pub peers: Peers,
+    /// How much of the relay one user, or all, may use.
+    pub quota: Quota,
+    /// The certificate of HTTPS listeners.
+    pub tls: Tls,
+    /// Web page, API and signaling.
+    pub http: Http,
+    /// Who may signal.
+    pub signaling: Signaling,
+    /// Address of the admin listener; `None`: there is none.
+    pub admin: Option<SocketAddr>,
+    /// What is logged.
+    pub log: Log,
+    file: File,
+    sources: Sources,
+}
+
+/// `[relay]`: listeners, addresses and ports of the TURN server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relay {
+    /// Where clients are served.
+    pub listen: Vec<RelayListener>,
+    /// Addresses the world sees; empty: found from the host's interfaces.
+    pub public: Vec<PublicAddress>,
+    /// Ports of relay sockets.
+    pub ports: RangeInclusive<u16>,
+    /// Authentication realm (RFC 8489 §9.2).
+    pub realm: String,
+    /// Worker threads; 0: one a core.
+    pub workers: usize,
+    /// How datagrams are read and written.
+    pub backend: Backend,
+    /// Accept channel numbers 0x5000-0x7FFE of RFC 5766.
+    pub legacy_channels: bool,
+    /// Longest lifetime of an allocation that is granted (RFC 8656 §7.2).
+    pub max_lifetime: Duration,
+    /// How long a stop waits for running calls to end.
+    pub drain_timeout: Duration,
+    /// Most TCP clients at a time.
+    pub tcp_connections: usize,
+    /// Receive and send buffer of each listener socket, in bytes.
+    pub socket_buffer: usize,
+    /// Bytes of unauthenticated replies a second for each source prefix; 0: no limit.
+    pub unauthenticated_rate: u32,
+}
+
+/// A listener of the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayListener {
+    /// What carries STUN messages.
+    pub transport: RelayTransport,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// What carries STUN messages between client and server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayTransport {
+    /// Datagrams.
+    Udp,
+    /// TCP connections.
+    Tcp,
+}
+
+/// An address the world sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublicAddress {
+    /// An address; `local` is the host's own behind 1:1 NAT, if it is not found by itself.
+    Address {
+        /// As the world sees it.
+        public: IpAddr,
+        /// As this host has it.
+        local: Option<IpAddr>,
+    },
+    /// A host name, resolved at start.
+    Name(String),
+}
+
+/// How datagrams are read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The best one this host allows.
+    #[default]
+    Auto,
+    /// Batches of Linux system calls.
+    Linux,
+    /// One datagram a call, on any system.
+    Portable,
+}
+
+/// `[credentials]`: who may use the relay.
+#[derive(Clone, PartialEq)]
+pub struct Credentials {
+    /// Secrets of time-limited credentials, newest first.
+    pub secrets: Vec<String>,
+    /// A file with one secret a line, newest first; read after `secrets`.
+    pub secrets_file: Option<PathBuf>,
+    /// Lifetime of credentials that are handed out.
+    pub ttl: Duration,
+    /// An expiry further away than this is refused.
+    pub max_ttl: Duration,
+    /// End allocations when their credential expires.
+    pub strict_expiry: bool,
+    /// Keys with which back ends ask for credentials.
+    pub api_keys: Vec<String>,
+    /// A file with one key a line.
+    pub api_keys_file: Option<PathBuf>,
+    /// Static users: name to password.
+    pub users: BTreeMap<String, String>,
+}
+
+/// `[peers]`: additions to the built-in rules about who may be relayed to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Peers {
+    /// Networks that may be reached although the deny lists have them.
+    pub allow: Vec<Cidr>,
+    /// Networks that may not be reached.
+    pub deny: Vec<Cidr>,
+}
+
+/// An address block in CIDR form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The first address of the block.
+    pub network: IpAddr,
+    /// How many leading bits are the network's.
+    pub prefix: u8,
+}
+
+/// `[quota]`: most allocations; 0 for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Of one user.
+    pub user: u32,
+    /// In all.
+    pub total: u32,
+}
+
+/// `[tls]`: the certificate of HTTPS listeners.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    /// There is none.
+    #[default]
+    Off,
+    /// PEM files: certificate chain and private key.
+    Files {
+        /// The chain, the server's own certificate first.
+        cert: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// A self-signed one, generated and kept in the state directory.
+    SelfSigned,
+}
+
+/// `[http]`: web page, API and signaling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// Where; empty: nowhere, the router is mounted by the program that embeds this one.
+    pub listen: Vec<HttpListener>,
+    /// Origins of pages that may call the API and signal; empty: the same origin only, `*`: all.
+    pub origins: Vec<String>,
+    /// Most connections at a time.
+    pub max_connections: usize,
+}
+
+/// An HTTP listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpListener {
+    /// Whether it speaks TLS.
+    pub https: bool,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// `[signaling]`: who may signal.
+#[derive(Clone, PartialEq)]
+pub struct Signaling {
+    /// Who may enter; `Open` holds only while every HTTP listener is a loopback one.
+    pub access: Access,
+    /// Sockets without a token may enter open rooms, on a public listener too.
+    pub allow_anonymous: bool,
+    /// What tokens are verified with.
+    pub jwt: JwtSource,
+}
+
+/// Who may signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever reaches a loopback listener.
+    #[default]
+    Open,
+    /// Who has a token.
+    Token,
+}
+
+/// Where the key of signaling tokens comes from.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum JwtSource {
+    /// There is none.
+    #[default]
+    None,
+    /// A shared secret (HS256).
+    Secret(String),
+    /// A file with a shared secret.
+    SecretFile(PathBuf),
+    /// A shared secret that is generated and kept in the state directory.
+    Generate,
+    /// A PEM file with the public key of whoever issues tokens.
+    PublicKeyFile(PathBuf),
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A level, or directives such as `info,turnkey::http=debug`.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a configuration is read from.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The TOML file; without one, built-in defaults.
+    pub file: Option<PathBuf>,
+    /// `--state-dir`.
+    pub state_dir: Option<PathBuf>,
+    /// `--public`: a name or address under which the world reaches this host.
+    pub public: Option<String>,
+    /// Environment variables; those of the form `TURNKEY_<SECTION>__<KEY>` override a key.
+    pub variables: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Reads `file`, overridden by this process's environment.
+    #[must_use]
+    pub fn from_env(file: Option<&Path>) -> Self {
+        let variables =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self { file: file.map(Path::to_owned), variables: variables.collect(), ..Self::default() }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        values::validate(&File::default(), Sources::default(), None).expect("the built-in defaults are valid")
+    }
+}
+
+impl Config {
+    /// Reads a configuration file and what overrides it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in one line.
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        let (name, text) = match &options.file {
+            Some(path) => {
+                let name = path.display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|e| {
+                    Error::new(Some(Place::File(name.clone())), "", format!("cannot be read: {}", reason(&e)))
+                })?;
+                (name, text)
+            }
+            None => (String::from("defaults"), String::new()),
+        };
+        let (mut file, mut sources) = source::read(&name, &text, options.variables.iter().cloned())?;
+        if let Some((_, directory)) =
+            options.variables.iter().find(|(name, _)| name == "CREDENTIALS_DIRECTORY")
+        {
+            secret::use_credentials_directory(&mut file, &mut sources, Path::new(directory));
+        }
+        if let Some(dir) = &options.state_dir {
+            file.state_dir = dir.display().to_string();
+            sources.set("state_dir", Place::Flag("--state-dir"));
+        }
+        if let Some(public) = &options.public {
+            publish(&mut file, &mut sources, public);
+        }
+        let base = options.file.as_deref().and_then(Path::parent);
+        values::validate(&file, sources, base)
+    }
+
+    /// Reads a configuration from TOML text, for programs that embed a server.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in one line.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        let (file, sources) = source::read("configuration", text, [])?;
+        values::validate(&file, sources, None)
+    }
+
+    /// The configuration as TOML, secrets redacted, each value that is not a default with its origin.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        values::render(&self.file.redacted(), &self.sources)
+    }
+
+    /// An error about `key`, naming the place where it was set.
+    pub(crate) fn error(&self, key: &str, problem: impl Into<String>) -> Error {
+        self.sources.error(key, problem)
+    }
+
+    /// Whether every HTTP listener can be reached from this host only.
+    #[must_use]
+    pub fn is_loopback_only(&self) -> bool {
+        self.http.listen.iter().all(|listener| listener.address.ip().is_loopback())
+    }
+}
+
+/// `--public`: HTTPS on all addresses, a token key, and the name as the relay's address. What the
+/// configuration already says about a certificate, a key or HTTP listeners stays.
+fn publish(file: &mut File, sources: &mut Sources, public: &str) {
+    let flag = || Place::Flag("--public");
+    file.relay.public_address = file::OneOrMany(vec![public.to_owned()]);
+    sources.set("relay.public_address", flag());
+    if sources.place("http.listen").is_none() {
+        file.http.listen =
+            vec![format!("https://0.0.0.0:{PUBLIC_PORT}"), format!("https://[::]:{PUBLIC_PORT}")];
+        sources.set("http.listen", flag());
+    } else {
+        for listener in &mut file.http.listen {
+            let address = listener.split_once("://").map_or(listener.as_str(), |(_, address)| address);
+            *listener = format!("https://{address}");
+        }
+    }
+    if file.tls.cert.is_empty() && file.tls.key.is_empty() {
+        file.tls.self_signed = true;
+        sources.set("tls.self_signed", flag());
+    }
+    file.signaling.access = "token".into();
+    sources.set("signaling.access", flag());
+    let jwt = &mut file.signaling;
+    if jwt.jwt_secret.is_empty() && jwt.jwt_secret_file.is_empty() && jwt.jwt_public_key_file.is_empty() {
+        jwt.jwt_generate = true;
+        sources.set("signaling.jwt_generate", flag());
+    }
+}
+
+/// The port of `--public` where the configuration names none.
+pub const PUBLIC_PORT: u16 = 8443;
+
+/// An I/O error without its number: what went wrong, in words.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        std::io::ErrorKind::IsADirectory => "is a directory".into(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! The configuration file as it is written: one struct a section, every key with its default.
+//!
+//! Values are still text; `config::values` gives them meaning. This is also what `config print` writes,
+//! so every key has a value and none is optional: an empty string or list means "not set".
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole configuration file.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct File {
+    pub(crate) state_dir: String,
+    pub(crate) relay: Relay,
+    pub(crate) credentials: Credentials,
+    pub(crate) peers: Peers,
+    pub(crate) quota: Quota,
+    pub(crate) tls: Tls,
+    pub(crate) http: Http,
+    pub(crate) signaling: Signaling,
+    pub(crate) store: Store,
+    pub(crate) cluster: Cluster,
+    pub(crate) admin: Admin,
+    pub(crate) log: Log,
+}
+
+/// `[relay]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Relay {
+    pub(crate) listen: Vec<String>,
+    pub(crate) public_address: OneOrMany,
+    pub(crate) ports: String,
+    pub(crate) realm: String,
+    pub(crate) workers: u16,
+    pub(crate) backend: String,
+    pub(crate) offload: String,
+    pub(crate) legacy_channels: bool,
+    pub(crate) max_lifetime: String,
+    pub(crate) drain_timeout: String,
+    pub(crate) tcp_connections: u32,
+    pub(crate) socket_buffer: u32,
+    pub(crate) unauthenticated_rate: u32,
+    pub(crate) alternate: toml::Table,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            listen: strings(&[
+                "udp://0.0.0.0:3478",
+                "tcp://0.0.0.0:3478",
+                "udp://[::]:3478",
+                "tcp://[::]:3478",
+            ]),
+            public_address: OneOrMany(strings(&["auto"])),
+            ports: "49152-65535".into(),
+            realm: "turnkey".into(),
+            workers: 0,
+            backend: "auto".into(),
+            offload: "off".into(),
+            legacy_channels: false,
+            max_lifetime: "1h".into(),
+            drain_timeout: "0s".into(),
+            tcp_connections: 10_000,
+            socket_buffer: 4 << 20,
+            unauthenticated_rate: 1 << 16,
+            alternate: toml::Table::new(),
+        }
+    }
+}
+
+/// `[credentials]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Credentials {
+    pub(crate) secrets: Vec<String>,
+    pub(crate) secrets_file: String,
+    pub(crate) ttl: String,
+    pub(crate) max_ttl: String,
+    pub(crate) strict_expiry: bool,
+    pub(crate) api_keys: Vec<String>,
+    pub(crate) api_keys_file: String,
+    pub(crate) users: BTreeMap<String, String>,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self {
+            secrets: Vec::new(),
+            secrets_file: String::new(),
+            ttl: "1h".into(),
+            max_ttl: "24h".into(),
+            strict_expiry: false,
+            api_keys: Vec::new(),
+            api_keys_file: String::new(),
+            users: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[peers]`
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Peers {
+    pub(crate) allow: Vec<String>,
+    pub(crate) deny: Vec<String>,
+}
+
+/// `[quota]`
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Quota {
+    pub(crate) user: u32,
+    pub(crate) total: u32,
+}
+
+/// `[tls]`
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    pub(crate) cert: String,
+    pub(crate) key: String,
+    pub(crate) self_signed: bool,
+}
+
+/// `[http]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Http {
+    pub(crate) listen: Vec<String>,
+    pub(crate) origins: Vec<String>,
+    pub(crate) max_connections: u32,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: strings(&["127.0.0.1:8080"]), origins: Vec::new(), max_connections: 10_000 }
+    }
+}
+
+/// `[signaling]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Signaling {
+    pub(crate) access: String,
+    pub(crate) allow_anonymous: bool,
+    pub(crate) jwt_secret: String,
+    pub(crate) jwt_secret_file: String,
+    pub(crate) jwt_generate: bool,
+    pub(crate) jwt_public_key_file: String,
+    pub(crate) jwks_url: String,
+}
+
+impl Default for Signaling {
+    fn default() -> Self {
+        Self {
+            access: "open".into(),
+            allow_anonymous: false,
+            jwt_secret: String::new(),
+            jwt_secret_file: String::new(),
+            jwt_generate: false,
+            jwt_public_key_file: String::new(),
+            jwks_url: String::new(),
+        }
+    }
+}
+
+/// `[store]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    pub(crate) url: String,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: "sqlite".into() }
+    }
+}
+
+/// `[cluster]`
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cluster {
+    pub(crate) redis: String,
+}
+
+/// `[admin]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    pub(crate) listen: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9641".into() }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+    pub(crate) format: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: "text".into() }
+    }
+}
+
+/// One string, or a list of them.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(from = "OneOrManyText")]
+pub(crate) struct OneOrMany(pub(crate) Vec<String>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrManyText {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<OneOrManyText> for OneOrMany {
+    fn from(text: OneOrManyText) -> Self {
+        match text {
+            OneOrManyText::One(one) => Self(one.split(',').map(|s| s.trim().to_owned()).collect()),
+            OneOrManyText::Many(many) => Self(many),
+        }
+    }
+}
+
+impl Serialize for OneOrMany {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            many => many.serialize(serializer),
+        }
+    }
+}
+
+/// What stands in the place of a secret in `config print`.
+pub(crate) const REDACTED: &str = "(redacted, not shown by config print)";
+
+impl File {
+    /// The same configuration without its secrets.
+    pub(crate) fn redacted(&self) -> Self {
+        let mut file = self.clone();
+        let hide = |text: &mut String| {
+            if !text.is_empty() {
+                REDACTED.clone_into(text);
+            }
+        };
+        file.credentials.secrets.iter_mut().for_each(hide);
+        file.credentials.api_keys.iter_mut().for_each(hide);
+        file.credentials.users.values_mut().for_each(hide);
+        hide(&mut file.signaling.jwt_secret);
+        file
+    }
+}
+
+fn strings(items: &[&str]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}

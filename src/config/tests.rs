@@ -1,0 +1,305 @@
+use super::*;
+
+fn error(text: &str) -> String {
+    match Config::from_toml(text) {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(e) => e.to_string(),
+    }
+}
+
+fn load_with(variables: &[(&str, &str)]) -> Result<Config, Error> {
+    let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Config::load(&Options { variables, ..Options::default() })
+}
+
+#[test]
+fn unknown_key_names_line_and_nearest_key() {
+    assert_eq!(
+        error("[relay]\nrealm = \"a\"\nprots = \"1-2\"\n"),
+        "configuration:3: relay.prots: unknown key, did you mean relay.ports?"
+    );
+    assert_eq!(
+        error("[http]\nrealm = \"a\"\n"),
+        "configuration:2: http.realm: unknown key, did you mean relay.realm?"
+    );
+    assert_eq!(error("[rely]\n"), "configuration:1: rely: unknown section, did you mean [relay]?");
+    assert!(error("[relay]\nxyzzyxyzzyxyzzy = 1\n").ends_with("`turnkey config print` shows all keys"));
+    assert!(error("relay = 1\n").contains("is a section"));
+}
+
+#[test]
+fn wrong_type_names_line_and_what_is_allowed() {
+    assert_eq!(
+        error("[relay]\n\nlisten = [\n  \"udp://127.0.0.1:0\",\n  7,\n]\n"),
+        "configuration:5: relay.listen[1]: expected a string"
+    );
+    assert_eq!(
+        error("[quota]\nuser = \"many\"\n"),
+        "configuration:2: quota.user: expected a number such as 0, found string"
+    );
+    assert!(error("[quota]\nuser = -1\n").starts_with("configuration:2: quota.user: "));
+    assert!(error("[relay]\nworkers = 70000\n").starts_with("configuration:2: relay.workers: "));
+    assert!(error("[relay\n").starts_with("configuration:1: "));
+    assert!(error("[relay]\nports = \n").starts_with("configuration:2: "));
+}
+
+#[test]
+fn bad_values_are_refused_with_their_line() {
+    let cases = [
+        ("relay", "listen = []", "relay.listen"),
+        ("relay", "listen = [\"0.0.0.0:3478\"]", "relay.listen[0]"),
+        ("relay", "listen = [\"udp://localhost:3478\"]", "relay.listen[0]"),
+        ("relay", "listen = [\"tls://0.0.0.0:5349\"]", "not in this version"),
+        ("relay", "listen = [\"dtls://0.0.0.0:5349\"]", "not in this version"),
+        ("relay", "ports = \"shared\"", "not in this version"),
+        ("relay", "ports = \"50000\"", "relay.ports"),
+        ("relay", "ports = \"60000-50000\"", "relay.ports"),
+        ("relay", "ports = \"50000-50001\"", "needs at least 8"),
+        ("relay", "ports = \"80-50001\"", "below 1024"),
+        ("relay", "public_address = \"not a host\"", "relay.public_address"),
+        ("relay", "public_address = [\"192.0.2.1\", \"192.0.2.2\"]", "one address a family"),
+        ("relay", "public_address = \"192.0.2.1/::1\"", "PUBLIC/LOCAL"),
+        ("relay", "public_address = \"0.0.0.0\"", "no address"),
+        ("relay", "public_address = [\"auto\", \"192.0.2.1\"]", "relay.public_address"),
+        ("relay", "realm = \"\"", "relay.realm"),
+        ("relay", "workers = 300", "at most 256"),
+        ("relay", "backend = \"fast\"", "\"auto\" or \"linux\" or \"portable\""),
+        ("relay", "offload = \"xdp\"", "not in this version"),
+        ("relay", "alternate = { address = \"192.0.2.1\" }", "not in this version"),
+        ("relay", "max_lifetime = \"5m\"", "at least 10m"),
+        ("relay", "drain_timeout = \"soon\"", "expected a duration"),
+        ("relay", "socket_buffer = 1", "between"),
+        ("relay", "tcp_connections = 0", "at least 1"),
+        ("credentials", "ttl = \"2d\"", "longer than credentials.max_ttl"),
+        ("credentials", "ttl = \"0s\"", "zero"),
+        ("credentials", "users = { \"a:b\" = \"c\" }", "credentials.users.a:b"),
+        ("credentials", "users = { a = \"\" }", "empty password"),
+        ("credentials", "users = { a = 1 }", "credentials.users.a"),
+        ("credentials", "secrets = [\"\"]", "credentials.secrets[0]"),
+        ("peers", "allow = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\""),
+        ("peers", "deny = [\"fe80::/200\"]", "peers.deny[0]"),
+        ("tls", "cert = \"a.pem\"", "tls.key"),
+        ("tls", "key = \"a.pem\"", "tls.cert"),
+        ("http", "listen = [\"https://127.0.0.1:0\"]", "needs a certificate"),
+        ("http", "listen = [\"ftp://127.0.0.1:0\"]", "http:// or https://"),
+        ("http", "listen = [\"8080\"]", "http.listen[0]"),
+        ("http", "origins = [\"app.example.org\"]", "http.origins[0]"),
+        ("signaling", "access = \"closed\"", "\"open\" or \"token\""),
+        ("signaling", "jwks_url = \"https://example.org\"", "not in this version"),
+        ("signaling", "jwt_generate = true\njwt_secret = \"x\"", "only one of them"),
+        ("store", "url = \"postgres://x\"", "not in this version"),
+        ("cluster", "redis = \"redis://x\"", "not in this version"),
+        ("admin", "listen = \"9641\"", "admin.listen"),
+        ("log", "level = \"inof\"", "log.level"),
+        ("log", "format = \"xml\"", "\"text\" or \"json\""),
+    ];
+    for (section, line, want) in cases {
+        let message = error(&format!("[{section}]\n{line}\n"));
+        assert!(message.starts_with("configuration:"), "{line}: {message}");
+        assert!(message.contains(&format!(": {section}.")), "{line}: {message}");
+        assert!(message.contains(want), "{line}: {message}");
+        assert!(!message.contains('\n'), "{line}: {message}");
+    }
+}
+
+#[test]
+fn quota_needs_as_many_ports() {
+    let message = error("[quota]\ntotal = 200\n[relay]\nports = \"50000-50099\"\n");
+    assert_eq!(
+        message,
+        "configuration:4: relay.ports: has 100 ports, each allocation takes one: quota.total needs at least 200"
+    );
+}
+
+#[test]
+fn variables_override_keys() {
+    let config = load_with(&[
+        ("TURNKEY_RELAY__LISTEN", "udp://127.0.0.1:0, tcp://127.0.0.1:0"),
+        ("TURNKEY_RELAY__LEGACY_CHANNELS", "true"),
+        ("TURNKEY_QUOTA__USER", "7"),
+        ("TURNKEY_CREDENTIALS__SECRETS", "[\"with, comma\"]"),
+        ("TURNKEY_CREDENTIALS__USERS", "{ alice = \"pw\" }"),
+        ("TURNKEY_RELAY__PUBLIC_ADDRESS", "192.0.2.1, 2001:db8::1"),
+        ("TURNKEY_CONFIG", "not an override"),
+        ("OTHER__KEY", "not ours"),
+    ])
+    .expect("valid");
+    assert_eq!(config.relay.listen.len(), 2);
+    assert!(config.relay.legacy_channels);
+    assert_eq!(config.quota.user, 7);
+    assert_eq!(config.credentials.secrets, ["with, comma"]);
+    assert_eq!(config.credentials.users["alice"], "pw");
+    assert_eq!(config.relay.public.len(), 2);
+}
+
+#[test]
+fn errors_about_variables_name_them() {
+    let error = |name, value| load_with(&[(name, value)]).map(drop).expect_err("refused").to_string();
+    assert_eq!(
+        error("TURNKEY_RELAY__PROTS", "1-2"),
+        "TURNKEY_RELAY__PROTS: relay.prots: unknown key, did you mean TURNKEY_RELAY__PORTS?"
+    );
+    assert!(
+        error("TURNKEY_QUOTA__USER", "x").starts_with("TURNKEY_QUOTA__USER: quota.user: expected a number")
+    );
+    assert!(
+        error("TURNKEY_RELAY__PORTS", "x").starts_with("TURNKEY_RELAY__PORTS: relay.ports: expected a range")
+    );
+    assert!(
+        error("TURNKEY_RELAY__LISTEN", "[1")
+            .starts_with("TURNKEY_RELAY__LISTEN: relay.listen: expected a list")
+    );
+}
+
+#[test]
+fn durations() {
+    assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+    assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86400)));
+    assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+    for bad in ["", "1", "h", "-1s", "1.5h", "99999999999999999999s", "1000000d"] {
+        assert!(parse_duration(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn what_is_printed_reads_back() {
+    let text = "[credentials]\nsecrets = [\"s3cret-s3cret-s3cret\"]\nusers = { \"a b\" = \"pass-w0rd\" }\n\
+                [signaling]\njwt_secret = \"t0ken\"\n[relay]\nrealm = \"x\\ty\"\n"
+        .replace("\\ty", "y");
+    let config = Config::from_toml(&text).expect("valid");
+    let printed = config.to_toml();
+    for secret in ["s3cret", "pass-w0rd", "t0ken"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+    assert!(printed.contains("realm = \"xy\"   # configuration:7"), "{printed}");
+    let again = Config::from_toml(&printed).expect("what is printed is valid");
+    assert!(
+        again.relay == config.relay
+            && again.http == config.http
+            && again.credentials.users.contains_key("a b")
+    );
+    assert!(Config::from_toml(&Config::default().to_toml()).expect("valid") == Config::default());
+}
+
+#[test]
+fn public_flag_turns_everything_on() {
+    let options = Options { public: Some("turn.example.org".into()), ..Options::default() };
+    let config = Config::load(&options).expect("valid");
+    assert!(config.http.listen.iter().all(|l| l.https && l.address.port() == PUBLIC_PORT));
+    assert_eq!(config.relay.public, [PublicAddress::Name("turn.example.org".into())]);
+    assert!(config.tls == Tls::SelfSigned && config.signaling.access == Access::Token);
+    assert!(config.signaling.jwt == JwtSource::Generate);
+}
+
+#[test]
+fn public_flag_keeps_configured_listeners() {
+    let variables = vec![("TURNKEY_HTTP__LISTEN".to_owned(), "127.0.0.1:0".to_owned())];
+    let options = Options { public: Some("192.0.2.1".into()), variables, ..Options::default() };
+    let config = Config::load(&options).expect("valid");
+    assert_eq!(
+        config.http.listen,
+        [HttpListener { https: true, address: "127.0.0.1:0".parse().expect("address") }]
+    );
+}
+
+#[test]
+fn public_listener_needs_a_token_key() {
+    let public = Config::from_toml("[http]\nlisten = [\"0.0.0.0:0\"]\n").expect("valid by itself");
+    let message = secret::Keys::load(&public).map(drop).expect_err("refused").to_string();
+    assert!(
+        message.starts_with("configuration:2: http.listen[0]: 0.0.0.0:0 can be reached by others"),
+        "{message}"
+    );
+    assert!(message.contains("set signaling.jwt_secret"), "{message}");
+}
+
+mod addresses {
+    use super::super::address::{Addresses, RelayAddress};
+    use super::*;
+
+    fn find(relay: &str) -> Result<Addresses, Error> {
+        Addresses::find(&Config::from_toml(&format!("[relay]\n{relay}\n")).expect("valid"))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn loopback_listeners_relay_on_loopback() {
+        let found = find("listen = [\"udp://127.0.0.1:0\"]").expect("found");
+        assert_eq!(found.relay, [RelayAddress { local: ip("127.0.0.1"), public: ip("127.0.0.1") }]);
+        assert!(found.notes.iter().any(|note| note.contains("loopback")));
+    }
+
+    #[test]
+    fn one_to_one_nat_binds_to_a_local_address() {
+        let found =
+            find("listen = [\"udp://127.0.0.1:0\"]\npublic_address = \"203.0.113.9\"").expect("found");
+        assert_eq!(found.relay, [RelayAddress { local: ip("127.0.0.1"), public: ip("203.0.113.9") }]);
+        assert!(found.notes.iter().any(|note| note.contains("1:1 NAT")));
+        let found = find("public_address = \"203.0.113.9/127.0.0.1\"").expect("found");
+        assert_eq!(found.relay[0].local, ip("127.0.0.1"));
+    }
+
+    #[test]
+    fn foreign_addresses_are_refused() {
+        let message = find("listen = [\"udp://203.0.113.9:0\"]").expect_err("not here").to_string();
+        assert!(
+            message
+                .starts_with("configuration:2: relay.listen[0]: 203.0.113.9 is not an address of this host")
+        );
+        let message =
+            find("public_address = \"203.0.113.9/203.0.113.10\"").expect_err("not here").to_string();
+        assert!(message.contains("203.0.113.10 is not an address of this host"), "{message}");
+    }
+
+    #[test]
+    fn host_names_are_resolved() {
+        let found = find("listen = [\"udp://127.0.0.1:0\"]\npublic_address = \"localhost\"").expect("found");
+        assert!(found.relay.contains(&RelayAddress { local: ip("127.0.0.1"), public: ip("127.0.0.1") }));
+        assert_eq!(found.name.as_deref(), Some("localhost"));
+        let message = find("public_address = \"no-such-host.invalid\"").expect_err("unknown").to_string();
+        assert!(message.contains("does not resolve"), "{message}");
+    }
+
+    #[test]
+    fn urls_name_what_clients_can_reach() {
+        let listener = |transport, address: &str| RelayListener {
+            transport,
+            address: address.parse().expect("address"),
+        };
+        let found = Addresses {
+            relay: vec![
+                RelayAddress { local: ip("10.0.0.5"), public: ip("203.0.113.9") },
+                RelayAddress { local: ip("2001:db8::5"), public: ip("2001:db8::5") },
+            ],
+            ..Addresses::default()
+        };
+        let listeners = [
+            listener(RelayTransport::Udp, "0.0.0.0:3478"),
+            listener(RelayTransport::Tcp, "0.0.0.0:3478"),
+            listener(RelayTransport::Udp, "[::]:3478"),
+            listener(RelayTransport::Udp, "127.0.0.1:3479"),
+        ];
+        assert_eq!(
+            found.ice_urls(&listeners),
+            [
+                "stun:203.0.113.9:3478",
+                "turn:203.0.113.9:3478?transport=udp",
+                "turn:[2001:db8::5]:3478?transport=udp",
+                "turn:127.0.0.1:3479?transport=udp",
+                "turn:203.0.113.9:3478?transport=tcp",
+            ]
+        );
+        let named = Addresses { name: Some("turn.example.org".into()), ..found };
+        assert_eq!(
+            named.ice_urls(&listeners[..3]),
+            [
+                "stun:turn.example.org:3478",
+                "turn:turn.example.org:3478?transport=udp",
+                "turn:turn.example.org:3478?transport=tcp",
+            ]
+        );
+    }
+}

@@ -1,0 +1,518 @@
+//! From the text of a configuration file to values with a meaning.
+//!
+//! One function a section. What is decided but not built yet is refused by name, never ignored.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::file::{self, File};
+use super::source::{Error, Sources};
+use super::{
+    Access, Backend, Cidr, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers,
+    PublicAddress, Quota, Relay, RelayListener, RelayTransport, Signaling, Tls,
+};
+
+/// Checks everything that can be checked without looking at the host. Relative paths count from `base`.
+pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Result<Config, Error> {
+    let check = Check { sources: &sources, base };
+    check.unsupported(file)?;
+    let tls = check.tls(&file.tls)?;
+    let config = Config {
+        state_dir: check.path(&file.state_dir),
+        relay: check.relay(&file.relay, file.quota.total)?,
+        credentials: check.credentials(&file.credentials)?,
+        peers: check.peers(&file.peers)?,
+        quota: Quota { user: file.quota.user, total: file.quota.total },
+        http: check.http(&file.http, &tls)?,
+        tls,
+        signaling: check.signaling(&file.signaling)?,
+        admin: check.admin(&file.admin)?,
+        log: check.log(&file.log)?,
+        file: file.clone(),
+        sources: Sources::default(),
+    };
+    Ok(Config { sources, ..config })
+}
+
+struct Check<'a> {
+    sources: &'a Sources,
+    base: Option<&'a Path>,
+}
+
+impl Check<'_> {
+    fn fail<T>(&self, key: &str, problem: impl Into<String>) -> Result<T, Error> {
+        Err(self.sources.error(key, problem))
+    }
+
+    fn path(&self, text: &str) -> Option<PathBuf> {
+        let base = self.base.unwrap_or(Path::new(""));
+        (!text.is_empty()).then(|| base.join(text))
+    }
+
+    /// Keys whose feature this version does not have.
+    fn unsupported(&self, file: &File) -> Result<(), Error> {
+        let refuse =
+            |key: &str, default: &str| self.fail(key, format!("not in this version; leave it at {default}"));
+        if file.relay.offload != "off" {
+            return refuse("relay.offload", "\"off\"");
+        }
+        if file.relay.ports == "shared" {
+            return refuse("relay.ports", "a range such as \"49152-65535\"");
+        }
+        if !file.relay.alternate.is_empty() {
+            return refuse("relay.alternate", "{}");
+        }
+        if !file.signaling.jwks_url.is_empty() {
+            return refuse("signaling.jwks_url", "\"\" and set signaling.jwt_public_key_file");
+        }
+        if file.store.url != "sqlite" {
+            return refuse("store.url", "\"sqlite\"");
+        }
+        if !file.cluster.redis.is_empty() {
+            return refuse("cluster.redis", "\"\"");
+        }
+        Ok(())
+    }
+
+    fn relay(&self, relay: &file::Relay, total_quota: u32) -> Result<Relay, Error> {
+        let listen = (relay.listen.iter().enumerate())
+            .map(|(i, text)| self.relay_listener(&format!("relay.listen[{i}]"), text))
+            .collect::<Result<Vec<_>, _>>()?;
+        if listen.is_empty() {
+            return self.fail("relay.listen", "needs at least one address such as \"udp://0.0.0.0:3478\"");
+        }
+        let max_lifetime = self.duration("relay.max_lifetime", &relay.max_lifetime)?;
+        if max_lifetime < Duration::from_secs(600) {
+            return self.fail("relay.max_lifetime", "must be at least 10m, the default lifetime of RFC 8656");
+        }
+        Ok(Relay {
+            listen,
+            public: self.public_addresses(&relay.public_address.0)?,
+            ports: self.ports(&relay.ports, relay.workers, total_quota)?,
+            realm: self.realm(&relay.realm)?,
+            workers: self.workers(relay.workers)?,
+            backend: self.one_of(
+                "relay.backend",
+                &relay.backend,
+                &[("auto", Backend::Auto), ("linux", Backend::Linux), ("portable", Backend::Portable)],
+            )?,
+            legacy_channels: relay.legacy_channels,
+            max_lifetime,
+            drain_timeout: self.duration("relay.drain_timeout", &relay.drain_timeout)?,
+            tcp_connections: self.at_least_one("relay.tcp_connections", relay.tcp_connections)?,
+            socket_buffer: self.socket_buffer(relay.socket_buffer)?,
+            unauthenticated_rate: relay.unauthenticated_rate,
+        })
+    }
+
+    fn relay_listener(&self, key: &str, text: &str) -> Result<RelayListener, Error> {
+        let forms = "\"udp://ADDRESS:PORT\" or \"tcp://ADDRESS:PORT\"";
+        let Some((scheme, address)) = text.split_once("://") else {
+            return self.fail(key, format!("expected {forms}, found \"{text}\""));
+        };
+        let transport = match scheme {
+            "udp" => RelayTransport::Udp,
+            "tcp" => RelayTransport::Tcp,
+            "tls" | "dtls" | "https+turns" => {
+                return self.fail(key, format!("{scheme}:// listeners are not in this version; use {forms}"));
+            }
+            _ => return self.fail(key, format!("expected {forms}, found \"{text}\"")),
+        };
+        Ok(RelayListener { transport, address: self.socket_address(key, address)? })
+    }
+
+    fn socket_address(&self, key: &str, text: &str) -> Result<SocketAddr, Error> {
+        text.parse().or_else(|_| {
+            self.fail(
+                key,
+                format!("expected an address and port such as 0.0.0.0:3478 or [::]:3478, found \"{text}\""),
+            )
+        })
+    }
+
+    fn public_addresses(&self, texts: &[String]) -> Result<Vec<PublicAddress>, Error> {
+        let key = "relay.public_address";
+        if let [one] = texts
+            && one == "auto"
+        {
+            return Ok(Vec::new());
+        }
+        if texts.is_empty() {
+            return self.fail(key, "expected \"auto\", an address or a host name");
+        }
+        let addresses =
+            texts.iter().map(|text| self.public_address(key, text)).collect::<Result<Vec<_>, _>>()?;
+        for is_v4 in [true, false] {
+            let of_family = |a: &&PublicAddress| matches!(a, PublicAddress::Address { public, .. } if public.is_ipv4() == is_v4);
+            if addresses.iter().filter(of_family).count() > 1 {
+                return self.fail(key, "takes one address a family, one of IPv4 and one of IPv6");
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn public_address(&self, key: &str, text: &str) -> Result<PublicAddress, Error> {
+        let (public, local) = match text.split_once('/') {
+            Some((public, local)) => (public, Some(local)),
+            None => (text, None),
+        };
+        if let Ok(public) = public.parse::<IpAddr>() {
+            if public.is_unspecified() || public.is_multicast() {
+                return self.fail(key, format!("{public} is no address a client can reach"));
+            }
+            let local = local.map(str::parse::<IpAddr>).transpose();
+            return match local {
+                Ok(local) if local.is_none_or(|local| local.is_ipv4() == public.is_ipv4()) => {
+                    Ok(PublicAddress::Address { public, local })
+                }
+                _ => self.fail(
+                    key,
+                    format!("expected PUBLIC/LOCAL with two addresses of one family, found \"{text}\""),
+                ),
+            };
+        }
+        if local.is_none() && is_host_name(text) && text != "auto" {
+            return Ok(PublicAddress::Name(text.to_owned()));
+        }
+        self.fail(key, format!("expected \"auto\", an address or a host name, found \"{text}\""))
+    }
+
+    fn ports(&self, text: &str, workers: u16, total_quota: u32) -> Result<RangeInclusive<u16>, Error> {
+        let key = "relay.ports";
+        let range = text.split_once('-').and_then(|(from, to)| Some((port(from)?, port(to)?)));
+        let Some((from, to)) = range.filter(|(from, to)| from <= to) else {
+            return self
+                .fail(key, format!("expected a range of ports such as \"49152-65535\", found \"{text}\""));
+        };
+        if from < 1024 {
+            return self
+                .fail(key, format!("starts at {from}, below 1024, where ports belong to other services"));
+        }
+        let size = u32::from(to - from) + 1;
+        let needed = u32::from(workers.max(MIN_PORTS)).max(total_quota);
+        if size < needed {
+            let cause = if total_quota == needed { "quota.total" } else { "the workers" };
+            return self.fail(
+                key,
+                format!("has {size} ports, each allocation takes one: {cause} needs at least {needed}"),
+            );
+        }
+        Ok(from..=to)
+    }
+
+    fn realm(&self, realm: &str) -> Result<String, Error> {
+        let is_allowed = |c: char| !c.is_control() && c != '"' && c != '\\';
+        if realm.is_empty() || realm.chars().count() > 127 || !realm.chars().all(is_allowed) {
+            return self.fail(
+                "relay.realm",
+                "must be 1 to 127 characters without quotes, backslashes and control characters",
+            );
+        }
+        Ok(realm.to_owned())
+    }
+
+    fn workers(&self, workers: u16) -> Result<usize, Error> {
+        if workers > MAX_WORKERS {
+            return self.fail("relay.workers", format!("must be at most {MAX_WORKERS}; 0 means one a core"));
+        }
+        Ok(usize::from(workers))
+    }
+
+    fn socket_buffer(&self, bytes: u32) -> Result<usize, Error> {
+        if !(1 << 14..=1 << 30).contains(&bytes) {
+            return self.fail("relay.socket_buffer", "must be between 16384 and 1073741824 bytes");
+        }
+        Ok(bytes as usize)
+    }
+
+    fn credentials(&self, credentials: &file::Credentials) -> Result<Credentials, Error> {
+        let ttl = self.duration("credentials.ttl", &credentials.ttl)?;
+        let max_ttl = self.duration("credentials.max_ttl", &credentials.max_ttl)?;
+        if ttl.is_zero() {
+            return self.fail("credentials.ttl", "must not be zero");
+        }
+        if ttl > max_ttl {
+            return self.fail(
+                "credentials.ttl",
+                "is longer than credentials.max_ttl: its credentials would be refused",
+            );
+        }
+        for (name, password) in &credentials.users {
+            if name.is_empty() || name.len() > 508 || name.contains(|c: char| c == ':' || c.is_control()) {
+                let problem =
+                    format!("user name \"{name}\" must be 1 to 508 bytes without : and control characters");
+                return self.fail(&format!("credentials.users.{name}"), problem);
+            }
+            if password.is_empty() {
+                return self.fail(&format!("credentials.users.{name}"), "has an empty password");
+            }
+        }
+        self.no_empty("credentials.secrets", &credentials.secrets)?;
+        self.no_empty("credentials.api_keys", &credentials.api_keys)?;
+        Ok(Credentials {
+            secrets: credentials.secrets.clone(),
+            secrets_file: self.path(&credentials.secrets_file),
+            ttl,
+            max_ttl,
+            strict_expiry: credentials.strict_expiry,
+            api_keys: credentials.api_keys.clone(),
+            api_keys_file: self.path(&credentials.api_keys_file),
+            users: credentials.users.clone(),
+        })
+    }
+
+    fn no_empty(&self, key: &str, list: &[String]) -> Result<(), Error> {
+        match list.iter().position(String::is_empty) {
+            Some(i) => self.fail(&format!("{key}[{i}]"), "must not be empty"),
+            None => Ok(()),
+        }
+    }
+
+    fn peers(&self, peers: &file::Peers) -> Result<Peers, Error> {
+        Ok(Peers {
+            allow: self.cidrs("peers.allow", &peers.allow)?,
+            deny: self.cidrs("peers.deny", &peers.deny)?,
+        })
+    }
+
+    fn cidrs(&self, key: &str, texts: &[String]) -> Result<Vec<Cidr>, Error> {
+        let cidr = |(i, text): (usize, &String)| {
+            parse_cidr(text).map_err(|problem| self.sources.error(&format!("{key}[{i}]"), problem))
+        };
+        texts.iter().enumerate().map(cidr).collect()
+    }
+
+    fn tls(&self, tls: &file::Tls) -> Result<Tls, Error> {
+        match (self.path(&tls.cert), self.path(&tls.key)) {
+            (Some(_), Some(_)) if tls.self_signed => {
+                self.fail("tls.self_signed", "tls.cert is set too; only one of them can be the certificate")
+            }
+            (Some(cert), Some(key)) => Ok(Tls::Files { cert, key }),
+            (Some(_), None) => self.fail("tls.cert", "needs its private key in tls.key"),
+            (None, Some(_)) => self.fail("tls.key", "needs its certificate in tls.cert"),
+            (None, None) if tls.self_signed => Ok(Tls::SelfSigned),
+            (None, None) => Ok(Tls::Off),
+        }
+    }
+
+    fn http(&self, http: &file::Http, tls: &Tls) -> Result<Http, Error> {
+        let listen = (http.listen.iter().enumerate())
+            .map(|(i, text)| self.http_listener(&format!("http.listen[{i}]"), text, tls))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (i, origin) in http.origins.iter().enumerate() {
+            if origin != "*" && !is_origin(origin) {
+                let problem = format!(
+                    "expected an origin such as \"https://app.example.org\" or \"*\", found \"{origin}\""
+                );
+                return self.fail(&format!("http.origins[{i}]"), problem);
+            }
+        }
+        Ok(Http {
+            listen,
+            origins: http.origins.clone(),
+            max_connections: self.at_least_one("http.max_connections", http.max_connections)?,
+        })
+    }
+
+    fn http_listener(&self, key: &str, text: &str, tls: &Tls) -> Result<HttpListener, Error> {
+        let (https, address) = match text.split_once("://") {
+            Some(("http", address)) => (false, address),
+            Some(("https", address)) if *tls != Tls::Off => (true, address),
+            Some(("https", _)) => {
+                return self.fail(
+                    key,
+                    "https:// needs a certificate: set tls.cert and tls.key, or tls.self_signed = true",
+                );
+            }
+            Some((scheme, _)) => {
+                return self.fail(key, format!("expected http:// or https://, found {scheme}://"));
+            }
+            None => (*tls != Tls::Off, text),
+        };
+        Ok(HttpListener { https, address: self.socket_address(key, address)? })
+    }
+
+    fn signaling(&self, signaling: &file::Signaling) -> Result<Signaling, Error> {
+        let mut sources = Vec::new();
+        if !signaling.jwt_secret.is_empty() {
+            sources.push(("signaling.jwt_secret", JwtSource::Secret(signaling.jwt_secret.clone())));
+        }
+        if let Some(path) = self.path(&signaling.jwt_secret_file) {
+            sources.push(("signaling.jwt_secret_file", JwtSource::SecretFile(path)));
+        }
+        if let Some(path) = self.path(&signaling.jwt_public_key_file) {
+            sources.push(("signaling.jwt_public_key_file", JwtSource::PublicKeyFile(path)));
+        }
+        if signaling.jwt_generate {
+            sources.push(("signaling.jwt_generate", JwtSource::Generate));
+        }
+        if let [(first, _), (second, _), ..] = sources.as_slice() {
+            return self
+                .fail(second, format!("{first} is set too; only one of them can be the key of tokens"));
+        }
+        Ok(Signaling {
+            access: self.one_of(
+                "signaling.access",
+                &signaling.access,
+                &[("open", Access::Open), ("token", Access::Token)],
+            )?,
+            allow_anonymous: signaling.allow_anonymous,
+            jwt: sources.pop().map_or(JwtSource::None, |(_, source)| source),
+        })
+    }
+
+    fn admin(&self, admin: &file::Admin) -> Result<Option<SocketAddr>, Error> {
+        if admin.listen.is_empty() {
+            return Ok(None);
+        }
+        self.socket_address("admin.listen", &admin.listen).map(Some)
+    }
+
+    fn log(&self, log: &file::Log) -> Result<Log, Error> {
+        let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
+        let is_directive =
+            |word: &str| is_level(word) || word.split_once('=').is_some_and(|(_, level)| is_level(level));
+        if !log.level.split(',').all(|word| is_directive(word.trim())) {
+            let problem = format!(
+                "expected off, error, warn, info, debug or trace, or a list such as \
+                 \"info,turnkey::http=debug\"; found \"{}\"",
+                log.level
+            );
+            return self.fail("log.level", problem);
+        }
+        let format =
+            self.one_of("log.format", &log.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)])?;
+        Ok(Log { level: log.level.clone(), format })
+    }
+
+    fn one_of<T: Copy>(&self, key: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Error> {
+        match choices.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => Ok(*value),
+            None => {
+                let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+                self.fail(key, format!("expected {}, found \"{text}\"", names.join(" or ")))
+            }
+        }
+    }
+
+    fn at_least_one(&self, key: &str, number: u32) -> Result<usize, Error> {
+        if number == 0 { self.fail(key, "must be at least 1") } else { Ok(number as usize) }
+    }
+
+    fn duration(&self, key: &str, text: &str) -> Result<Duration, Error> {
+        parse_duration(text).map_err(|problem| self.sources.error(key, problem))
+    }
+}
+
+/// Fewer ports than this serve nobody: a call between two clients takes two, and a closed one rests.
+const MIN_PORTS: u16 = 8;
+
+const MAX_WORKERS: u16 = 256;
+
+fn port(text: &str) -> Option<u16> {
+    text.trim().parse().ok()
+}
+
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    name.len() <= 253 && !is_numeric && name.split('.').all(is_label)
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let is_scheme =
+        !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'+');
+    is_scheme && !host.is_empty() && !host.contains(['/', '?', '#', ' '])
+}
+
+/// Reads a duration such as `90s`, `15m`, `1h30m` or `7d`.
+///
+/// # Errors
+/// What is allowed, in words.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("expected a duration such as \"90s\", \"15m\", \"1h30m\" or \"7d\", found \"{text}\"");
+    let mut rest = text;
+    let mut seconds = 0_u64;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit = match rest.as_bytes().get(digits) {
+            Some(b's') => 1,
+            Some(b'm') => 60,
+            Some(b'h') => 3600,
+            Some(b'd') => 86400,
+            _ => return Err(wrong()),
+        };
+        seconds = number.checked_mul(unit).and_then(|n| n.checked_add(seconds)).ok_or_else(wrong)?;
+        rest = &rest[digits + 1..];
+    }
+    let longest = 100 * 365 * 86400;
+    if text.is_empty() || seconds > longest { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
+}
+
+fn parse_cidr(text: &str) -> Result<Cidr, String> {
+    let wrong = || {
+        format!("expected an address block such as \"10.1.0.0/16\" or \"2001:db8::/32\", found \"{text}\"")
+    };
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let network: IpAddr = address.parse().map_err(|_| wrong())?;
+    let bits = if network.is_ipv4() { 32 } else { 128 };
+    let prefix = prefix.map_or(Ok(bits), str::parse::<u8>).map_err(|_| wrong())?;
+    if prefix > bits {
+        return Err(wrong());
+    }
+    let first = mask(network, prefix);
+    if first == network {
+        Ok(Cidr { network, prefix })
+    } else {
+        Err(format!("{text} has bits beyond its prefix; write \"{first}/{prefix}\""))
+    }
+}
+
+fn mask(address: IpAddr, prefix: u8) -> IpAddr {
+    let prefix = u32::from(prefix);
+    match address {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !u32::MAX.checked_shr(prefix).unwrap_or(0)).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::MAX.checked_shr(prefix).unwrap_or(0)).into()),
+    }
+}
+
+/// The file as TOML, with the origin of each value that was set somewhere.
+pub(super) fn render(file: &File, sources: &Sources) -> String {
+    let table = Table::try_from(file).expect("a configuration is a TOML table");
+    let mut text = String::new();
+    let (sections, keys): (Vec<_>, Vec<_>) = table.iter().partition(|(_, value)| value.is_table());
+    render_keys(&mut text, "", keys.into_iter(), sources);
+    for (name, section) in sections {
+        text += &format!("\n[{name}]\n");
+        render_keys(&mut text, name, section.as_table().into_iter().flatten(), sources);
+    }
+    text
+}
+
+fn render_keys<'a>(
+    text: &mut String,
+    section: &str,
+    keys: impl Iterator<Item = (&'a String, &'a Value)>,
+    sources: &Sources,
+) {
+    for (key, value) in keys {
+        let path = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+        let origin = sources.own_place(&path).map(|place| format!("   # {place}"));
+        *text += &format!("{key} = {value}{}\n", origin.unwrap_or_default());
+    }
+}
