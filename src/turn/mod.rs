@@ -9,21 +9,48 @@
 //! - nothing allocates between `handle_*` and a [`Verdict::Forward`];
 //! - identical inputs give identical outputs.
 
+mod allocation;
+mod auth;
+mod limiter;
 mod output;
+mod policy;
+mod relay;
+mod request;
+mod shared;
 mod stats;
+mod table;
+mod timers;
 
 pub use output::{
     ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, Prefix, RelayId, Transport,
     Verdict, Via,
 };
+pub use policy::{Network, NetworkError, PeerPolicy};
+pub use shared::Shared;
 pub use stats::{METHODS, RESULTS, Stats};
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use crate::credential::{Nonces, Verifier};
+use crate::stun::{self, Class, Message, Method, PacketKind};
+use allocation::{Allocation, Phase};
+use limiter::Limiter;
+use relay::DataPath;
+use request::{Request, refuse_unknown};
+use table::{AllocationId, Table};
+use timers::Timers;
+
+/// Lifetime of an allocation that asks for none, and the least one gets (RFC 8656 §3.2).
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Large enough for every reply this server writes.
 pub const MAX_REPLY: usize = 1280;
@@ -79,83 +106,246 @@ pub enum Mode {
     Draining,
 }
 
-/// State the workers of one process share: live ports and quotas, all without locks on the data path.
-#[derive(Debug, Default)]
-pub struct Shared {}
-
-/// Which peers may be reached (design 4.4).
-#[derive(Clone, Debug, Default)]
-pub struct PeerPolicy {}
-
 /// One relay core. A worker owns exactly one.
-pub struct Server {}
+pub struct Server {
+    settings: Settings,
+    shared: Arc<Shared>,
+    table: Table,
+    timers: Timers,
+    limiter: Limiter,
+    outputs: VecDeque<Output>,
+    mode: Mode,
+    stats: Stats,
+    rng: StdRng,
+}
 
 impl Server {
     /// A core with no allocations. `seed` feeds its random source; `shared` is the same for all workers.
     #[must_use]
-    pub fn new(_settings: Settings, _shared: Arc<Shared>, _seed: [u8; 32]) -> Self {
-        unimplemented!("core is being written")
+    pub fn new(settings: Settings, shared: Arc<Shared>, seed: [u8; 32]) -> Self {
+        let mut rng = StdRng::from_seed(seed);
+        // Both from the seed, so that the same inputs give the same outputs.
+        let hasher = SeedableRandomState::with_seed(rng.next_u64(), SharedSeed::global_fixed());
+        Self {
+            table: Table::new(hasher.clone()),
+            limiter: Limiter::new(settings.unauthenticated_rate, hasher),
+            settings,
+            shared,
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            mode: Mode::Serving,
+            stats: Stats::default(),
+            rng,
+        }
     }
 
     /// A datagram, or one framed message of a stream, from a client. A reply is written into `reply`.
     pub fn handle_client(
         &mut self,
-        _now: Now,
-        _path: ClientPath,
-        _datagram: &[u8],
-        _reply: &mut ReplyBuffer,
+        now: Now,
+        path: ClientPath,
+        packet: &[u8],
+        reply: &mut ReplyBuffer,
     ) -> Verdict {
-        Verdict::Consumed
+        match stun::classify(packet) {
+            PacketKind::ChannelData => {
+                let (data_path, rng) = self.data_path(now);
+                let result = data_path.channel_data(&path, packet, rng);
+                self.forward_from_client(result)
+            }
+            PacketKind::Stun if is_suspicious(&path.five_tuple) => self.drop(DropReason::SuspiciousSource),
+            PacketKind::Stun => match Message::parse(packet) {
+                Ok(message) => self.handle_message(Request { now, path, message }, reply),
+                Err(_) => self.drop(DropReason::Malformed),
+            },
+            PacketKind::Other => self.drop(DropReason::Malformed),
+        }
+    }
+
+    fn handle_message(&mut self, request: Request<'_>, reply: &mut ReplyBuffer) -> Verdict {
+        if request.message.verify_fingerprint() == Some(false) {
+            return self.drop(DropReason::BadFingerprint);
+        }
+        match request.message.class() {
+            Class::Request => self.handle_request(&request, reply),
+            // RFC 8656 §11.2: whatever is wrong with an indication, nothing is said about it.
+            Class::Indication => match request.message.method() {
+                Method::SEND if refuse_unknown(&request.message).is_ok() => {
+                    let (data_path, rng) = self.data_path(request.now);
+                    let result = data_path.send_indication(&request.path, &request.message, rng);
+                    self.forward_from_client(result)
+                }
+                // A keep-alive (RFC 8489 §12).
+                Method::BINDING => Verdict::Consumed,
+                _ => self.drop(DropReason::UnusableIndication),
+            },
+            Class::Success | Class::Error => self.drop(DropReason::UnexpectedClass),
+        }
     }
 
     /// A datagram that arrived at a relay socket.
-    pub fn handle_peer(
-        &mut self,
-        _now: Now,
-        _relay: RelayId,
-        _peer: SocketAddr,
-        _datagram: &[u8],
-    ) -> Verdict {
-        Verdict::Consumed
+    pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: SocketAddr, datagram: &[u8]) -> Verdict {
+        let (data_path, rng) = self.data_path(now);
+        match data_path.from_peer(relay, peer, datagram.len(), rng) {
+            Ok(forward) => {
+                self.stats.to_client_packets += 1;
+                self.stats.to_client_bytes += forward.payload.len() as u64;
+                Verdict::Forward(forward)
+            }
+            Err(reason) => self.drop(reason),
+        }
     }
 
     /// The answer to [`Output::OpenRelay`]; the Allocate that waits for it is answered by the verdict.
     pub fn handle_relay_opened(
         &mut self,
-        _now: Now,
-        _relay: RelayId,
-        _result: Result<(), OpenError>,
-        _reply: &mut ReplyBuffer,
+        now: Now,
+        relay: RelayId,
+        result: Result<(), OpenError>,
+        reply: &mut ReplyBuffer,
     ) -> Verdict {
-        Verdict::Consumed
+        self.relay_opened(now, relay, result, reply)
     }
 
     /// A client's connection is gone: its allocation goes with it.
-    pub fn handle_client_closed(&mut self, _now: Now, _path: ClientPath) {}
+    pub fn handle_client_closed(&mut self, now: Now, path: ClientPath) {
+        let Some(id) = self.table.id_of(&path.five_tuple) else { return };
+        if self.table.get(id).is_some_and(|allocation| allocation.path.link == path.link) {
+            self.close(id, now);
+        }
+    }
 
     /// Lets everything expire that is due.
-    pub fn handle_timeout(&mut self, _now: Now) {}
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((at, id)) = self.timers.pop_due(now.mono) {
+            let Some(allocation) = self.table.get_mut(id).filter(|allocation| allocation.scheduled == at)
+            else {
+                continue;
+            };
+            if allocation.expires <= now.mono {
+                self.close(id, now);
+                continue;
+            }
+            allocation.expire(now.mono);
+            allocation.scheduled = allocation.next_deadline();
+            self.timers.schedule(allocation.scheduled, id);
+        }
+    }
 
     /// The next effect to carry out.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// When [`Server::handle_timeout`] wants to be called next, on the scale of [`Now::mono`]. O(1).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        None
+        self.timers.next()
     }
 
-    /// Takes new settings; allocations stay.
-    pub fn reconfigure(&mut self, _settings: Settings) {}
+    /// Takes new settings; allocations stay, but lose the peers that are no longer allowed.
+    /// The relay ports are the ones of [`Shared`] and do not change.
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.limiter.set_rate(settings.unauthenticated_rate);
+        self.settings = settings;
+        for allocation in self.table.iter_mut() {
+            allocation.retain_peers(|ip| may_permit(&self.settings, ip));
+        }
+    }
 
     /// Starts or ends a drain.
-    pub fn set_mode(&mut self, _mode: Mode) {}
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
 
     /// Counters since start.
     #[must_use]
-    pub fn stats(&self) -> &Stats {
-        unimplemented!("core is being written")
+    pub fn stats(&self) -> Stats {
+        Stats { allocations: self.table.len() as u64, ..self.stats.clone() }
     }
+
+    /// Whether an allocation stands on this 5-tuple.
+    #[must_use]
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.table.id_of(five_tuple).is_some()
+    }
+
+    fn data_path(&mut self, now: Now) -> (DataPath<'_>, &mut StdRng) {
+        let Self { table, settings, shared, rng, .. } = self;
+        (DataPath { table, settings, shared, now }, rng)
+    }
+
+    /// Counts a packet of a client; one that goes straight to another client counts for that one too.
+    fn forward_from_client(&mut self, result: Result<Forward, DropReason>) -> Verdict {
+        match result {
+            Ok(forward) => {
+                let bytes = forward.payload.len() as u64;
+                self.stats.to_peer_packets += 1;
+                self.stats.to_peer_bytes += bytes;
+                if matches!(forward.via, Via::Client(_)) {
+                    self.stats.to_client_packets += 1;
+                    self.stats.to_client_bytes += bytes;
+                }
+                Verdict::Forward(forward)
+            }
+            Err(reason) => self.drop(reason),
+        }
+    }
+
+    fn drop(&mut self, reason: DropReason) -> Verdict {
+        self.stats.count_drop(reason);
+        Verdict::Drop(reason)
+    }
+
+    /// Whether a channel may be bound to the transport address.
+    fn may_bind_to(&self, peer: SocketAddr) -> bool {
+        let is_own = own_address(&self.settings, peer.ip()).is_some();
+        let is_live_relay = is_own && self.shared.is_live(shared::Family::of(peer.ip()), peer.port());
+        !self.settings.peers.is_listener(peer) && (is_live_relay || self.settings.peers.may_reach(peer.ip()))
+    }
+
+    /// Ends an allocation: its port rests, its quota is free, its socket closes.
+    fn close(&mut self, id: AllocationId, now: Now) -> Option<Box<Allocation>> {
+        let allocation = self.table.remove(id)?;
+        self.shared.return_port(allocation.family(), allocation.relayed.port(), now.mono);
+        if allocation.phase == Phase::Open {
+            self.outputs.push_back(Output::CloseRelay { relay: allocation.relay });
+        }
+        Some(allocation)
+    }
+
+    /// Notes a deadline that came nearer.
+    fn reschedule(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        let deadline = allocation.next_deadline();
+        if deadline < allocation.scheduled {
+            allocation.scheduled = deadline;
+            self.timers.schedule(deadline, id);
+        }
+    }
+}
+
+/// The relay address of this server that `ip` names, by its local or its public name.
+fn own_address(settings: &Settings, ip: IpAddr) -> Option<&RelayAddress> {
+    settings.addresses.iter().find(|own| own.public == ip || own.bind == ip)
+}
+
+/// Whether a permission may be given: for relayed addresses of this server always, calls between two
+/// of its clients need them; their ports are judged when packets flow.
+fn may_permit(settings: &Settings, ip: IpAddr) -> bool {
+    own_address(settings, ip).is_some() || settings.peers.may_reach(ip)
+}
+
+/// Whether a datagram's source is one no client has: port 0, ports of services that reflect, and
+/// addresses that are no unicast address. Answering would make this server part of an attack.
+fn is_suspicious(path: &FiveTuple) -> bool {
+    const REFLECTORS: [u16; 17] =
+        [0, 7, 13, 17, 19, 53, 69, 111, 123, 137, 161, 389, 520, 1900, 3702, 5353, 11211];
+    let ip = path.client.ip();
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !path.transport.is_stream()
+        && (REFLECTORS.contains(&path.client.port())
+            || ip.is_unspecified()
+            || ip.is_multicast()
+            || is_broadcast)
 }

@@ -1,13 +1,14 @@
 //! Plain counters of one relay core. Rendering them is the admin listener's business.
 
 use super::output::DropReason;
+use crate::stun::{ErrorCode, Method};
 
 /// Methods that are counted, in the order of [`Stats::requests`].
 pub const METHODS: [&str; 5] = ["binding", "allocate", "refresh", "create_permission", "channel_bind"];
 
 /// Outcomes that are counted per method: success, then the error codes this server sends.
-pub const RESULTS: [&str; 13] =
-    ["ok", "300", "400", "401", "403", "420", "437", "438", "440", "441", "442", "443", "486_508"];
+pub const RESULTS: [&str; 14] =
+    ["ok", "300", "400", "401", "403", "420", "437", "438", "440", "441", "442", "443", "486", "508"];
 
 /// Counters since start; `allocations` is a gauge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +43,70 @@ impl Stats {
         self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
         for (sums, counts) in self.requests.iter_mut().zip(other.requests) {
             sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+        }
+    }
+}
+
+impl Stats {
+    pub(super) fn count_drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// Counts the answer to a request; methods this server does not answer are not counted.
+    pub(super) fn count_request(&mut self, method: Method, result: Result<(), ErrorCode>) {
+        let row = match method {
+            Method::BINDING => 0,
+            Method::ALLOCATE => 1,
+            Method::REFRESH => 2,
+            Method::CREATE_PERMISSION => 3,
+            Method::CHANNEL_BIND => 4,
+            _ => return,
+        };
+        self.requests[row][result.map_or_else(column, |()| 0)] += 1;
+    }
+}
+
+/// Where an error stands in [`RESULTS`].
+const fn column(error: ErrorCode) -> usize {
+    match error {
+        ErrorCode::TryAlternate => 1,
+        ErrorCode::BadRequest => 2,
+        ErrorCode::Unauthenticated => 3,
+        ErrorCode::Forbidden => 4,
+        ErrorCode::UnknownAttribute => 5,
+        ErrorCode::AllocationMismatch => 6,
+        ErrorCode::StaleNonce => 7,
+        ErrorCode::AddressFamilyNotSupported => 8,
+        ErrorCode::WrongCredentials => 9,
+        ErrorCode::UnsupportedTransport => 10,
+        ErrorCode::PeerAddressFamilyMismatch => 11,
+        ErrorCode::AllocationQuotaReached => 12,
+        ErrorCode::InsufficientCapacity => 13,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_stands_in_the_column_of_its_number() {
+        for error in [
+            ErrorCode::TryAlternate,
+            ErrorCode::BadRequest,
+            ErrorCode::Unauthenticated,
+            ErrorCode::Forbidden,
+            ErrorCode::UnknownAttribute,
+            ErrorCode::AllocationMismatch,
+            ErrorCode::StaleNonce,
+            ErrorCode::AddressFamilyNotSupported,
+            ErrorCode::WrongCredentials,
+            ErrorCode::UnsupportedTransport,
+            ErrorCode::PeerAddressFamilyMismatch,
+            ErrorCode::AllocationQuotaReached,
+            ErrorCode::InsufficientCapacity,
+        ] {
+            assert_eq!(RESULTS[column(error)], error.code().to_string());
         }
     }
 }

@@ -1,0 +1,228 @@
+//! One allocation with its permissions and channels, and their lifetimes (RFC 8656 §3.2, §9, §12).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::output::{ClientPath, RelayId};
+use super::shared::{Family, Parity, QuotaSlot};
+use crate::stun::{ChannelNumber, IntegrityKey, TransactionId};
+
+/// Lifetime of a permission (RFC 8656 §9).
+pub(super) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
+/// Lifetime of a channel binding (RFC 8656 §12).
+pub(super) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
+/// How long a channel that expired is kept for the same number and peer (RFC 8656 §12).
+pub(super) const CHANNEL_HOLD: Duration = Duration::from_secs(300);
+/// Permissions, and channels, one allocation may have. Browsers install one for each remote candidate.
+pub(super) const MAX_PEERS: usize = 256;
+
+/// How far an Allocate has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The relay socket is being opened.
+    Opening {
+        /// Ports that turned out to be taken by others so far.
+        refused: u8,
+        /// Which ports will do.
+        parity: Parity,
+        /// The request had a FINGERPRINT, so the answer gets one.
+        fingerprint: bool,
+    },
+    /// Answered with success.
+    Open,
+}
+
+/// An allocation (RFC 8656 §2.2).
+pub(super) struct Allocation {
+    pub(super) path: ClientPath,
+    pub(super) phase: Phase,
+    pub(super) relay: RelayId,
+    /// The relayed transport address as the world sees it.
+    pub(super) relayed: SocketAddr,
+    /// The local address of the relay socket.
+    pub(super) bind: SocketAddr,
+    /// The transaction of the Allocate, to recognise its retransmissions.
+    pub(super) transaction: TransactionId,
+    /// USERNAME of the Allocate; later requests must bring the same.
+    pub(super) username: Box<str>,
+    /// The user that quotas count on.
+    pub(super) user: Box<str>,
+    pub(super) key: IntegrityKey,
+    /// End of the credential in Unix seconds.
+    pub(super) credential_expires: Option<u64>,
+    /// The user's quota; given back with the allocation.
+    pub(super) _quota: QuotaSlot,
+    pub(super) expires: Duration,
+    /// The earliest entry of this allocation among the timers.
+    pub(super) scheduled: Duration,
+    permissions: Vec<Permission>,
+    channels: Vec<Channel>,
+    /// Channels by peer: (peer, number).
+    channels_by_peer: Vec<(SocketAddr, ChannelNumber)>,
+}
+
+/// A permission (RFC 8656 §9), ordered by address. Ports do not matter.
+#[derive(Clone, Copy, Debug)]
+struct Permission {
+    ip: IpAddr,
+    expires: Duration,
+}
+
+/// A channel binding (RFC 8656 §12), ordered by number. Kept [`CHANNEL_HOLD`] beyond its expiry.
+#[derive(Clone, Copy, Debug)]
+struct Channel {
+    number: ChannelNumber,
+    peer: SocketAddr,
+    expires: Duration,
+}
+
+/// Why a channel cannot be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BindError {
+    /// Number or peer are bound, or held, in another pairing (RFC 8656 §12.2).
+    Conflict,
+    /// [`MAX_PEERS`] are bound.
+    Full,
+}
+
+/// What a new allocation starts from.
+pub(super) struct NewAllocation {
+    pub(super) path: ClientPath,
+    pub(super) relay: RelayId,
+    pub(super) relayed: SocketAddr,
+    pub(super) bind: SocketAddr,
+    pub(super) parity: Parity,
+    pub(super) fingerprint: bool,
+    pub(super) transaction: TransactionId,
+    pub(super) username: Box<str>,
+    pub(super) user: Box<str>,
+    pub(super) key: IntegrityKey,
+    pub(super) credential_expires: Option<u64>,
+    pub(super) quota: QuotaSlot,
+    pub(super) expires: Duration,
+}
+
+impl Allocation {
+    pub(super) fn new(start: NewAllocation) -> Self {
+        Self {
+            path: start.path,
+            phase: Phase::Opening { refused: 0, parity: start.parity, fingerprint: start.fingerprint },
+            relay: start.relay,
+            relayed: start.relayed,
+            bind: start.bind,
+            transaction: start.transaction,
+            username: start.username,
+            user: start.user,
+            key: start.key,
+            credential_expires: start.credential_expires,
+            _quota: start.quota,
+            expires: start.expires,
+            scheduled: start.expires,
+            permissions: Vec::new(),
+            channels: Vec::new(),
+            channels_by_peer: Vec::new(),
+        }
+    }
+
+    pub(super) fn family(&self) -> Family {
+        Family::of(self.relayed.ip())
+    }
+
+    /// Whether packets to and from the address may pass now (RFC 8656 §9).
+    pub(super) fn is_permitted(&self, ip: IpAddr, now: Duration) -> bool {
+        self.permission_index(ip).is_ok_and(|at| now < self.permissions[at].expires)
+    }
+
+    /// The peer of a live channel.
+    pub(super) fn peer_of(&self, number: ChannelNumber, now: Duration) -> Option<SocketAddr> {
+        let at = self.channel_index(number).ok()?;
+        let channel = &self.channels[at];
+        (now < channel.expires).then_some(channel.peer)
+    }
+
+    /// The live channel of a peer.
+    pub(super) fn channel_of(&self, peer: SocketAddr, now: Duration) -> Option<ChannelNumber> {
+        let at = self.peer_index(peer).ok()?;
+        let number = self.channels_by_peer[at].1;
+        self.peer_of(number, now).map(|_| number)
+    }
+
+    /// Whether permissions for all these addresses fit.
+    pub(super) fn has_room_for(&self, ips: &[IpAddr]) -> bool {
+        let is_new = |ip: &&IpAddr| self.permission_index(**ip).is_err();
+        self.permissions.len() + ips.iter().filter(is_new).count() <= MAX_PEERS
+    }
+
+    /// Installs or refreshes a permission (RFC 8656 §10.2). The caller asked [`Self::has_room_for`].
+    pub(super) fn permit(&mut self, ip: IpAddr, now: Duration) {
+        let permission = Permission { ip, expires: now + PERMISSION_LIFETIME };
+        match self.permission_index(ip) {
+            Ok(at) => self.permissions[at] = permission,
+            Err(at) => self.permissions.insert(at, permission),
+        }
+    }
+
+    /// Whether [`Self::bind_channel`] would succeed.
+    pub(super) fn may_bind(&self, number: ChannelNumber, peer: SocketAddr) -> Result<(), BindError> {
+        match (self.channel_index(number), self.peer_index(peer)) {
+            (Ok(at), _) if self.channels[at].peer != peer => Err(BindError::Conflict),
+            (Err(_), Ok(_)) => Err(BindError::Conflict),
+            (Err(_), Err(_)) if self.channels.len() >= MAX_PEERS => Err(BindError::Full),
+            _ => Ok(()),
+        }
+    }
+
+    /// Binds or refreshes a channel (RFC 8656 §12.2). The caller asked [`Self::may_bind`].
+    pub(super) fn bind_channel(&mut self, number: ChannelNumber, peer: SocketAddr, now: Duration) {
+        let channel = Channel { number, peer, expires: now + CHANNEL_LIFETIME };
+        match self.channel_index(number) {
+            Ok(at) => self.channels[at] = channel,
+            Err(at) => {
+                self.channels.insert(at, channel);
+                let at = self.peer_index(peer).unwrap_or_else(|at| at);
+                self.channels_by_peer.insert(at, (peer, number));
+            }
+        }
+    }
+
+    /// Drops permissions that expired and channels whose hold time is over.
+    pub(super) fn expire(&mut self, now: Duration) {
+        self.permissions.retain(|permission| now < permission.expires);
+        self.retain_channels(|channel| now < channel.expires + CHANNEL_HOLD);
+    }
+
+    /// Drops permissions and channels of peers that are no longer allowed.
+    pub(super) fn retain_peers(&mut self, may_reach: impl Fn(IpAddr) -> bool) {
+        self.permissions.retain(|permission| may_reach(permission.ip));
+        self.retain_channels(|channel| may_reach(channel.peer.ip()));
+    }
+
+    fn retain_channels(&mut self, may_keep: impl Fn(&Channel) -> bool) {
+        self.channels.retain(may_keep);
+        if self.channels.len() < self.channels_by_peer.len() {
+            let channels = &self.channels;
+            self.channels_by_peer.retain(|(_, number)| {
+                channels.binary_search_by_key(number, |channel| channel.number).is_ok()
+            });
+        }
+    }
+
+    /// The next moment at which something of this allocation ends.
+    pub(super) fn next_deadline(&self) -> Duration {
+        let permissions = self.permissions.iter().map(|permission| permission.expires);
+        let channels = self.channels.iter().map(|channel| channel.expires + CHANNEL_HOLD);
+        permissions.chain(channels).fold(self.expires, Duration::min)
+    }
+
+    fn permission_index(&self, ip: IpAddr) -> Result<usize, usize> {
+        self.permissions.binary_search_by_key(&ip, |permission| permission.ip)
+    }
+
+    fn channel_index(&self, number: ChannelNumber) -> Result<usize, usize> {
+        self.channels.binary_search_by_key(&number, |channel| channel.number)
+    }
+
+    fn peer_index(&self, peer: SocketAddr) -> Result<usize, usize> {
+        self.channels_by_peer.binary_search_by_key(&peer, |(peer, _)| *peer)
+    }
+}

@@ -1,0 +1,161 @@
+//! The data path (RFC 8656 §11, §12): client to peer, peer to client, and client to client of this
+//! server without touching a relay socket. Reads state, changes none, allocates nothing.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::allocation::Allocation;
+use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
+use super::shared::{Family, Shared};
+use super::table::Table;
+use super::{Settings, own_address};
+use crate::stun::{
+    AttributeType, CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method,
+    TransactionId,
+};
+
+/// What a packet is decided by.
+#[derive(Clone, Copy)]
+pub(super) struct DataPath<'a> {
+    pub(super) table: &'a Table,
+    pub(super) settings: &'a Settings,
+    pub(super) shared: &'a Shared,
+    pub(super) now: Now,
+}
+
+impl DataPath<'_> {
+    /// ChannelData from a client (RFC 8656 §12.6).
+    pub(super) fn channel_data(
+        &self,
+        path: &ClientPath,
+        packet: &[u8],
+        rng: &mut StdRng,
+    ) -> Result<Forward, DropReason> {
+        let data = ChannelData::parse(packet).ok_or(DropReason::Malformed)?;
+        let allocation = self.table.of_client(&path.five_tuple).ok_or(DropReason::NoAllocation)?;
+        let peer = allocation.peer_of(data.number, self.now.mono).ok_or(DropReason::NoChannel)?;
+        let payload = CHANNEL_HEADER_LEN..CHANNEL_HEADER_LEN + data.payload.len();
+        self.to_peer(allocation, peer, payload, rng)
+    }
+
+    /// A Send indication from a client (RFC 8656 §11.2).
+    pub(super) fn send_indication(
+        &self,
+        path: &ClientPath,
+        message: &Message<'_>,
+        rng: &mut StdRng,
+    ) -> Result<Forward, DropReason> {
+        let allocation = self.table.of_client(&path.five_tuple).ok_or(DropReason::NoAllocation)?;
+        let peer = message.attribute(AttributeType::XOR_PEER_ADDRESS);
+        let peer = peer.and_then(|peer| peer.as_xor_address(message.transaction()));
+        let (Some(peer), Some(data)) = (peer, message.attribute(AttributeType::DATA)) else {
+            return Err(DropReason::UnusableIndication);
+        };
+        if self.settings.peers.is_listener(peer) {
+            return Err(DropReason::PeerForbidden);
+        }
+        let start = message.value_offset(&data);
+        self.to_peer(allocation, peer, start..start + data.value.len(), rng)
+    }
+
+    /// A datagram that came to a relay socket (RFC 8656 §11.3, §12.7).
+    pub(super) fn from_peer(
+        &self,
+        relay: RelayId,
+        peer: SocketAddr,
+        len: usize,
+        rng: &mut StdRng,
+    ) -> Result<Forward, DropReason> {
+        let allocation = self.table.of_relay(relay).ok_or(DropReason::RelayGone)?;
+        self.to_client(allocation, self.as_seen_from_outside(peer), 0..len, rng)
+    }
+
+    /// Sends a payload of `allocation`'s client on. The relayed address of another client of this
+    /// server is answered inside, whichever of its names is used.
+    fn to_peer(
+        &self,
+        allocation: &Allocation,
+        peer: SocketAddr,
+        payload: Range<usize>,
+        rng: &mut StdRng,
+    ) -> Result<Forward, DropReason> {
+        if !allocation.is_permitted(peer.ip(), self.now.mono) {
+            return Err(DropReason::NoPermission);
+        }
+        let mut to = peer;
+        if let Some(own) = own_address(self.settings, peer.ip()) {
+            if let Some(other) = self.table.of_relayed_port(peer) {
+                return self.to_client(other, allocation.relayed, payload, rng);
+            }
+            if self.shared.is_live(Family::of(peer.ip()), peer.port()) {
+                to = SocketAddr::new(own.bind, peer.port());
+            } else if !self.settings.peers.may_reach(peer.ip()) {
+                return Err(DropReason::PeerForbidden);
+            }
+        }
+        Ok(Forward { via: Via::Relay(allocation.relay, to), prefix: Prefix::None, payload, pad: 0 })
+    }
+
+    /// Hands a payload from `peer` to `allocation`'s client, on its channel if there is one.
+    fn to_client(
+        &self,
+        allocation: &Allocation,
+        peer: SocketAddr,
+        payload: Range<usize>,
+        rng: &mut StdRng,
+    ) -> Result<Forward, DropReason> {
+        if !allocation.is_permitted(peer.ip(), self.now.mono) {
+            return Err(DropReason::NoPermission);
+        }
+        let len = u16::try_from(payload.len()).map_err(|_| DropReason::Malformed)?;
+        let padding = (payload.len().next_multiple_of(4) - payload.len()) as u8;
+        let via = Via::Client(allocation.path);
+        match allocation.channel_of(peer, self.now.mono) {
+            Some(number) => {
+                let pad = if allocation.path.five_tuple.transport.is_stream() { padding } else { 0 };
+                Ok(Forward { via, prefix: channel_prefix(number, len), payload, pad })
+            }
+            None => {
+                let prefix = data_prefix(peer, len, rng).ok_or(DropReason::Malformed)?;
+                Ok(Forward { via, prefix, payload, pad: padding })
+            }
+        }
+    }
+
+    /// Translates the local address of another relay socket of this server to its public name, under
+    /// which clients know it.
+    fn as_seen_from_outside(&self, peer: SocketAddr) -> SocketAddr {
+        let own = self.settings.addresses.iter().find(|own| own.bind == peer.ip() && own.public != own.bind);
+        match own {
+            Some(own) if self.shared.is_live(Family::of(peer.ip()), peer.port()) => {
+                SocketAddr::new(own.public, peer.port())
+            }
+            _ => peer,
+        }
+    }
+}
+
+fn channel_prefix(number: ChannelNumber, len: u16) -> Prefix {
+    Prefix::Channel(ChannelData::header(number, len))
+}
+
+/// A Data indication up to and including the DATA attribute's header (RFC 8656 §11.3); `None` when the
+/// whole would be longer than a STUN message can be.
+fn data_prefix(peer: SocketAddr, len: u16, rng: &mut StdRng) -> Option<Prefix> {
+    let mut transaction = [0; 12];
+    rng.fill_bytes(&mut transaction);
+    let mut bytes = [0; 48];
+    let written = MessageWriter::new(&mut bytes, Class::Indication, Method::DATA, TransactionId(transaction))
+        .xor_address(AttributeType::XOR_PEER_ADDRESS, peer)
+        .attribute(AttributeType::DATA, &[])
+        .finish()
+        .expect("48 bytes hold an IPv6 peer and an empty DATA");
+    let message_len =
+        u16::try_from(written - crate::stun::HEADER_LEN + usize::from(len).next_multiple_of(4)).ok()?;
+    bytes[2..4].copy_from_slice(&message_len.to_be_bytes());
+    bytes[written - 2..written].copy_from_slice(&len.to_be_bytes());
+    Some(Prefix::Data(bytes, written as u8))
+}

@@ -1,0 +1,55 @@
+//! ChannelBind (RFC 8656 §12.2): binds or refreshes a channel, and the permission with it.
+
+use std::net::SocketAddr;
+
+use super::{Request, Success, refuse_unknown};
+use crate::stun::{AttributeType, ChannelNumber, ErrorCode, Message};
+use crate::turn::Server;
+use crate::turn::allocation::BindError;
+use crate::turn::auth::Caller;
+use crate::turn::shared::Family;
+
+impl Server {
+    pub(super) fn channel_bind(
+        &mut self,
+        request: &Request<'_>,
+        caller: &Caller<'_>,
+    ) -> Result<Success, ErrorCode> {
+        refuse_unknown(&request.message)?;
+        let id = caller.allocation.ok_or(ErrorCode::AllocationMismatch)?;
+        let (number, peer) = channel_and_peer(&request.message)?;
+        if !number.is_bindable(self.settings.legacy_channels) {
+            return Err(ErrorCode::BadRequest);
+        }
+        let allocation = self.table.get(id).ok_or(ErrorCode::AllocationMismatch)?;
+        if Family::of(peer.ip()) != allocation.family() {
+            return Err(ErrorCode::PeerAddressFamilyMismatch);
+        }
+        if !self.may_bind_to(peer) {
+            return Err(ErrorCode::Forbidden);
+        }
+        allocation.may_bind(number, peer).map_err(|error| match error {
+            BindError::Conflict => ErrorCode::BadRequest,
+            BindError::Full => ErrorCode::InsufficientCapacity,
+        })?;
+        if !allocation.has_room_for(&[peer.ip()]) {
+            return Err(ErrorCode::InsufficientCapacity);
+        }
+        let now = request.now.mono;
+        if let Some(allocation) = self.table.get_mut(id) {
+            allocation.permit(peer.ip(), now);
+            allocation.bind_channel(number, peer, now);
+        }
+        self.reschedule(id);
+        Ok(Success::Plain)
+    }
+}
+
+/// CHANNEL-NUMBER (RFC 8656 §18.1) and XOR-PEER-ADDRESS, both needed.
+fn channel_and_peer(message: &Message<'_>) -> Result<(ChannelNumber, SocketAddr), ErrorCode> {
+    let number = message.attribute(AttributeType::CHANNEL_NUMBER).and_then(|attribute| attribute.as_u32());
+    let number = number.and_then(|value| ChannelNumber::from_wire((value >> 16) as u16));
+    let peer = message.attribute(AttributeType::XOR_PEER_ADDRESS);
+    let peer = peer.and_then(|attribute| attribute.as_xor_address(message.transaction()));
+    number.zip(peer).ok_or(ErrorCode::BadRequest)
+}

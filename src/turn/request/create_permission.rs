@@ -1,0 +1,53 @@
+//! CreatePermission (RFC 8656 §10.2): all of its addresses or none.
+
+use std::net::IpAddr;
+
+use super::{Request, Success, refuse_unknown};
+use crate::stun::{AttributeType, ErrorCode, Message};
+use crate::turn::allocation::MAX_PEERS;
+use crate::turn::auth::Caller;
+use crate::turn::shared::Family;
+use crate::turn::{Server, may_permit};
+
+impl Server {
+    pub(super) fn create_permission(
+        &mut self,
+        request: &Request<'_>,
+        caller: &Caller<'_>,
+    ) -> Result<Success, ErrorCode> {
+        refuse_unknown(&request.message)?;
+        let id = caller.allocation.ok_or(ErrorCode::AllocationMismatch)?;
+        let ips = peer_ips(&request.message)?;
+        let allocation = self.table.get_mut(id).ok_or(ErrorCode::AllocationMismatch)?;
+        if ips.iter().any(|ip| Family::of(*ip) != allocation.family()) {
+            return Err(ErrorCode::PeerAddressFamilyMismatch);
+        }
+        if !ips.iter().all(|ip| may_permit(&self.settings, *ip)) {
+            return Err(ErrorCode::Forbidden);
+        }
+        if !allocation.has_room_for(&ips) {
+            return Err(ErrorCode::InsufficientCapacity);
+        }
+        ips.iter().for_each(|ip| allocation.permit(*ip, request.now.mono));
+        self.reschedule(id);
+        Ok(Success::Plain)
+    }
+}
+
+/// The addresses of all XOR-PEER-ADDRESS, each once; at least one. Ports are ignored.
+fn peer_ips(message: &Message<'_>) -> Result<Vec<IpAddr>, ErrorCode> {
+    let transaction = message.transaction();
+    let mut ips = Vec::new();
+    for attribute in
+        message.attributes().filter(|attribute| attribute.kind == AttributeType::XOR_PEER_ADDRESS)
+    {
+        let ip = attribute.as_xor_address(transaction).ok_or(ErrorCode::BadRequest)?.ip();
+        if !ips.contains(&ip) {
+            ips.push(ip);
+        }
+        if ips.len() > MAX_PEERS {
+            return Err(ErrorCode::InsufficientCapacity);
+        }
+    }
+    if ips.is_empty() { Err(ErrorCode::BadRequest) } else { Ok(ips) }
+}

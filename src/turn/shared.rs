@@ -1,0 +1,266 @@
+//! What the workers of one process share: relay ports, and the allocations each user has.
+//!
+//! Ports are drawn from one pool a family, in random order, under a lock that only Allocate and the
+//! end of an allocation take. The data path reads nothing but an atomic bit map of the live ports.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// A port that was given back rests this long before it is drawn again while others are free, so that
+/// packets meant for the allocation before do not reach the next one.
+const COOL_DOWN: Duration = Duration::from_secs(120);
+
+/// Address family of a relayed address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Family {
+    V4 = 0,
+    V6 = 1,
+}
+
+impl Family {
+    pub(super) const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// State the workers of one process share.
+#[derive(Debug)]
+pub struct Shared {
+    ports: [Mutex<PortPool>; 2],
+    live: [Box<[AtomicU64]>; 2],
+    users: Mutex<HashMap<Box<str>, u32>>,
+    total: AtomicU32,
+}
+
+impl Shared {
+    /// Nothing allocated; both families use the same range of relay ports.
+    #[must_use]
+    pub fn new(ports: RangeInclusive<u16>) -> Self {
+        let pool = || Mutex::new(PortPool::new(ports.clone()));
+        let live = || (0..=u16::MAX / 64).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            ports: [pool(), pool()],
+            live: [live(), live()],
+            users: Mutex::default(),
+            total: AtomicU32::new(0),
+        }
+    }
+
+    /// Allocations of all workers.
+    #[must_use]
+    pub fn allocations(&self) -> u32 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Draws a relay port; `None` when all are taken.
+    pub(super) fn take_port(
+        &self,
+        family: Family,
+        parity: Parity,
+        now: Duration,
+        rng: &mut StdRng,
+    ) -> Option<u16> {
+        lock(&self.ports[family as usize]).take(parity, now, rng)
+    }
+
+    /// Gives a port back, to rest first.
+    pub(super) fn return_port(&self, family: Family, port: u16, now: Duration) {
+        self.set_live(family, port, false);
+        lock(&self.ports[family as usize]).give_back(port, now);
+    }
+
+    /// Notes that a relay socket is open on the port.
+    pub(super) fn set_live(&self, family: Family, port: u16, live: bool) {
+        let word = &self.live[family as usize][usize::from(port / 64)];
+        let bit = 1 << (port % 64);
+        match live {
+            true => word.fetch_or(bit, Ordering::Relaxed),
+            false => word.fetch_and(!bit, Ordering::Relaxed),
+        };
+    }
+
+    /// Whether a relay socket of any worker is open on the port.
+    pub(super) fn is_live(&self, family: Family, port: u16) -> bool {
+        self.live[family as usize][usize::from(port / 64)].load(Ordering::Relaxed) & (1 << (port % 64)) != 0
+    }
+
+    /// Counts one more allocation of `user`; `None` when that is one too many (limits of 0 are none).
+    pub(super) fn charge(
+        self: &Arc<Self>,
+        user: &str,
+        user_limit: u32,
+        total_limit: u32,
+    ) -> Option<QuotaSlot> {
+        let mut users = lock(&self.users);
+        let of_user = users.get(user).copied().unwrap_or(0);
+        let is_full = |count: u32, limit: u32| limit != 0 && count >= limit;
+        if is_full(of_user, user_limit) || is_full(self.allocations(), total_limit) {
+            return None;
+        }
+        match users.get_mut(user) {
+            Some(count) => *count += 1,
+            None => drop(users.insert(user.into(), 1)),
+        }
+        self.total.fetch_add(1, Ordering::Relaxed);
+        Some(QuotaSlot { shared: Arc::clone(self), user: user.into() })
+    }
+}
+
+/// One allocation's place in its user's quota, given back when dropped: no error path can leak it.
+#[derive(Debug)]
+pub(super) struct QuotaSlot {
+    shared: Arc<Shared>,
+    user: Box<str>,
+}
+
+impl Drop for QuotaSlot {
+    fn drop(&mut self) {
+        let mut users = lock(&self.shared.users);
+        if let Some(count) = users.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(&self.user);
+            }
+        }
+        self.shared.total.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A lock whose holder panicked is still consistent here: every change is a single step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which ports will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parity {
+    Any,
+    /// EVEN-PORT (RFC 8656 §18.7).
+    Even,
+}
+
+/// Free ports of one family. Drawing is O(1) however few are left: a random one of those that rested,
+/// or else the one that has rested longest.
+#[derive(Debug)]
+struct PortPool {
+    rested: Vec<u16>,
+    resting: VecDeque<(Duration, u16)>,
+}
+
+impl PortPool {
+    fn new(ports: RangeInclusive<u16>) -> Self {
+        Self { rested: ports.collect(), resting: VecDeque::new() }
+    }
+
+    fn take(&mut self, parity: Parity, now: Duration, rng: &mut StdRng) -> Option<u16> {
+        while self.resting.front().is_some_and(|(until, _)| *until <= now) {
+            self.rested.extend(self.resting.pop_front().map(|(_, port)| port));
+        }
+        match parity {
+            Parity::Any if self.rested.is_empty() => self.resting.pop_front().map(|(_, port)| port),
+            Parity::Any => {
+                let index = rng.random_range(0..self.rested.len());
+                Some(self.rested.swap_remove(index))
+            }
+            Parity::Even => self.take_even(rng),
+        }
+    }
+
+    /// Half of all ports are even, so a walk from a random start is short on average.
+    fn take_even(&mut self, rng: &mut StdRng) -> Option<u16> {
+        let count = self.rested.len();
+        let start = if count == 0 { 0 } else { rng.random_range(0..count) };
+        let found = (0..count).map(|step| (start + step) % count).find(|&at| self.rested[at] % 2 == 0);
+        if let Some(index) = found {
+            return Some(self.rested.swap_remove(index));
+        }
+        let index = self.resting.iter().position(|(_, port)| port % 2 == 0)?;
+        self.resting.remove(index).map(|(_, port)| port)
+    }
+
+    fn give_back(&mut self, port: u16, now: Duration) {
+        self.resting.push_back((now + COOL_DOWN, port));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use rand::SeedableRng;
+
+    use super::*;
+
+    const START: Duration = Duration::ZERO;
+
+    fn rng() -> StdRng {
+        StdRng::from_seed([5; 32])
+    }
+
+    #[test]
+    fn rfc8656_7_2_ports_are_drawn_in_random_order_each_once() {
+        let shared = Shared::new(50_000..=50_999);
+        let mut rng = rng();
+        let drawn: Vec<u16> =
+            std::iter::from_fn(|| shared.take_port(Family::V4, Parity::Any, START, &mut rng)).collect();
+        assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), 1000);
+        let neighbours = drawn.windows(2).filter(|pair| pair[1] == pair[0] + 1).count();
+        assert!(neighbours < 20, "{neighbours} ports followed each other");
+    }
+
+    #[test]
+    fn a_returned_port_rests_two_minutes_while_others_are_free() {
+        let shared = Shared::new(50_000..=50_003);
+        let mut rng = rng();
+        let mut take = |now| shared.take_port(Family::V6, Parity::Any, now, &mut rng);
+        let first = take(START).expect("four are free");
+        shared.return_port(Family::V6, first, START);
+        let others: Vec<_> = (0..3).filter_map(|_| take(COOL_DOWN / 2)).collect();
+        assert!(!others.contains(&first) && others.len() == 3);
+        // All others are taken: rather a port that rested too little than none.
+        assert_eq!(take(COOL_DOWN / 2), Some(first));
+        assert_eq!(take(COOL_DOWN), None);
+    }
+
+    #[test]
+    fn rfc8656_18_7_even_ports_only() {
+        let shared = Shared::new(50_001..=50_010);
+        let mut rng = rng();
+        let drawn: Vec<u16> =
+            std::iter::from_fn(|| shared.take_port(Family::V4, Parity::Even, START, &mut rng)).collect();
+        assert!(drawn.len() == 5 && drawn.iter().all(|port| port % 2 == 0));
+        shared.return_port(Family::V4, drawn[0], START);
+        assert_eq!(shared.take_port(Family::V4, Parity::Even, START, &mut rng), Some(drawn[0]));
+    }
+
+    #[test]
+    fn live_ports_are_seen_by_everyone() {
+        let shared = Shared::new(50_000..=65_535);
+        shared.set_live(Family::V4, 65_535, true);
+        assert!(shared.is_live(Family::V4, 65_535));
+        assert!(!shared.is_live(Family::V6, 65_535) && !shared.is_live(Family::V4, 65_534));
+        shared.return_port(Family::V4, 65_535, START);
+        assert!(!shared.is_live(Family::V4, 65_535));
+    }
+
+    #[test]
+    fn quota_slots_are_given_back_when_dropped() {
+        let shared = Arc::new(Shared::new(1..=1));
+        let slots: Vec<_> = (0..3).filter_map(|_| shared.charge("alice", 2, 0)).collect();
+        assert_eq!((slots.len(), shared.allocations()), (2, 2));
+        assert!(shared.charge("bob", 2, 2).is_none() && shared.charge("bob", 2, 3).is_some());
+        drop(slots);
+        assert_eq!(shared.allocations(), 0);
+        assert!(lock(&shared.users).is_empty(), "no entry stays behind");
+    }
+}

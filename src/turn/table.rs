@@ -1,0 +1,143 @@
+//! All allocations of one worker, found by 5-tuple, by relay socket and by relayed port.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use foldhash::fast::SeedableRandomState;
+
+use super::allocation::Allocation;
+use super::output::{FiveTuple, RelayId};
+use super::shared::Family;
+
+/// Names an allocation; the generation tells a slot's allocations apart over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct AllocationId {
+    index: u32,
+    generation: u32,
+}
+
+impl AllocationId {
+    /// The relay socket of this allocation for a family: two names are set aside for each allocation.
+    pub(super) fn relay(self, family: Family) -> RelayId {
+        RelayId(self.index * 2 + family as u32)
+    }
+}
+
+struct Slot {
+    generation: u32,
+    allocation: Option<Box<Allocation>>,
+}
+
+/// The allocations.
+pub(super) struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_five_tuple: HashMap<FiveTuple, u32, SeedableRandomState>,
+    by_relayed: HashMap<(u8, u16), u32, SeedableRandomState>,
+}
+
+impl Table {
+    pub(super) fn new(hasher: SeedableRandomState) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_five_tuple: HashMap::with_hasher(hasher.clone()),
+            by_relayed: HashMap::with_hasher(hasher),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_five_tuple.len()
+    }
+
+    /// The id the next [`Self::insert`] will give.
+    pub(super) fn next_id(&mut self) -> AllocationId {
+        let index = self.free.last().copied().unwrap_or(self.slots.len() as u32);
+        let generation = self.slots.get(index as usize).map_or(0, |slot| slot.generation);
+        AllocationId { index, generation }
+    }
+
+    /// Adds an allocation under [`Self::next_id`].
+    pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
+        let id = self.next_id();
+        self.by_five_tuple.insert(allocation.path.five_tuple, id.index);
+        self.by_relayed.insert(relayed_key(allocation.relayed), id.index);
+        let slot = Slot { generation: id.generation, allocation: Some(Box::new(allocation)) };
+        match self.free.pop() {
+            Some(index) => self.slots[index as usize] = slot,
+            None => self.slots.push(slot),
+        }
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: AllocationId) -> Option<Box<Allocation>> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        let allocation = slot.allocation.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.by_five_tuple.remove(&allocation.path.five_tuple);
+        self.by_relayed.remove(&relayed_key(allocation.relayed));
+        Some(allocation)
+    }
+
+    /// Moves an allocation that is still opening to another relay port.
+    pub(super) fn set_relayed_port(&mut self, id: AllocationId, port: u16) {
+        let Some(allocation) = self.get_mut(id) else { return };
+        let before = relayed_key(allocation.relayed);
+        allocation.relayed.set_port(port);
+        allocation.bind.set_port(port);
+        let after = relayed_key(allocation.relayed);
+        self.by_relayed.remove(&before);
+        self.by_relayed.insert(after, id.index);
+    }
+
+    pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {
+        self.slots
+            .get(id.index as usize)
+            .filter(|slot| slot.generation == id.generation)?
+            .allocation
+            .as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        slot.allocation.as_deref_mut()
+    }
+
+    pub(super) fn id_of(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
+        self.by_five_tuple.get(five_tuple).map(|&index| self.id_at(index))
+    }
+
+    pub(super) fn of_client(&self, five_tuple: &FiveTuple) -> Option<&Allocation> {
+        let index = *self.by_five_tuple.get(five_tuple)?;
+        self.slots[index as usize].allocation.as_deref()
+    }
+
+    pub(super) fn of_relay(&self, relay: RelayId) -> Option<&Allocation> {
+        let allocation = self.slots.get(relay.0 as usize / 2)?.allocation.as_deref()?;
+        (allocation.relay == relay).then_some(allocation)
+    }
+
+    pub(super) fn id_of_relay(&self, relay: RelayId) -> Option<AllocationId> {
+        self.of_relay(relay).map(|_| self.id_at(relay.0 / 2))
+    }
+
+    /// The allocation whose relayed address has this family and port.
+    pub(super) fn of_relayed_port(&self, relayed: SocketAddr) -> Option<&Allocation> {
+        let index = *self.by_relayed.get(&relayed_key(relayed))?;
+        self.slots[index as usize].allocation.as_deref()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation> {
+        self.slots.iter_mut().filter_map(|slot| slot.allocation.as_deref_mut())
+    }
+
+    fn id_at(&self, index: u32) -> AllocationId {
+        AllocationId { index, generation: self.slots[index as usize].generation }
+    }
+}
+
+/// A relay socket's port is unique within its family: there is one relay address a family.
+fn relayed_key(relayed: SocketAddr) -> (u8, u16) {
+    (Family::of(relayed.ip()) as u8, relayed.port())
+}
