@@ -275,7 +275,7 @@ function showStream(member, stream) {
   if (!entry) return;
   const video = /** @type {HTMLVideoElement} */ ($("video", entry.tile));
   if (video.srcObject !== stream) video.srcObject = stream;
-  video.play().catch(() => log("Problem: the browser waits for a click before it plays sound"));
+  video.play().catch(({ name }) => name === "NotAllowedError" && log("Problem: the browser waits for a click before it plays sound"));
   showMember(member);
 }
 

@@ -16,6 +16,7 @@ const BACKOFF_BASE = 300;        // ms; the first retry comes within it
 const BACKOFF_MAX = 10_000;
 const WELCOME_TIMEOUT = 10_000;
 const PROBE_TIMEOUT = 3_000;     // an open socket that stays silent for so long after a wake-up is dead
+const FIRST_OFFER_WAIT = 3_000;  // how long the polite side leaves the first offer to the other
 const DISCONNECTED_GRACE = 2_500;
 const STATS_INTERVAL = 2_000;
 const ACK_DELAY = 1_000;
@@ -449,6 +450,7 @@ class Peer {
   #sentSdp = "";
   /** @type {RTCIceCandidate[]} */ #held = [];          // ours, until their description is sent
   /** @type {RTCIceCandidateInit[]} */ #early = [];     // theirs, until their description is applied
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #start;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #grace;
   /** @type {string | undefined} */ #pathKey;
 
@@ -462,14 +464,27 @@ class Peer {
     pc.oniceconnectionstatechange = () => this.#watch();
     pc.onconnectionstatechange = () => this.#report();
     pc.ontrack = ({ track, streams }) => call.emit("stream", { member, stream: streams[0] ?? new MediaStream([track]) });
-    this.channel = pc.createDataChannel("turnkey", { negotiated: true, id: 0 });
-    this.channel.onopen = () => call.log("Data channel open", member);
+    /** @type {RTCDataChannel | undefined} */
+    this.channel = undefined;
+    // Offers of both sides at the very start are legal, but Chromium never gathers again when its first offer is
+    // rolled back while it is being set. So the earlier member starts, and the later one waits a little.
+    if (member.polite) this.#start = setTimeout(() => this.#begin(), FIRST_OFFER_WAIT);
+    else this.#begin();
+  }
+
+  /** Adds what there is to send, which makes an offer necessary unless it fits into an answer. */
+  #begin() {
+    clearTimeout(this.#start);
+    if (this.channel) return;
+    this.channel = this.pc.createDataChannel("turnkey", { negotiated: true, id: 0 });
+    this.channel.onopen = () => this.call.log("Data channel open", this.member);
     this.channel.onmessage = ({ data }) => this.#onChannel(String(data));
-    if (call.stream) this.send(call.stream);
+    this.send(this.call.stream);
   }
 
   /** Puts the stream's tracks in the place of those of the same kind. @param {MediaStream | null} stream */
   send(stream) {
+    if (!this.channel) return; // #begin() will
     for (const kind of ["audio", "video"]) {
       const track = stream?.getTracks().find((one) => one.kind === kind) ?? null;
       const sender = this.pc.getTransceivers().find((one) => one.receiver.track?.kind === kind && one.direction.startsWith("send"))?.sender;
@@ -503,7 +518,8 @@ class Peer {
       await pc.setRemoteDescription(description);
       this.#isSettingRemoteAnswerPending = false;
       await this.#addEarlyCandidates();
-      if (description.type !== "offer") return;
+      if (description.type !== "offer" || this.#closed) return;
+      this.#begin();
       await pc.setLocalDescription();
       this.#sendDescription();
     } catch (error) {
@@ -572,6 +588,7 @@ class Peer {
   /** A short gap heals by itself; a restart is for a path on which nothing arrives any more. */
   async #restartUnlessAlive() {
     const before = await this.#bytesReceived();
+    if (this.#closed) return;
     this.#grace = setTimeout(async () => {
       if (this.pc.iceConnectionState !== "disconnected") return;
       if (await this.#bytesReceived() <= before) this.restart("nothing arrives any more");
@@ -644,6 +661,7 @@ class Peer {
 
   close() {
     this.#closed = true;
+    clearTimeout(this.#start);
     clearTimeout(this.#grace);
     this.pc.close();
   }
@@ -729,7 +747,7 @@ export class Call extends Emitter {
   sendMessage(message) {
     const text = { message, timestamp: new Date().toISOString() };
     for (const { channel, member } of this.#peers.values()) {
-      if (channel.readyState === "open") channel.send(JSON.stringify({ type: "text", ...text }));
+      if (channel?.readyState === "open") channel.send(JSON.stringify({ type: "text", ...text }));
       else this.#tell("chat", text, member.id);
     }
   }

@@ -15,6 +15,8 @@ function newLab() {
 const connection = (one, other) => one.call.connection(other.call.member);
 const settled = (one, other) => connection(one, other)?.signalingState === "stable" && connection(one, other).remoteDescription;
 
+const problems = (...members) => members.flatMap(({ of }) => of("log")).filter(({ text }) => text.startsWith("Problem"));
+
 /** Two members whose negotiation is over. */
 async function pair(options = [{}, {}]) {
   const { hub, enter } = newLab();
@@ -27,12 +29,39 @@ async function pair(options = [{}, {}]) {
   return { hub, ada, bob, enter };
 }
 
-test("both sides offer at once, the polite one yields, and every candidate of the final descriptions arrives", async () => {
-  const { ada, bob } = await pair();
-  assert.equal(connection(ada, bob).rollbacks + connection(bob, ada).rollbacks, 1);
+test("the earlier member makes the first offer, the later one answers, all candidates arrive", async () => {
+  const { hub, ada, bob } = await pair();
+  assert.equal(hub.log.filter(({ t }) => t === "offer").length, 1);
+  assert.equal(connection(ada, bob).rollbacks + connection(bob, ada).rollbacks, 0);
+  assert.deepEqual(problems(ada, bob), []);
+});
+
+test("when both offer at once the polite one yields and both agree on the other's offer", async () => {
+  const { hub, ada, bob } = await pair();
+  const before = connection(ada, bob).remoteDescription;
+  connection(ada, bob).restartIce();
+  connection(bob, ada).restartIce();
+  await until(() => settled(ada, bob) !== before && settled(ada, bob) && settled(bob, ada), "agreement");
+  assert.equal(hub.log.filter(({ t }) => t === "offer").length, 3);
   assert.equal(connection(bob, ada).rollbacks, 1, "the later joiner is the polite one");
-  const problems = [...ada.of("log"), ...bob.of("log")].filter(({ text }) => text.startsWith("Problem"));
-  assert.deepEqual(problems, []);
+  assert.equal(connection(ada, bob).rollbacks, 0);
+  assert.equal(connection(ada, bob).localDescription.sdp, connection(bob, ada).remoteDescription.sdp);
+  assert.deepEqual(problems(ada, bob), []);
+});
+
+test("the later member starts when the earlier one makes no offer", async () => {
+  const { hub, enter } = newLab();
+  const silent = hub.connect({ send: () => {}, close: () => {} });
+  silent.receive(JSON.stringify({ t: "hello", d: {} }));
+  silent.receive(JSON.stringify({ t: "join", id: "1", d: { room: "r" } }));
+  const real = globalThis.setTimeout;
+  globalThis.setTimeout = (run, ms, ...rest) => real(run, ms === 3000 ? 1 : ms, ...rest);
+  try {
+    enter();
+    await until(() => hub.log.some(({ t }) => t === "offer"));
+  } finally {
+    globalThis.setTimeout = real;
+  }
 });
 
 test("a candidate that overtakes its description waits for it", async () => {
