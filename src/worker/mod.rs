@@ -1,1 +1,76 @@
-//! One OS thread a core: one turn::Server, its sockets, one loop.
+//! The relay's threads: one `turn::Server`, its sockets and one loop each.
+//!
+//! Owns threads, the poll, and the translation between the core's words and sockets: a [`Forward`] into
+//! a packet of the send batch, a `RelayId` into a bound socket, a `LinkId` into a listener or
+//! connection. Decides nothing about TURN. Workers share no state on the data path; a [`Pool`] talks
+//! to them through a bounded channel each and reads counters they publish.
+//!
+//! [`Forward`]: crate::turn::Forward
+
+mod accept;
+mod bind;
+mod clock;
+mod connections;
+mod desk;
+mod pool;
+mod run;
+
+pub use accept::accept_tcp;
+pub use bind::{BindCause, StartError};
+pub use pool::{AdoptError, Pool, start};
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::turn;
+
+/// How datagrams are moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The best this system has.
+    #[default]
+    Auto,
+    /// Batches and segmentation offload of Linux.
+    Linux,
+    /// One datagram a system call.
+    Portable,
+}
+
+/// What a pool of workers is started with.
+#[derive(Clone)]
+pub struct Setup {
+    /// Threads; 0 for one a core.
+    pub workers: usize,
+    /// UDP listeners; port 0 is resolved once and then the same in every worker.
+    pub udp: Vec<SocketAddr>,
+    /// Settings of the relay cores.
+    pub settings: turn::Settings,
+    /// How datagrams are moved.
+    pub backend: Backend,
+    /// Bytes of kernel buffer to ask for at each listener, in each direction; relay sockets ask for a
+    /// quarter.
+    pub sock_buf: usize,
+    /// TCP connections of all workers together.
+    pub tcp_connections: usize,
+    /// A TCP connection without an allocation is closed after this time without a message.
+    pub tcp_idle: Duration,
+    /// Seed of the cores' random sources, from the system's.
+    pub seed: [u8; 32],
+}
+
+impl Setup {
+    /// A setup with the defaults: a worker for each core, no listener yet.
+    #[must_use]
+    pub fn new(settings: turn::Settings, seed: [u8; 32]) -> Self {
+        Self {
+            workers: 0,
+            udp: Vec::new(),
+            settings,
+            backend: Backend::Auto,
+            sock_buf: 4 << 20,
+            tcp_connections: 10_000,
+            tcp_idle: Duration::from_secs(60),
+            seed,
+        }
+    }
+}

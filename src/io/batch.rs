@@ -1,0 +1,521 @@
+//! Batches of datagrams in memory. Pure: no socket, no clock.
+//!
+//! A [`RecvBatch`] is one buffer cut into slots; a slot takes a datagram, a coalesced run of them or
+//! a read of a stream. A [`SendBatch`] describes what is to leave as pieces of those slots, so a
+//! payload is not touched between the two system calls. Both are allocated once and never grow.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use super::socket::SocketRef;
+
+/// Bytes of a slot: the largest datagram or frame, rounded to an odd number of cache lines, so that
+/// the first lines of different slots do not fall into the same set of the cache.
+pub const SLOT_LEN: usize = 1033 * 64;
+
+/// Slots of a batch.
+pub const SLOTS: usize = 64;
+
+/// Bytes of a buffer for a packet this program writes itself.
+pub const STAGE_LEN: usize = 1280;
+
+/// Packets a [`SendBatch`] takes before it must be sent.
+const PACKETS: usize = 512;
+
+/// Own packets a [`SendBatch`] takes before it must be sent.
+const STAGES: usize = 64;
+
+/// Largest prefix of a packet: a Data indication's header for an IPv6 peer.
+const PREFIX_LEN: usize = 48;
+
+/// What arrived in one slot: a datagram, or a run of datagrams of `stride` bytes from one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Source of the datagrams.
+    pub from: SocketAddr,
+    /// Local address they came to, if the socket is bound to the wildcard and the kernel told.
+    pub to: Option<IpAddr>,
+    /// Where in the batch's buffer they begin.
+    pub start: u32,
+    /// Bytes in all.
+    pub len: u32,
+    /// Bytes of each datagram but the last, which may be shorter.
+    pub stride: u32,
+}
+
+impl Received {
+    /// The datagrams as ranges of the batch's buffer; an empty datagram is an empty range.
+    pub fn datagrams(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (start, end) = (self.start as usize, self.start as usize + self.len as usize);
+        let stride = (self.stride as usize).max(1);
+        let count = (end - start).div_ceil(stride).max(1);
+        (0..count).map(move |n| start + n * stride..(start + (n + 1) * stride).min(end))
+    }
+}
+
+/// Preallocated memory for what is received, and the list of what the last read brought.
+pub struct RecvBatch {
+    buffer: Box<[u8]>,
+    used: usize,
+    list: Vec<Received>,
+}
+
+impl RecvBatch {
+    /// A batch of [`SLOTS`] slots. Memory is touched only as it is filled.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            buffer: vec![0; SLOTS * SLOT_LEN].into_boxed_slice(),
+            used: 0,
+            list: Vec::with_capacity(SLOTS),
+        }
+    }
+
+    /// Slots that can still be filled before [`RecvBatch::recycle`].
+    #[must_use]
+    pub fn vacant(&self) -> usize {
+        SLOTS - self.used
+    }
+
+    /// What the last read brought.
+    #[must_use]
+    pub fn list(&self) -> &[Received] {
+        &self.list
+    }
+
+    /// A part of the buffer.
+    #[must_use]
+    pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self.buffer[range]
+    }
+
+    /// Makes every slot vacant; what refers to them must have been sent.
+    pub fn recycle(&mut self) {
+        self.used = 0;
+        self.list.clear();
+    }
+
+    /// Takes a slot for a stream: where it begins, and its memory. `None` if none is vacant.
+    pub fn claim(&mut self) -> Option<(usize, &mut [u8])> {
+        if self.used == SLOTS {
+            return None;
+        }
+        let start = self.used * SLOT_LEN;
+        self.used += 1;
+        Some((start, &mut self.buffer[start..start + SLOT_LEN]))
+    }
+
+    /// Gives back the slot of the last [`RecvBatch::claim`], because nothing in it is needed.
+    pub fn unclaim(&mut self) {
+        self.used = self.used.saturating_sub(1);
+    }
+
+    /// The slot that begins at `start`.
+    #[must_use]
+    pub fn slot(&self, start: usize) -> &[u8] {
+        &self.buffer[start..start + SLOT_LEN]
+    }
+
+    /// Forgets the previous list, for the next read.
+    pub(super) fn begin(&mut self) {
+        self.list.clear();
+    }
+
+    /// The memory of the vacant slots.
+    pub(super) fn vacant_memory(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.used * SLOT_LEN..]
+    }
+
+    /// Records that the next vacant slot was filled.
+    pub(super) fn filled(&mut self, from: SocketAddr, to: Option<IpAddr>, len: usize, stride: usize) {
+        let start = (self.used * SLOT_LEN) as u32;
+        self.used += 1;
+        self.list.push(Received { from, to, start, len: len as u32, stride: stride as u32 });
+    }
+}
+
+impl Default for RecvBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where a packet leaves, to whom, and from which local address if that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The socket or stream.
+    pub socket: SocketRef,
+    /// Destination; ignored by a stream.
+    pub to: SocketAddr,
+    /// Source address on a wildcard socket.
+    pub from: Option<IpAddr>,
+}
+
+/// One packet to send: a prefix, a body that stays where it is, and zero bytes after it.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    prefix: [u8; PREFIX_LEN],
+    prefix_len: u8,
+    pad: u8,
+    media: bool,
+    staged: bool,
+    start: u32,
+    len: u32,
+    next: u32,
+}
+
+const NONE: u32 = u32::MAX;
+const ZEROS: [u8; 3] = [0; 3];
+
+impl Packet {
+    /// Bytes on the wire.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "the length of a datagram; emptiness is nothing special")]
+    pub fn len(&self) -> usize {
+        usize::from(self.prefix_len) + self.len as usize + usize::from(self.pad)
+    }
+
+    /// Whether it is relayed data, which may be dropped when a stream is congested.
+    #[must_use]
+    pub fn is_media(&self) -> bool {
+        self.media
+    }
+
+    /// The three parts that make up the packet; each may be empty.
+    #[must_use]
+    pub fn parts<'a>(&'a self, batch: &'a SendBatch, received: &'a RecvBatch) -> [&'a [u8]; 3] {
+        let range = self.start as usize..(self.start + self.len) as usize;
+        let body = if self.staged { &batch.stages[range] } else { received.bytes(range) };
+        [&self.prefix[..usize::from(self.prefix_len)], body, &ZEROS[..usize::from(self.pad)]]
+    }
+}
+
+/// Packets with the same [`Route`], in the order they were pushed.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Where they go.
+    pub route: Route,
+    head: u32,
+    tail: u32,
+}
+
+/// Packets of one flow that can leave as one: all of `segment` bytes but the last, which may be shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    first: u32,
+    next: u32,
+    /// How many packets.
+    pub count: usize,
+    /// Bytes of each but the last.
+    pub segment: usize,
+}
+
+/// What a backend can send as one.
+#[derive(Clone, Copy, Debug)]
+pub struct RunLimits {
+    /// Packets; 1 without segmentation.
+    pub count: usize,
+    /// Bytes of the largest packet in a run.
+    pub segment: usize,
+    /// Bytes in all.
+    pub bytes: usize,
+}
+
+/// Buckets of the table that finds a packet's flow.
+const BUCKETS: usize = 256;
+const EMPTY: u16 = u16::MAX;
+
+/// Packets to send, grouped into flows as they come.
+pub struct SendBatch {
+    packets: Vec<Packet>,
+    flows: Vec<Flow>,
+    /// Newest flow of a bucket. A flow that lost its bucket to another is complete: later packets of
+    /// the same route start a new flow further back, so the order within a route holds.
+    buckets: Box<[u16; BUCKETS]>,
+    stages: Box<[u8]>,
+    staged: usize,
+    has_streams: bool,
+}
+
+impl SendBatch {
+    /// An empty batch with all the memory it will ever use.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            packets: Vec::with_capacity(PACKETS),
+            flows: Vec::with_capacity(PACKETS),
+            buckets: Box::new([EMPTY; BUCKETS]),
+            stages: vec![0; STAGES * STAGE_LEN].into_boxed_slice(),
+            staged: 0,
+            has_streams: false,
+        }
+    }
+
+    /// Whether it must be sent before another packet is pushed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.packets.len() == PACKETS || self.staged == STAGES
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Whether some packet goes to a stream.
+    #[must_use]
+    pub fn has_streams(&self) -> bool {
+        self.has_streams
+    }
+
+    /// The buffer the next own packet is written into; [`SendBatch::push_staged`] makes it one. The
+    /// batch must not be full.
+    pub fn stage(&mut self) -> &mut [u8; STAGE_LEN] {
+        let start = self.staged * STAGE_LEN;
+        (&mut self.stages[start..start + STAGE_LEN]).try_into().expect("a stage is STAGE_LEN bytes")
+    }
+
+    /// Adds the first `len` bytes of the buffer of [`SendBatch::stage`] as a packet.
+    pub fn push_staged(&mut self, route: Route, len: usize) {
+        let start = self.staged * STAGE_LEN;
+        self.staged += 1;
+        self.append(route, &[], start..start + len, 0, true);
+    }
+
+    /// Adds a packet of `prefix` (at most 48 bytes), the part `body` of the receive buffer, and
+    /// `pad` (at most 3) zero bytes.
+    pub fn push(&mut self, route: Route, prefix: &[u8], body: Range<usize>, pad: u8) {
+        self.append(route, prefix, body, pad.min(3), false);
+    }
+
+    fn append(&mut self, route: Route, prefix: &[u8], body: Range<usize>, pad: u8, staged: bool) {
+        let index = self.packets.len() as u32;
+        let mut packet = Packet {
+            prefix: [0; PREFIX_LEN],
+            prefix_len: prefix.len() as u8,
+            pad,
+            media: !staged,
+            staged,
+            start: body.start as u32,
+            len: body.len() as u32,
+            next: NONE,
+        };
+        packet.prefix[..prefix.len()].copy_from_slice(prefix);
+        self.packets.push(packet);
+        self.has_streams |= route.socket.is_stream();
+        let bucket = bucket_of(&route);
+        if let Some(flow) = self.flows.get_mut(usize::from(self.buckets[bucket]))
+            && flow.route == route
+        {
+            self.packets[flow.tail as usize].next = index;
+            flow.tail = index;
+        } else {
+            self.buckets[bucket] = self.flows.len() as u16;
+            self.flows.push(Flow { route, head: index, tail: index });
+        }
+    }
+
+    /// The flows, in the order of their first packets.
+    #[must_use]
+    pub fn flows(&self) -> &[Flow] {
+        &self.flows
+    }
+
+    /// The packets of a flow.
+    pub fn packets(&self, flow: &Flow) -> impl Iterator<Item = &Packet> {
+        self.chain(flow.head)
+    }
+
+    /// The packets of a run.
+    pub fn run_packets(&self, run: &Run) -> impl Iterator<Item = &Packet> {
+        self.chain(run.first).take(run.count)
+    }
+
+    fn chain(&self, first: u32) -> impl Iterator<Item = &Packet> {
+        let mut next = first;
+        std::iter::from_fn(move || {
+            let packet = self.packets.get(next as usize)?;
+            next = packet.next;
+            Some(packet)
+        })
+    }
+
+    /// The run that begins a flow, or the one after `previous`.
+    #[must_use]
+    pub fn next_run(&self, flow: &Flow, previous: Option<&Run>, limits: &RunLimits) -> Option<Run> {
+        let first = previous.map_or(flow.head, |run| run.next);
+        let packet = self.packets.get(first as usize)?;
+        let segment = packet.len();
+        let mut run = Run { first, next: packet.next, count: 1, segment };
+        if segment == 0 || segment > limits.segment {
+            return Some(run);
+        }
+        let mut bytes = segment;
+        while run.count < limits.count {
+            let Some(packet) = self.packets.get(run.next as usize) else { break };
+            let len = packet.len();
+            if len == 0 || len > segment || bytes + len > limits.bytes {
+                break;
+            }
+            bytes += len;
+            run.count += 1;
+            run.next = packet.next;
+            if len < segment {
+                break;
+            }
+        }
+        Some(run)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.packets.clear();
+        self.flows.clear();
+        self.buckets.fill(EMPTY);
+        self.staged = 0;
+        self.has_streams = false;
+    }
+}
+
+impl Default for SendBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Cheap on purpose: a collision costs a chance to coalesce, nothing else.
+fn bucket_of(route: &Route) -> usize {
+    let address = match route.to.ip() {
+        IpAddr::V4(ip) => ip.to_bits(),
+        IpAddr::V6(ip) => (ip.to_bits() ^ (ip.to_bits() >> 64)) as u32,
+    };
+    let mixed =
+        (address ^ route.socket.0.rotate_left(16) ^ u32::from(route.to.port())).wrapping_mul(0x9E37_79B1);
+    (mixed >> 24) as usize % BUCKETS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: RunLimits = RunLimits { count: 4, segment: 1000, bytes: 2500 };
+
+    fn route(socket: u32, port: u16) -> Route {
+        Route { socket: SocketRef(socket), to: ([192, 0, 2, 1], port).into(), from: None }
+    }
+
+    fn runs(lengths: &[usize]) -> Vec<(usize, usize)> {
+        let mut batch = SendBatch::new();
+        for len in lengths {
+            batch.push(route(0, 1), &[], 0..*len, 0);
+        }
+        let flow = batch.flows()[0];
+        let mut out: Vec<(usize, usize)> = Vec::new();
+        let mut previous = None;
+        while let Some(run) = batch.next_run(&flow, previous.as_ref(), &LIMITS) {
+            assert_eq!(batch.run_packets(&run).count(), run.count);
+            out.push((run.count, run.segment));
+            previous = Some(run);
+        }
+        out
+    }
+
+    #[test]
+    fn a_run_is_equal_packets_and_at_most_one_shorter_last() {
+        assert_eq!(runs(&[100, 100, 40, 100]), [(3, 100), (1, 100)]);
+        assert_eq!(runs(&[40, 100, 100]), [(1, 40), (2, 100)]);
+    }
+
+    #[test]
+    fn a_run_keeps_the_limits() {
+        assert_eq!(runs(&[10; 6]), [(4, 10), (2, 10)]);
+        assert_eq!(runs(&[1000; 3]), [(2, 1000), (1, 1000)]);
+        assert_eq!(runs(&[1001, 1001]), [(1, 1001), (1, 1001)]);
+    }
+
+    #[test]
+    fn an_empty_datagram_is_always_alone() {
+        assert_eq!(runs(&[0, 0, 5, 0, 5]), [(1, 0), (1, 0), (1, 5), (1, 0), (1, 5)]);
+    }
+
+    #[test]
+    fn flows_collect_interleaved_packets_in_order() {
+        let mut batch = SendBatch::new();
+        for n in 0..6 {
+            batch.push(route(n as u32 % 2, 7), &[n], 0..0, 0);
+        }
+        assert_eq!(batch.flows().len(), 2);
+        let order = |flow| batch.packets(flow).map(|p| p.prefix[0]).collect::<Vec<_>>();
+        assert_eq!(order(&batch.flows()[0]), [0, 2, 4]);
+        assert_eq!(order(&batch.flows()[1]), [1, 3, 5]);
+    }
+
+    #[test]
+    fn the_order_within_a_route_survives_any_collision() {
+        let mut batch = SendBatch::new();
+        for n in 0..500_u32 {
+            batch.push(route(n % 3, (n * n % 97) as u16), &n.to_be_bytes(), 0..0, 0);
+        }
+        let mut last = std::collections::HashMap::new();
+        for flow in batch.flows() {
+            for packet in batch.packets(flow) {
+                let n = u32::from_be_bytes(packet.prefix[..4].try_into().unwrap());
+                let key = (flow.route.socket.0, flow.route.to.port());
+                assert!(last.insert(key, n).is_none_or(|before| before < n), "{key:?}");
+            }
+        }
+        assert_eq!(batch.flows().iter().map(|f| batch.packets(f).count()).sum::<usize>(), 500);
+    }
+
+    #[test]
+    fn a_packet_is_prefix_body_and_padding() {
+        let mut received = RecvBatch::new();
+        received.vacant_memory()[..4].copy_from_slice(b"body");
+        received.filled(([127, 0, 0, 1], 9).into(), None, 4, 4);
+        let mut batch = SendBatch::new();
+        batch.push(route(0, 1), b"pre", 1..4, 2);
+        batch.stage()[..2].copy_from_slice(b"ok");
+        batch.push_staged(route(0, 1), 2);
+        let wire: Vec<Vec<u8>> =
+            batch.packets(&batch.flows()[0]).map(|p| p.parts(&batch, &received).concat()).collect();
+        assert_eq!(wire, [b"preody\0\0".to_vec(), b"ok".to_vec()]);
+    }
+
+    #[test]
+    fn a_batch_is_full_at_its_bound_and_empty_after_clear() {
+        let mut batch = SendBatch::new();
+        while !batch.is_full() {
+            batch.push(route(0, 1), &[], 0..1, 0);
+        }
+        assert_eq!(batch.packets.len(), PACKETS);
+        batch.clear();
+        assert!(batch.is_empty() && !batch.is_full());
+        while !batch.is_full() {
+            batch.push_staged(route(0, 1), 1);
+        }
+        assert_eq!(batch.packets.len(), STAGES);
+    }
+
+    #[test]
+    fn received_splits_by_stride() {
+        let from = ([127, 0, 0, 1], 9).into();
+        let split =
+            |len, stride| Received { from, to: None, start: 10, len, stride }.datagrams().collect::<Vec<_>>();
+        assert_eq!(split(25, 10), [10..20, 20..30, 30..35]);
+        assert_eq!(split(20, 10), [10..20, 20..30]);
+        assert_eq!(split(0, 0), std::slice::from_ref(&(10..10)));
+        assert_eq!(split(5, 5), std::slice::from_ref(&(10..15)));
+    }
+
+    #[test]
+    fn slots_are_claimed_until_none_is_vacant() {
+        let mut received = RecvBatch::new();
+        for n in 0..SLOTS {
+            assert_eq!(received.claim().expect("a vacant slot").0, n * SLOT_LEN);
+        }
+        assert!(received.claim().is_none());
+        received.recycle();
+        assert_eq!(received.vacant(), SLOTS);
+    }
+}

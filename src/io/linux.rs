@@ -1,0 +1,107 @@
+//! Linux: many datagrams a system call, runs of equal datagrams as one.
+//!
+//! Receives with `recvmmsg` and UDP_GRO, sends with `sendmmsg` and UDP_SEGMENT, gathers a packet from
+//! where its parts lie, and tells each datagram's local address with PKTINFO. What this kernel,
+//! driver or sandbox refuses is noticed when it refuses: the capability shrinks and the packet in
+//! hand leaves the simpler way. The only module with `unsafe`.
+
+mod recv;
+mod send;
+mod sys;
+
+use std::os::fd::AsRawFd;
+
+use super::{Capabilities, Counters, Datagrams, RecvBatch, SendBatch, Sockets, UdpSocket};
+use recv::Receiver;
+use send::Sender;
+
+/// Larger segments than any common path takes are not worth a run, and the kernel would refuse it.
+const MAX_SEGMENT: usize = 1 << 14;
+
+/// The Linux backend. Lives in its worker's thread.
+pub struct Linux {
+    caps: Capabilities,
+    receiver: Receiver,
+    sender: Sender,
+}
+
+impl Linux {
+    /// A backend that believes in the kernel until it refuses.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { caps: probe(), receiver: Receiver::new(), sender: Sender::new() }
+    }
+}
+
+impl Default for Linux {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Datagrams for Linux {
+    fn prepare(&mut self, socket: &mut UdpSocket) {
+        let fd = socket.inner.as_raw_fd();
+        let local = socket.local();
+        if self.caps.gro {
+            self.caps.gro = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        }
+        if local.is_ipv4() {
+            // RFC 8656 §14: without DONT-FRAGMENT a relayed packet must not carry DF.
+            let _ = sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT);
+        }
+        if local.ip().is_unspecified() && self.caps.pktinfo {
+            let told = if local.is_ipv4() {
+                sys::set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+            } else {
+                sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+            };
+            socket.pktinfo = told.is_ok();
+        }
+    }
+
+    fn recv(
+        &mut self,
+        socket: &UdpSocket,
+        into: &mut RecvBatch,
+        limit: usize,
+        counters: &mut Counters,
+    ) -> bool {
+        self.receiver.recv(socket.inner.as_raw_fd(), into, limit, &mut self.caps, counters)
+    }
+
+    fn send(&mut self, sockets: &Sockets, batch: &SendBatch, received: &RecvBatch, counters: &mut Counters) {
+        self.sender.send(sockets, batch, received, &mut self.caps, counters);
+    }
+
+    fn overflows(&self, socket: &UdpSocket) -> u32 {
+        sys::dropped(socket.inner.as_raw_fd())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.caps
+    }
+}
+
+/// Asks a throw-away socket which options this kernel knows. The system calls are tried when needed.
+fn probe() -> Capabilities {
+    let mut caps =
+        Capabilities { recvmmsg: true, sendmmsg: true, gro: false, gso_max_segment: 0, pktinfo: false };
+    let Ok(socket) = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)) else { return caps };
+    let knows = |level, name, value| sys::set_option(socket.as_raw_fd(), level, name, value).is_ok();
+    caps.gro = knows(libc::SOL_UDP, libc::UDP_GRO, 1);
+    if knows(libc::SOL_UDP, libc::UDP_SEGMENT, 0) {
+        caps.gso_max_segment = MAX_SEGMENT;
+    }
+    caps.pktinfo = knows(libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
+    caps
+}
+
+/// Raises the soft limit of open files to the hard one and returns it: a relay holds a socket for each
+/// allocation, and the usual soft limit is 1024.
+pub fn raise_descriptor_limit() -> u64 {
+    sys::raise_descriptor_limit()
+}
+
+#[cfg(test)]
+mod tests;

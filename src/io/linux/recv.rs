@@ -1,0 +1,129 @@
+//! Receiving: headers are built once; a call only points them at vacant slots.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use super::super::{Capabilities, Counters, RecvBatch, SLOT_LEN, SLOTS};
+use super::sys::{self, Control, Name};
+
+/// Pending errors skipped in one read, so that a broken socket cannot hold the loop.
+const MAX_ERRORS: usize = 16;
+
+pub(super) struct Receiver {
+    messages: Box<[libc::mmsghdr]>,
+    iovecs: Box<[libc::iovec]>,
+    names: Box<[Name]>,
+    controls: Box<[Control]>,
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        let mut receiver = Self {
+            messages: vec![sys::empty_message(); SLOTS].into_boxed_slice(),
+            iovecs: vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: SLOT_LEN }; SLOTS]
+                .into_boxed_slice(),
+            names: vec![Name::zeroed(); SLOTS].into_boxed_slice(),
+            controls: vec![Control::zeroed(); SLOTS].into_boxed_slice(),
+        };
+        let parts = receiver.iovecs.iter_mut().zip(&mut receiver.names).zip(&mut receiver.controls);
+        for (message, ((iovec, name), control)) in receiver.messages.iter_mut().zip(parts) {
+            let header = &mut message.msg_hdr;
+            header.msg_iov = iovec;
+            header.msg_iovlen = 1;
+            header.msg_name = std::ptr::from_mut(name).cast();
+            header.msg_control = control.as_mut_ptr();
+            reset(header);
+        }
+        receiver
+    }
+
+    /// See [`super::super::Datagrams::recv`].
+    pub(super) fn recv(
+        &mut self,
+        fd: RawFd,
+        into: &mut RecvBatch,
+        limit: usize,
+        caps: &mut Capabilities,
+        counters: &mut Counters,
+    ) -> bool {
+        into.begin();
+        let mut errors = 0;
+        let mut room = limit.min(into.vacant());
+        while room > 0 {
+            let wanted = if caps.recvmmsg { room } else { 1 };
+            self.aim(into, wanted);
+            counters.recv_calls += 1;
+            match self.call(fd, wanted, caps.recvmmsg) {
+                Ok(count) => {
+                    self.take(into, count, counters);
+                    room -= count;
+                    if caps.recvmmsg && count < wanted {
+                        return true;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if caps.recvmmsg && e.raw_os_error() == Some(libc::ENOSYS) => {
+                    caps.recvmmsg = false;
+                    counters.fallbacks += 1;
+                }
+                // An error left by an ICMP message about some peer: it says nothing about what waits.
+                Err(_) => {
+                    counters.recv_errors += 1;
+                    errors += 1;
+                    if errors == MAX_ERRORS {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// Points the first `wanted` headers at vacant slots.
+    fn aim(&mut self, into: &mut RecvBatch, wanted: usize) {
+        let memory = into.vacant_memory().chunks_exact_mut(SLOT_LEN);
+        for (iovec, slot) in self.iovecs[..wanted].iter_mut().zip(memory) {
+            iovec.iov_base = slot.as_mut_ptr().cast();
+        }
+    }
+
+    fn call(&mut self, fd: RawFd, wanted: usize, many: bool) -> io::Result<usize> {
+        // SAFETY: names, controls and iovecs are boxed slices of this struct as long as the headers,
+        // and `aim` has pointed the first `wanted` iovecs at different slots of SLOT_LEN bytes of a
+        // batch that the caller of `recv` holds exclusively.
+        unsafe {
+            if many {
+                sys::recvmmsg(fd, &mut self.messages[..wanted])
+            } else {
+                sys::recvmsg(fd, &mut self.messages[0])
+            }
+        }
+    }
+
+    /// Lists what the first `count` headers have brought and readies them for the next call.
+    fn take(&mut self, into: &mut RecvBatch, count: usize, counters: &mut Counters) {
+        for (message, name) in self.messages[..count].iter_mut().zip(&self.names) {
+            let len = message.msg_len as usize;
+            let told = if message.msg_hdr.msg_controllen == 0 {
+                sys::Told::default()
+            } else {
+                sys::told(&message.msg_hdr)
+            };
+            let stride = told.stride.filter(|stride| *stride > 0).unwrap_or(len);
+            reset(&mut message.msg_hdr);
+            counters.recv_packets += len.div_ceil(stride.max(1)).max(1) as u64;
+            // A datagram socket of ours has no other families; the slot is taken all the same, so
+            // that slots and headers stay in step.
+            let from = name.address().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
+            into.filled(from, told.to, len, stride);
+        }
+    }
+}
+
+/// Gives name and control their full length again, which the kernel has replaced by what it used.
+fn reset(header: &mut libc::msghdr) {
+    header.msg_namelen = Name::LEN;
+    header.msg_controllen = Control::LEN;
+    header.msg_flags = 0;
+}

@@ -1,0 +1,175 @@
+//! UDP sockets as a worker holds them: bound, with their options set, in a table by [`SocketRef`].
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Names a socket or a stream of one worker. Datagram sockets count from zero; streams have the
+/// highest bit set and carry a slot and its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketRef(pub u32);
+
+impl SocketRef {
+    /// The bit that tells a stream.
+    pub const STREAM: u32 = 1 << 31;
+
+    /// Whether it names a byte stream.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        self.0 & Self::STREAM != 0
+    }
+}
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The first listener of an address: nobody else may have the port yet. Others of the same
+    /// group may join it afterwards.
+    FirstListener,
+    /// A further listener of the same address, for another worker.
+    NextListener,
+    /// A relayed transport address, never shared.
+    Relay,
+}
+
+/// A bound, non-blocking UDP socket.
+#[derive(Debug)]
+pub struct UdpSocket {
+    pub(super) inner: mio::net::UdpSocket,
+    local: SocketAddr,
+    /// The backend got the kernel to tell the local address of each datagram.
+    pub(super) pktinfo: bool,
+}
+
+impl UdpSocket {
+    /// Binds a socket. `buffer` bytes are asked for in each direction; the kernel may give less.
+    ///
+    /// # Errors
+    /// Whatever `socket` and `bind` answer.
+    pub fn bind(address: SocketAddr, role: Role, buffer: usize) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // A smaller buffer than asked for is no reason not to run.
+        let _ = socket.set_recv_buffer_size(buffer);
+        let _ = socket.set_send_buffer_size(buffer);
+        #[cfg(unix)]
+        if role == Role::NextListener {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&address.into())?;
+        // Set only now: with it, bind would share the port with any other program of this user that
+        // set it too, and the kernel would hand that program a part of our packets.
+        #[cfg(unix)]
+        if role == Role::FirstListener {
+            socket.set_reuse_port(true)?;
+        }
+        let local = match role {
+            Role::Relay if address.port() != 0 => address,
+            Role::Relay | Role::FirstListener | Role::NextListener => {
+                socket.local_addr()?.as_socket().unwrap_or(address)
+            }
+        };
+        Ok(Self { inner: mio::net::UdpSocket::from_std(socket.into()), local, pktinfo: false })
+    }
+
+    /// The address it is bound to; the port is the actual one.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The local address a datagram came to: what the kernel told, else what the socket is bound to.
+    #[must_use]
+    pub fn destination(&self, told: Option<IpAddr>) -> SocketAddr {
+        told.map_or(self.local, |ip| SocketAddr::new(ip, self.local.port()))
+    }
+
+    /// The source a reply must name to leave from `server`, if the socket does not fix it already.
+    #[must_use]
+    pub fn source(&self, server: SocketAddr) -> Option<IpAddr> {
+        (self.pktinfo && !server.ip().is_unspecified()).then(|| server.ip())
+    }
+
+    /// For registration with the poll.
+    pub fn source_mut(&mut self) -> &mut mio::net::UdpSocket {
+        &mut self.inner
+    }
+}
+
+/// The datagram sockets of a worker by [`SocketRef`].
+#[derive(Debug, Default)]
+pub struct Sockets {
+    slots: Vec<Option<UdpSocket>>,
+}
+
+impl Sockets {
+    /// The socket of that name, if it is open.
+    #[must_use]
+    pub fn get(&self, socket: SocketRef) -> Option<&UdpSocket> {
+        self.slots.get(socket.0 as usize)?.as_ref()
+    }
+
+    /// Puts a socket under a name. The table grows to the largest name in use.
+    pub fn insert(&mut self, name: SocketRef, socket: UdpSocket) {
+        let index = name.0 as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(socket);
+    }
+
+    /// Takes a socket out; dropping it closes it.
+    pub fn remove(&mut self, name: SocketRef) -> Option<UdpSocket> {
+        self.slots.get_mut(name.0 as usize)?.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: &str = "127.0.0.1:0";
+
+    fn bind(address: SocketAddr, role: Role) -> io::Result<UdpSocket> {
+        UdpSocket::bind(address, role, 1 << 16)
+    }
+
+    #[test]
+    fn listeners_of_a_group_share_a_port_that_nobody_else_gets() {
+        let first = bind(ANY.parse().unwrap(), Role::FirstListener).unwrap();
+        let address = first.local();
+        assert_ne!(address.port(), 0);
+        let _second = bind(address, Role::NextListener).unwrap();
+        for role in [Role::FirstListener, Role::Relay] {
+            assert_eq!(bind(address, role).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[test]
+    fn a_relay_port_is_never_shared() {
+        let relay = bind(ANY.parse().unwrap(), Role::Relay).unwrap();
+        for role in [Role::FirstListener, Role::NextListener, Role::Relay] {
+            assert_eq!(bind(relay.local(), role).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[test]
+    fn ipv6_sockets_leave_ipv4_alone() {
+        let Ok(six) = bind("[::]:0".parse().unwrap(), Role::FirstListener) else { return };
+        let four = SocketAddr::from(([0, 0, 0, 0], six.local().port()));
+        bind(four, Role::FirstListener).unwrap();
+    }
+
+    #[test]
+    fn a_table_forgets_what_is_removed() {
+        let mut sockets = Sockets::default();
+        sockets.insert(SocketRef(3), bind(ANY.parse().unwrap(), Role::Relay).unwrap());
+        assert!(sockets.get(SocketRef(2)).is_none() && sockets.get(SocketRef(9)).is_none());
+        assert!(sockets.remove(SocketRef(3)).is_some());
+        assert!(sockets.get(SocketRef(3)).is_none());
+    }
+}

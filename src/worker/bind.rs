@@ -1,0 +1,192 @@
+//! Binding the listeners of all workers before the first of them is read.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::io::{Role, UdpSocket};
+
+/// Why an address cannot be bound.
+#[derive(Debug)]
+pub enum BindCause {
+    /// Another socket has the port.
+    InUse,
+    /// The address is not one of this host.
+    NotHere,
+    /// The host has this address family switched off.
+    FamilyOff,
+    /// The port needs a privilege.
+    Permission,
+    /// Too few file descriptors.
+    Descriptors,
+    /// Something else.
+    Other(io::Error),
+}
+
+impl From<io::Error> for BindCause {
+    fn from(error: io::Error) -> Self {
+        #[cfg(unix)]
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => return Self::Descriptors,
+            Some(libc::EAFNOSUPPORT) => return Self::FamilyOff,
+            _ => {}
+        }
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse,
+            io::ErrorKind::AddrNotAvailable => Self::NotHere,
+            io::ErrorKind::PermissionDenied => Self::Permission,
+            _ => Self::Other(error),
+        }
+    }
+}
+
+/// Why the workers did not start. One line that says what to do.
+#[derive(Debug)]
+pub enum StartError {
+    /// A UDP listener cannot be bound.
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        cause: BindCause,
+    },
+    /// No relay socket can be bound to this address.
+    Relay {
+        /// Which.
+        address: IpAddr,
+        /// Why.
+        cause: BindCause,
+    },
+    /// The backend that was asked for does not exist on this system.
+    NoBackend,
+    /// Threads or pollers cannot be made.
+    Resources(io::Error),
+}
+
+impl std::error::Error for StartError {}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, cause } => match cause {
+                BindCause::InUse => write!(
+                    f,
+                    "{}/udp is in use ({address}): another TURN server? stop it or set relay.listen",
+                    address.port()
+                ),
+                BindCause::NotHere => write!(
+                    f,
+                    "cannot listen on {address}/udp: {} is not an address of this host, set relay.listen",
+                    address.ip()
+                ),
+                cause => write!(f, "cannot listen on {address}/udp: {cause}"),
+            },
+            Self::Relay { address, cause: BindCause::NotHere } => write!(
+                f,
+                "cannot relay from {address}: it is not an address of this host, set relay.public_address"
+            ),
+            Self::Relay { address, cause } => write!(f, "cannot relay from {address}: {cause}"),
+            Self::NoBackend => f.write_str("the linux backend needs Linux, use auto or portable"),
+            Self::Resources(error) => write!(f, "cannot start a worker thread: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for BindCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse => f.write_str("the port is in use"),
+            Self::NotHere => f.write_str("not an address of this host"),
+            Self::FamilyOff => {
+                f.write_str("this host has the address family switched off, remove it from the configuration")
+            }
+            Self::Permission => f.write_str(
+                "no permission, ports below 1024 need CAP_NET_BIND_SERVICE (the systemd unit grants it)",
+            ),
+            Self::Descriptors => {
+                f.write_str("too few file descriptors, raise ulimit -n or LimitNOFILE in the systemd unit")
+            }
+            Self::Other(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// Binds every address once for each worker: the actual addresses, and the sockets of each worker in
+/// the order of `addresses`.
+pub(super) fn listeners(
+    addresses: &[SocketAddr],
+    workers: usize,
+    buffer: usize,
+) -> Result<(Vec<SocketAddr>, Vec<Vec<UdpSocket>>), StartError> {
+    let mut actual = Vec::with_capacity(addresses.len());
+    let mut groups: Vec<Vec<UdpSocket>> = (0..workers).map(|_| Vec::new()).collect();
+    for &wanted in addresses {
+        let mut address = wanted;
+        for (n, group) in groups.iter_mut().enumerate() {
+            let role = if n == 0 { Role::FirstListener } else { Role::NextListener };
+            let socket = UdpSocket::bind(address, role, buffer)
+                .map_err(|e| StartError::Listen { address: wanted, cause: e.into() })?;
+            address = socket.local();
+            group.push(socket);
+        }
+        actual.push(address);
+    }
+    Ok((actual, groups))
+}
+
+/// Proves that relay sockets can be bound to these addresses, so that a wrong one is told at start and
+/// not by every Allocate.
+pub(super) fn try_relay_addresses(addresses: impl Iterator<Item = IpAddr>) -> Result<(), StartError> {
+    for address in addresses {
+        UdpSocket::bind(SocketAddr::new(address, 0), Role::Relay, 0)
+            .map_err(|e| StartError::Relay { address, cause: e.into() })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(address: &str) -> String {
+        listeners(&[address.parse().unwrap()], 2, 1 << 16).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_start_error_names_the_address_and_what_to_do() {
+        let taken = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Role::Relay, 0).unwrap();
+        let port = taken.local().port();
+        assert_eq!(
+            refusal(&taken.local().to_string()),
+            format!(
+                "{port}/udp is in use (127.0.0.1:{port}): another TURN server? stop it or set relay.listen"
+            )
+        );
+        assert_eq!(
+            refusal("192.0.2.1:0"),
+            "cannot listen on 192.0.2.1:0/udp: 192.0.2.1 is not an address of this host, set relay.listen"
+        );
+        let relay = try_relay_addresses(std::iter::once("192.0.2.1".parse().unwrap())).unwrap_err();
+        assert!(
+            relay.to_string().starts_with("cannot relay from 192.0.2.1: it is not an address"),
+            "{relay}"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn causes_are_told_apart() {
+        let told = |code| BindCause::from(io::Error::from_raw_os_error(code)).to_string();
+        assert!(told(libc::EACCES).contains("CAP_NET_BIND_SERVICE"));
+        assert!(told(libc::EMFILE).contains("LimitNOFILE"));
+        assert!(told(libc::EAFNOSUPPORT).contains("switched off"));
+    }
+
+    #[test]
+    fn port_0_is_resolved_once_for_all_workers() {
+        let (actual, groups) = listeners(&["127.0.0.1:0".parse().unwrap()], 3, 1 << 16).unwrap();
+        assert_ne!(actual[0].port(), 0);
+        assert!(groups.iter().flatten().all(|socket| socket.local() == actual[0]));
+        assert_eq!(groups.len(), 3);
+    }
+}

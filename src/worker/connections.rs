@@ -1,0 +1,123 @@
+//! TCP connections of a worker, found by a name that is never confused with an earlier one's.
+
+use std::io;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+use super::desk::{Newcomer, Place};
+use crate::io::SocketRef;
+use crate::io::stream::{Reader, Writer};
+use crate::turn::{ClientPath, FiveTuple, LinkId, Transport};
+
+/// Bits of a name that count slots; those above count generations.
+const SLOT_BITS: u32 = 20;
+const GENERATIONS: u32 = 1 << (31 - SLOT_BITS);
+
+/// Bytes the kernel may hold unsent before it stops taking more: what waits longer is better dropped
+/// than late.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 * 1024;
+
+/// A client's connection.
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) path: ClientPath,
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    /// Relay sockets its messages have opened: more than none means it has an allocation.
+    pub(super) relays: u32,
+    /// When the last whole message came.
+    pub(super) last: Duration,
+    /// The other side has closed; what it sent before is still to be read.
+    pub(super) read_closed: bool,
+    _place: Place,
+}
+
+struct Slot {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+/// The connections of a worker by name.
+#[derive(Default)]
+pub(super) struct Connections {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+impl Connections {
+    /// Registers a new connection and returns its name and the bytes that were read from it already.
+    pub(super) fn insert(
+        &mut self,
+        newcomer: Newcomer,
+        registry: &Registry,
+        now: Duration,
+    ) -> io::Result<(SocketRef, Vec<u8>)> {
+        let Newcomer { stream, client, server, first, place } = newcomer;
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let slot = match self.free.last() {
+            Some(slot) => *slot,
+            None => self.grow()?,
+        };
+        let name = SocketRef(SocketRef::STREAM | self.slots[slot as usize].generation << SLOT_BITS | slot);
+        let mut stream = TcpStream::from_std(stream);
+        registry.register(&mut stream, Token(name.0 as usize), Interest::READABLE | Interest::WRITABLE)?;
+        self.free.pop();
+        let five_tuple = FiveTuple { client, server, transport: Transport::Tcp };
+        self.slots[slot as usize].connection = Some(Connection {
+            stream,
+            path: ClientPath { five_tuple, link: LinkId(name.0) },
+            reader: Reader::new(),
+            writer: Writer::new(),
+            relays: 0,
+            last: now,
+            read_closed: false,
+            _place: place,
+        });
+        Ok((name, first))
+    }
+
+    fn grow(&mut self) -> io::Result<u32> {
+        let slot = self.slots.len() as u32;
+        if slot == 1 << SLOT_BITS {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.slots.push(Slot { generation: 0, connection: None });
+        self.free.push(slot);
+        Ok(slot)
+    }
+
+    fn slot_mut(&mut self, name: SocketRef) -> Option<&mut Slot> {
+        let generation = (name.0 & !SocketRef::STREAM) >> SLOT_BITS;
+        let slot = self.slots.get_mut((name.0 & ((1 << SLOT_BITS) - 1)) as usize)?;
+        (slot.generation == generation).then_some(slot)
+    }
+
+    pub(super) fn get_mut(&mut self, name: SocketRef) -> Option<&mut Connection> {
+        self.slot_mut(name)?.connection.as_mut()
+    }
+
+    /// Takes a connection out; dropping it closes it.
+    pub(super) fn remove(&mut self, name: SocketRef) -> Option<Connection> {
+        let slot = self.slot_mut(name)?;
+        let connection = slot.connection.take()?;
+        slot.generation = (slot.generation + 1) % GENERATIONS;
+        self.free.push(name.0 & ((1 << SLOT_BITS) - 1));
+        Some(connection)
+    }
+
+    /// Names of the connections that have no allocation and sent no message since `since`.
+    pub(super) fn idle_since(&self, since: Duration) -> Vec<SocketRef> {
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        connections
+            .filter(|connection| connection.relays == 0 && connection.last < since)
+            .map(|connection| SocketRef(connection.path.link.0))
+            .collect()
+    }
+}

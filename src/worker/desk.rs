@@ -1,0 +1,90 @@
+//! What passes between a worker and the rest of the program: commands in, counters out.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::io::{Capabilities, Counters};
+use crate::turn::{Mode, Settings, Stats};
+
+/// What a worker is told.
+pub(super) enum Command {
+    /// Take over a connection.
+    Adopt(Newcomer),
+    /// New settings.
+    Reconfigure(Box<Settings>),
+    /// Start or end a drain.
+    SetMode(Mode),
+    /// Publish the counters now and say so.
+    Publish(SyncSender<()>),
+    /// Do nothing for a while.
+    Stall(Duration),
+    /// Close everything and end.
+    Stop,
+}
+
+/// An accepted TCP connection on its way to a worker. Dropped on the way, it gives its place back.
+pub(super) struct Newcomer {
+    pub(super) stream: TcpStream,
+    pub(super) client: SocketAddr,
+    pub(super) server: SocketAddr,
+    /// Bytes that were read already.
+    pub(super) first: Vec<u8>,
+    pub(super) place: Place,
+}
+
+/// One of the places for connections; free again when dropped.
+pub(super) struct Place {
+    worker: Arc<Desk>,
+    all: Arc<AtomicUsize>,
+}
+
+impl Place {
+    /// Takes a place at `worker` if fewer than `bound` are taken in `all`.
+    pub(super) fn take(worker: &Arc<Desk>, all: &Arc<AtomicUsize>, bound: usize) -> Option<Self> {
+        if all.fetch_add(1, Ordering::Relaxed) >= bound {
+            all.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        Some(Self { worker: Arc::clone(worker), all: Arc::clone(all) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.worker.connections.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a worker has published about itself.
+#[derive(Clone, Default)]
+pub(super) struct Snapshot {
+    pub(super) stats: Stats,
+    pub(super) counters: Counters,
+    pub(super) capabilities: Capabilities,
+}
+
+/// What a worker shows to others.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// Turns of the loop.
+    pub(super) beats: AtomicU64,
+    /// Connections the worker has or is about to get.
+    pub(super) connections: AtomicUsize,
+    /// Written once a second or on demand, never on the data path.
+    snapshot: Mutex<Snapshot>,
+}
+
+impl Desk {
+    pub(super) fn publish(&self, snapshot: Snapshot) {
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

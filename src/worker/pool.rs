@@ -1,0 +1,298 @@
+//! Starting, steering and stopping the workers.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Poll, Waker};
+use sha2::{Digest, Sha256};
+
+use super::bind::{self, StartError};
+use super::desk::{Command, Desk, Newcomer, Place, Snapshot};
+use super::run::{Kit, WAKER};
+use super::{Backend, Setup};
+use crate::io::Counters;
+use crate::turn::{self, Mode, Settings, Stats};
+
+/// Commands that may wait at a worker.
+const COMMANDS: usize = 1024;
+
+/// How long a question waits for a worker that does not answer before the last published counters do.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Bytes of a connection that may have been read before it is handed over.
+const MAX_FIRST: usize = 16 * 1024;
+
+/// A worker as the pool sees it.
+struct Hand {
+    commands: SyncSender<Command>,
+    waker: Waker,
+    desk: Arc<Desk>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Hand {
+    /// Gives a command; `false` if the worker has ended or its channel is full.
+    fn tell(&self, command: Command) -> bool {
+        let told = self.commands.try_send(command).is_ok();
+        told && self.waker.wake().is_ok()
+    }
+}
+
+/// The running workers. Dropping it stops them.
+pub struct Pool {
+    hands: Vec<Hand>,
+    udp: Vec<SocketAddr>,
+    backend: &'static str,
+    connections: Arc<AtomicUsize>,
+    max_connections: usize,
+    refused: AtomicU64,
+}
+
+/// Why a connection was not taken over. It is closed.
+#[derive(Debug)]
+pub enum AdoptError {
+    /// As many connections as are allowed, or the worker is too busy to take more.
+    Full,
+    /// More bytes were read from it than are ever needed to tell what it is.
+    TooMuchRead,
+    /// The workers have ended.
+    Stopped,
+    /// Its addresses cannot be read: it is gone.
+    Gone(io::Error),
+}
+
+impl std::error::Error for AdoptError {}
+
+impl fmt::Display for AdoptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("too many TCP connections"),
+            Self::TooMuchRead => {
+                f.write_str("too many bytes were read before the connection was handed over")
+            }
+            Self::Stopped => f.write_str("the relay has stopped"),
+            Self::Gone(error) => write!(f, "the connection is gone: {error}"),
+        }
+    }
+}
+
+/// Binds all sockets, then starts the workers.
+///
+/// # Errors
+/// See [`StartError`]; nothing is left bound or running.
+pub fn start(setup: Setup) -> Result<Pool, StartError> {
+    #[cfg(target_os = "linux")]
+    crate::io::linux::raise_descriptor_limit();
+    let linux = match setup.backend {
+        Backend::Auto => cfg!(target_os = "linux"),
+        Backend::Linux if cfg!(target_os = "linux") => true,
+        Backend::Linux => return Err(StartError::NoBackend),
+        Backend::Portable => false,
+    };
+    let workers = count(setup.workers);
+    bind::try_relay_addresses(setup.settings.addresses.iter().map(|address| address.bind))?;
+    let (udp, groups) = bind::listeners(&setup.udp, workers, setup.sock_buf)?;
+    let shared = Arc::new(turn::Shared::default());
+    let origin = Instant::now();
+    let mut pool = Pool {
+        hands: Vec::with_capacity(workers),
+        udp,
+        backend: if linux { "linux" } else { "portable" },
+        connections: Arc::default(),
+        max_connections: setup.tcp_connections,
+        refused: AtomicU64::new(0),
+    };
+    let (ready, started) = sync_channel(workers);
+    for (index, listeners) in groups.into_iter().enumerate() {
+        let poll = Poll::new().map_err(StartError::Resources)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::Resources)?;
+        let (commands, inbox) = sync_channel(COMMANDS);
+        let desk = Arc::new(Desk::default());
+        let kit = Kit {
+            settings: setup.settings.clone(),
+            shared: Arc::clone(&shared),
+            seed: seed_of(&setup.seed, index),
+            listeners,
+            poll,
+            inbox,
+            desk: Arc::clone(&desk),
+            origin,
+            relay_buf: setup.sock_buf / 4,
+            tcp_idle: setup.tcp_idle,
+            ready: ready.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("turnkey-w{index}"))
+            .spawn(move || kit.work(linux))
+            .map_err(StartError::Resources)?;
+        pool.hands.push(Hand { commands, waker, desk, thread: Mutex::new(Some(thread)) });
+    }
+    drop(ready);
+    for _ in 0..workers {
+        let gone = || io::Error::other("a worker ended at once");
+        started.recv().map_err(|_| gone()).and_then(|result| result).map_err(StartError::Resources)?;
+    }
+    Ok(pool)
+}
+
+fn count(wanted: usize) -> usize {
+    match wanted {
+        // Without SO_REUSEPORT there is one socket an address, hence one worker.
+        _ if !cfg!(unix) => 1,
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
+fn seed_of(seed: &[u8; 32], worker: usize) -> [u8; 32] {
+    Sha256::new().chain_update(seed).chain_update((worker as u64).to_be_bytes()).finalize().into()
+}
+
+impl Pool {
+    /// The addresses listened on, in the order of [`Setup::udp`], with actual ports.
+    #[must_use]
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    /// Hands over an accepted TCP connection from which `first` has been read already.
+    ///
+    /// # Errors
+    /// See [`AdoptError`].
+    pub fn adopt(&self, stream: TcpStream, first: Vec<u8>) -> Result<(), AdoptError> {
+        let result = self.try_adopt(stream, first);
+        if result.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn try_adopt(&self, stream: TcpStream, first: Vec<u8>) -> Result<(), AdoptError> {
+        if first.len() > MAX_FIRST {
+            return Err(AdoptError::TooMuchRead);
+        }
+        let client = canonical(stream.peer_addr().map_err(AdoptError::Gone)?);
+        let server = canonical(stream.local_addr().map_err(AdoptError::Gone)?);
+        let fewest = |hand: &&Hand| hand.desk.connections.load(Ordering::Relaxed);
+        let hand = self.hands.iter().min_by_key(fewest).ok_or(AdoptError::Stopped)?;
+        let place =
+            Place::take(&hand.desk, &self.connections, self.max_connections).ok_or(AdoptError::Full)?;
+        let newcomer = Newcomer { stream, client, server, first, place };
+        match hand.commands.try_send(Command::Adopt(newcomer)) {
+            Ok(()) => hand.waker.wake().map_err(|_| AdoptError::Stopped),
+            Err(TrySendError::Full(_)) => Err(AdoptError::Full),
+            Err(TrySendError::Disconnected(_)) => Err(AdoptError::Stopped),
+        }
+    }
+
+    /// Gives every worker new settings; running allocations stay.
+    pub fn reconfigure(&self, settings: Settings) {
+        for hand in &self.hands {
+            hand.tell(Command::Reconfigure(Box::new(settings.clone())));
+        }
+    }
+
+    /// Starts or ends a drain.
+    pub fn set_mode(&self, mode: Mode) {
+        for hand in &self.hands {
+            hand.tell(Command::SetMode(mode));
+        }
+    }
+
+    /// Counters of all workers together. Waits up to a quarter of a second for a busy worker, then takes
+    /// what it published last.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        self.snapshots().iter().for_each(|snapshot| sum.merge(&snapshot.stats));
+        sum
+    }
+
+    /// Counters of each worker.
+    #[must_use]
+    pub fn worker_stats(&self) -> Vec<Stats> {
+        self.snapshots().into_iter().map(|snapshot| snapshot.stats).collect()
+    }
+
+    /// Counters of sockets and connections of all workers together.
+    #[must_use]
+    pub fn io_stats(&self) -> Counters {
+        let mut sum =
+            Counters { streams_refused: self.refused.load(Ordering::Relaxed), ..Counters::default() };
+        self.snapshots().iter().for_each(|snapshot| sum.merge(&snapshot.counters));
+        sum
+    }
+
+    /// Open TCP connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many turns each worker's loop has made. A healthy loop makes at least one a second.
+    #[must_use]
+    pub fn beats(&self) -> Vec<u64> {
+        self.hands.iter().map(|hand| hand.desk.beats.load(Ordering::Relaxed)).collect()
+    }
+
+    /// How datagrams are moved, and by how many workers.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let capabilities =
+            self.hands.first().map(|hand| hand.desk.snapshot().capabilities).unwrap_or_default();
+        let plural = if self.hands.len() == 1 { "" } else { "s" };
+        format!("{} ({capabilities}), {} worker{plural}", self.backend, self.hands.len())
+    }
+
+    /// Makes one worker do nothing for a while, so that a watchdog can be tested.
+    #[doc(hidden)]
+    pub fn stall(&self, worker: usize, duration: Duration) {
+        if let Some(hand) = self.hands.get(worker) {
+            hand.tell(Command::Stall(duration));
+        }
+    }
+
+    /// Stops the workers and waits for them. All ports are free afterwards. May be called again.
+    pub fn stop(&self) {
+        for hand in &self.hands {
+            // Waits for room if need be; fails only if the worker has ended.
+            let _ = hand.commands.send(Command::Stop);
+            let _ = hand.waker.wake();
+        }
+        for hand in &self.hands {
+            if let Some(thread) = hand.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                // A worker that panicked has said so already.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    fn snapshots(&self) -> Vec<Snapshot> {
+        let (done, answers) = sync_channel(self.hands.len());
+        let asked = self.hands.iter().filter(|hand| hand.tell(Command::Publish(done.clone()))).count();
+        let deadline = Instant::now() + PATIENCE;
+        for _ in 0..asked {
+            if answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_err() {
+                break;
+            }
+        }
+        self.hands.iter().map(|hand| hand.desk.snapshot()).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// An IPv4 client of a dual-stack listener is an IPv4 client.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,543 @@
+//! The loop: wait, receive a batch, ask the core, send a batch.
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+
+use super::clock::Clock;
+use super::connections::Connections;
+use super::desk::{Command, Desk, Newcomer, Snapshot};
+use crate::io::portable::Portable;
+use crate::io::stream::FrameError;
+use crate::io::{
+    Counters, Datagrams, RecvBatch, Role, Route, SLOT_LEN, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets,
+    UdpSocket,
+};
+use crate::turn::{
+    self, ClientPath, FiveTuple, Forward, LinkId, Now, OpenError, Output, RelayId, Transport, Verdict, Via,
+};
+
+/// The token of the waker; sockets have their names as tokens.
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// Datagrams taken from a listener in one turn before others have theirs.
+const LISTENER_SHARE: usize = SLOTS;
+
+/// Datagrams taken from a relay socket in one turn.
+const RELAY_SHARE: usize = 16;
+
+/// The loop turns at least this often, so that a stall can be told from silence.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Readiness taken from the poll at once.
+const EVENTS: usize = 1024;
+
+const _: () = assert!(turn::MAX_REPLY == STAGE_LEN, "the core writes into the stages of a send batch");
+
+/// What a worker thread starts with.
+pub(super) struct Kit {
+    pub(super) settings: turn::Settings,
+    pub(super) shared: Arc<turn::Shared>,
+    pub(super) seed: [u8; 32],
+    pub(super) listeners: Vec<UdpSocket>,
+    pub(super) poll: Poll,
+    pub(super) inbox: Receiver<Command>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) origin: Instant,
+    pub(super) relay_buf: usize,
+    pub(super) tcp_idle: Duration,
+    /// Told when the worker reads its sockets, or why it cannot.
+    pub(super) ready: SyncSender<io::Result<()>>,
+}
+
+impl Kit {
+    /// The body of the thread.
+    pub(super) fn work(self, linux: bool) {
+        #[cfg(target_os = "linux")]
+        if linux {
+            return self.work_with(crate::io::linux::Linux::new());
+        }
+        debug_assert!(!linux, "checked at start");
+        self.work_with(Portable::new());
+    }
+
+    fn work_with<D: Datagrams>(self, io: D) {
+        let ready = self.ready.clone();
+        match Worker::new(self, io) {
+            Ok(mut worker) => {
+                worker.publish();
+                let _ = ready.send(Ok(()));
+                drop(ready);
+                worker.run();
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    }
+}
+
+/// One relay core with everything it needs.
+struct Worker<D> {
+    core: turn::Server,
+    io: D,
+    poll: Poll,
+    /// Listeners first, then relay sockets by their `RelayId`.
+    sockets: Sockets,
+    listeners: u32,
+    connections: Connections,
+    /// Which connection's message opened a relay socket.
+    owners: Vec<Option<SocketRef>>,
+    received: RecvBatch,
+    outgoing: SendBatch,
+    /// Sockets that were left with something to read.
+    unfinished: Vec<SocketRef>,
+    counters: Counters,
+    /// What the kernel had counted at each listener when it was last asked.
+    overflows: Vec<u32>,
+    clock: Clock,
+    now: Now,
+    next_second: Duration,
+    inbox: Receiver<Command>,
+    desk: Arc<Desk>,
+    relay_buf: usize,
+    tcp_idle: Duration,
+}
+
+impl<D: Datagrams> Worker<D> {
+    fn new(kit: Kit, mut io: D) -> io::Result<Self> {
+        let mut sockets = Sockets::default();
+        let listeners = kit.listeners.len() as u32;
+        for (name, mut socket) in (0..).zip(kit.listeners) {
+            io.prepare(&mut socket);
+            kit.poll.registry().register(socket.source_mut(), Token(name as usize), Interest::READABLE)?;
+            sockets.insert(SocketRef(name), socket);
+        }
+        let clock = Clock::new(kit.origin);
+        let now = clock.now();
+        Ok(Self {
+            core: turn::Server::new(kit.settings, kit.shared, kit.seed),
+            io,
+            poll: kit.poll,
+            sockets,
+            listeners,
+            connections: Connections::default(),
+            owners: Vec::new(),
+            received: RecvBatch::new(),
+            outgoing: SendBatch::new(),
+            unfinished: Vec::new(),
+            counters: Counters::default(),
+            overflows: vec![0; listeners as usize],
+            clock,
+            now,
+            next_second: now.mono + SECOND,
+            inbox: kit.inbox,
+            desk: kit.desk,
+            relay_buf: kit.relay_buf,
+            tcp_idle: kit.tcp_idle,
+        })
+    }
+
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut ready = Vec::with_capacity(EVENTS);
+        loop {
+            if let Err(error) = self.poll.poll(&mut events, Some(self.patience()))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "waiting for sockets failed");
+                return;
+            }
+            self.desk.beats.fetch_add(1, Ordering::Relaxed);
+            self.now = self.clock.now();
+            let woken = self.note(&events, &mut ready);
+            for name in ready.drain(..) {
+                self.serve(name);
+            }
+            self.flush();
+            self.keep_time();
+            if woken && !self.obey() {
+                return;
+            }
+        }
+    }
+
+    /// How long the poll may wait.
+    fn patience(&self) -> Duration {
+        if !self.unfinished.is_empty() {
+            return Duration::ZERO;
+        }
+        let due = self.core.poll_timeout().map_or(self.next_second, |timeout| timeout.min(self.next_second));
+        due.saturating_sub(self.now.mono)
+    }
+
+    /// Lists what is to be served: what was left unfinished and what has become ready. Returns whether
+    /// a command waits.
+    fn note(&mut self, events: &Events, ready: &mut Vec<SocketRef>) -> bool {
+        let mut woken = false;
+        let some_left = !self.unfinished.is_empty();
+        ready.append(&mut self.unfinished);
+        for event in events {
+            if event.token() == WAKER {
+                woken = true;
+                continue;
+            }
+            let name = SocketRef(event.token().0 as u32);
+            if name.is_stream()
+                && (event.is_read_closed() || event.is_error())
+                && let Some(connection) = self.connections.get_mut(name)
+            {
+                connection.read_closed = true;
+            }
+            ready.push(name);
+        }
+        if some_left {
+            ready.sort_unstable();
+            ready.dedup();
+        }
+        woken
+    }
+
+    fn serve(&mut self, name: SocketRef) {
+        if name.is_stream() {
+            self.serve_stream(name);
+        } else {
+            self.serve_socket(name);
+        }
+    }
+
+    // Datagrams.
+
+    fn serve_socket(&mut self, name: SocketRef) {
+        let is_listener = name.0 < self.listeners;
+        let share = if is_listener { LISTENER_SHARE } else { RELAY_SHARE };
+        if self.received.vacant() < share.min(SLOTS / 2) {
+            self.flush();
+        }
+        let Some(socket) = self.sockets.get(name) else { return };
+        if !self.io.recv(socket, &mut self.received, share, &mut self.counters) {
+            self.unfinished.push(name);
+        }
+        if is_listener {
+            self.from_clients(name);
+        } else {
+            self.from_peers(name);
+        }
+    }
+
+    fn from_clients(&mut self, listener: SocketRef) {
+        for index in 0..self.received.list().len() {
+            let received = self.received.list()[index];
+            let Some(socket) = self.sockets.get(listener) else { return };
+            let five_tuple = FiveTuple {
+                client: received.from,
+                server: socket.destination(received.to),
+                transport: Transport::Udp,
+            };
+            let path = ClientPath { five_tuple, link: LinkId(listener.0) };
+            for datagram in received.datagrams() {
+                self.from_client(path, datagram);
+            }
+        }
+    }
+
+    fn from_peers(&mut self, name: SocketRef) {
+        let relay = RelayId(name.0 - self.listeners);
+        for index in 0..self.received.list().len() {
+            let received = self.received.list()[index];
+            for datagram in received.datagrams() {
+                if self.outgoing.is_full() {
+                    self.send();
+                }
+                let bytes = self.received.bytes(datagram.clone());
+                let verdict = self.core.handle_peer(self.now, relay, received.from, bytes);
+                self.carry_out(verdict, datagram.start);
+                self.drain(None);
+            }
+        }
+    }
+
+    /// A message of a client, at `message` in the receive buffer.
+    fn from_client(&mut self, path: ClientPath, message: Range<usize>) {
+        if self.outgoing.is_full() {
+            self.send();
+        }
+        let bytes = self.received.bytes(message.clone());
+        let verdict = self.core.handle_client(self.now, path, bytes, self.outgoing.stage());
+        self.carry_out(verdict, message.start);
+        self.drain(Some(SocketRef(path.link.0)));
+    }
+
+    /// Does what the core says about a message that begins at `start` of the receive buffer.
+    fn carry_out(&mut self, verdict: Verdict, start: usize) {
+        match verdict {
+            Verdict::Forward(Forward { via, prefix, payload, pad }) => {
+                let route = match via {
+                    Via::Client(path) => self.route_to(&path),
+                    Via::Relay(relay, peer) => Route { socket: self.name_of(relay), to: peer, from: None },
+                };
+                let body = start + payload.start..start + payload.end;
+                self.outgoing.push(route, prefix.as_bytes(), body, pad);
+            }
+            Verdict::Reply { path, len } => {
+                let route = self.route_to(&path);
+                self.outgoing.push_staged(route, len);
+            }
+            Verdict::Consumed | Verdict::Drop(_) => {}
+        }
+    }
+
+    fn route_to(&self, path: &ClientPath) -> Route {
+        let FiveTuple { client, server, .. } = path.five_tuple;
+        let socket = SocketRef(path.link.0);
+        let from = self.sockets.get(socket).and_then(|socket| socket.source(server));
+        Route { socket, to: client, from }
+    }
+
+    fn name_of(&self, relay: RelayId) -> SocketRef {
+        SocketRef(self.listeners + relay.0)
+    }
+
+    // Effects.
+
+    /// Carries out what the core wants of the outside. `client` is whose message it is about.
+    fn drain(&mut self, client: Option<SocketRef>) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::OpenRelay { relay, bind } => {
+                    let result = self.open_relay(relay, bind, client);
+                    if self.outgoing.is_full() {
+                        self.send();
+                    }
+                    let reply = self.outgoing.stage();
+                    let verdict = self.core.handle_relay_opened(self.now, relay, result, reply);
+                    self.carry_out(verdict, 0);
+                }
+                Output::CloseRelay { relay } => self.close_relay(relay),
+            }
+        }
+    }
+
+    fn open_relay(
+        &mut self,
+        relay: RelayId,
+        bind: SocketAddr,
+        client: Option<SocketRef>,
+    ) -> Result<(), OpenError> {
+        let name = self.name_of(relay);
+        let mut socket = UdpSocket::bind(bind, Role::Relay, self.relay_buf).map_err(|e| refusal(&e))?;
+        self.io.prepare(&mut socket);
+        let token = Token(name.0 as usize);
+        let registry = self.poll.registry();
+        registry.register(socket.source_mut(), token, Interest::READABLE).map_err(|e| refusal(&e))?;
+        self.sockets.insert(name, socket);
+        let owner = client.filter(|name| name.is_stream());
+        if let Some(connection) = owner.and_then(|name| self.connections.get_mut(name)) {
+            connection.relays += 1;
+            connection.reader.trust();
+        }
+        let index = relay.0 as usize;
+        if index >= self.owners.len() {
+            self.owners.resize(index + 1, None);
+        }
+        self.owners[index] = owner;
+        Ok(())
+    }
+
+    fn close_relay(&mut self, relay: RelayId) {
+        // Packets that wait to leave through this socket must not leave through its successor.
+        self.send();
+        let Some(socket) = self.sockets.remove(self.name_of(relay)) else { return };
+        self.counters.recv_overflows += u64::from(self.io.overflows(&socket));
+        let owner = self.owners.get_mut(relay.0 as usize).and_then(Option::take);
+        if let Some(connection) = owner.and_then(|name| self.connections.get_mut(name)) {
+            connection.relays = connection.relays.saturating_sub(1);
+        }
+    }
+
+    // Streams.
+
+    fn serve_stream(&mut self, name: SocketRef) {
+        if self.received.vacant() == 0 {
+            self.flush();
+        }
+        let Some(connection) = self.connections.get_mut(name) else { return };
+        if connection.writer.waiting() > 0 {
+            connection.writer.flush(&mut connection.stream);
+        }
+        let Some((start, slot)) = self.received.claim() else { return };
+        let room = &mut slot[connection.reader.held()..];
+        match connection.stream.read(room) {
+            Ok(0) => self.close_stream(name),
+            Ok(read) => {
+                if read == room.len() || connection.read_closed {
+                    self.unfinished.push(name);
+                }
+                match connection.reader.begin(slot, read) {
+                    Some(rest) => self.from_stream(name, start, rest),
+                    None => self.received.unclaim(),
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.received.unclaim(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.unfinished.push(name),
+            Err(_) => self.close_stream(name),
+        }
+    }
+
+    /// Handles the messages in the part `rest` of the slot at `start`.
+    fn from_stream(&mut self, name: SocketRef, start: usize, mut rest: Range<usize>) {
+        while let Some(connection) = self.connections.get_mut(name) {
+            match connection.reader.next(self.received.slot(start), &mut rest) {
+                Ok(Some(message)) => {
+                    connection.last = self.now.mono;
+                    let path = connection.path;
+                    self.from_client(path, start + message.start..start + message.end);
+                }
+                Ok(None) => return,
+                Err(FrameError::Garbage | FrameError::TooLarge) => {
+                    self.counters.streams_garbage += 1;
+                    self.close_stream(name);
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, newcomer: Newcomer) {
+        if self.received.vacant() == 0 {
+            self.flush();
+        }
+        let Ok((name, first)) = self.connections.insert(newcomer, self.poll.registry(), self.now.mono) else {
+            return;
+        };
+        self.counters.streams_opened += 1;
+        let (Some(connection), Some((start, slot))) = (self.connections.get_mut(name), self.received.claim())
+        else {
+            return;
+        };
+        let len = first.len().min(SLOT_LEN);
+        slot[..len].copy_from_slice(&first[..len]);
+        match connection.reader.begin(slot, len) {
+            Some(rest) => self.from_stream(name, start, rest),
+            None => self.received.unclaim(),
+        }
+    }
+
+    fn close_stream(&mut self, name: SocketRef) {
+        let Some(connection) = self.connections.remove(name) else { return };
+        self.core.handle_client_closed(self.now, connection.path);
+        self.drain(None);
+    }
+
+    // Leaving.
+
+    /// Sends what has been collected and makes the receive buffer vacant.
+    fn flush(&mut self) {
+        self.send();
+        self.received.recycle();
+    }
+
+    fn send(&mut self) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        self.io.send(&self.sockets, &self.outgoing, &self.received, &mut self.counters);
+        let stuck = if self.outgoing.has_streams() { self.send_to_streams() } else { Vec::new() };
+        self.outgoing.clear();
+        for name in stuck {
+            self.counters.streams_stuck += 1;
+            self.close_stream(name);
+        }
+    }
+
+    /// Writes to the connections; returns those that are given up.
+    fn send_to_streams(&mut self) -> Vec<SocketRef> {
+        let mut stuck = Vec::new();
+        for flow in self.outgoing.flows().iter().filter(|flow| flow.route.socket.is_stream()) {
+            let packets = self.outgoing.packets(flow);
+            let Some(connection) = self.connections.get_mut(flow.route.socket) else {
+                self.counters.gone += packets.count() as u64;
+                continue;
+            };
+            let (writer, stream) = (&mut connection.writer, &mut connection.stream);
+            match writer.send(stream, packets, &self.outgoing, &self.received) {
+                Ok(dropped) => self.counters.stream_drops += dropped,
+                Err(_) => stuck.push(flow.route.socket),
+            }
+        }
+        stuck
+    }
+
+    // Time and commands.
+
+    fn keep_time(&mut self) {
+        if self.core.poll_timeout().is_some_and(|due| due <= self.now.mono) {
+            self.core.handle_timeout(self.now);
+            self.drain(None);
+        }
+        if self.now.mono >= self.next_second {
+            self.next_second = self.now.mono + SECOND;
+            self.clock.read_calendar();
+            for name in self.connections.idle_since(self.now.mono.saturating_sub(self.tcp_idle)) {
+                self.counters.streams_idle += 1;
+                self.close_stream(name);
+            }
+            self.publish();
+        }
+    }
+
+    /// Carries out the commands that wait; `false` if one was to stop.
+    fn obey(&mut self) -> bool {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Adopt(newcomer) => self.adopt(newcomer),
+                Command::Reconfigure(settings) => self.core.reconfigure(*settings),
+                Command::SetMode(mode) => self.core.set_mode(mode),
+                Command::Publish(done) => {
+                    self.publish();
+                    // Whoever asked may have lost patience.
+                    let _ = done.try_send(());
+                }
+                Command::Stall(duration) => std::thread::sleep(duration),
+                Command::Stop => return false,
+            }
+            self.drain(None);
+        }
+        self.flush();
+        true
+    }
+
+    fn publish(&mut self) {
+        for (name, before) in (0..).zip(&mut self.overflows) {
+            if let Some(socket) = self.sockets.get(SocketRef(name)) {
+                let total = self.io.overflows(socket);
+                self.counters.recv_overflows += u64::from(total.wrapping_sub(*before));
+                *before = total;
+            }
+        }
+        self.desk.publish(Snapshot {
+            stats: self.core.stats().clone(),
+            counters: self.counters,
+            capabilities: self.io.capabilities(),
+        });
+    }
+}
+
+/// What an error of `socket`, `bind` or the poll means to the core.
+fn refusal(error: &io::Error) -> OpenError {
+    #[cfg(unix)]
+    if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC) =
+        error.raw_os_error()
+    {
+        return OpenError::Exhausted;
+    }
+    match error.kind() {
+        io::ErrorKind::AddrInUse => OpenError::InUse,
+        _ => OpenError::Unavailable,
+    }
+}
