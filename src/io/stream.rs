@@ -82,7 +82,12 @@ pub fn frame(bytes: &[u8], limit: usize) -> Result<Frame, FrameError> {
     if padded > limit {
         return Err(FrameError::TooLarge);
     }
-    Ok(if bytes.len() < padded { Frame::Partial(padded) } else { Frame::Complete { len, padded } })
+    Ok(match bytes.len() {
+        // The cookie is looked at before the rest is waited for.
+        ..8 if is_stun => Frame::Partial(8),
+        have if have < padded => Frame::Partial(padded),
+        _ => Frame::Complete { len, padded },
+    })
 }
 
 /// Cuts a stream into messages. Holds the incomplete message between two reads, nothing else.

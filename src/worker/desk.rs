@@ -14,7 +14,7 @@ pub(super) enum Command {
     /// Take over a connection.
     Adopt(Newcomer),
     /// New settings.
-    Reconfigure(Box<Settings>),
+    Reconfigure(Arc<Settings>),
     /// Start or end a drain.
     SetMode(Mode),
     /// Publish the counters now and say so.

@@ -98,6 +98,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     let workers = count(setup.workers);
     bind::try_relay_addresses(setup.settings.addresses.iter().map(|address| address.bind))?;
     let (udp, groups) = bind::listeners(&setup.udp, workers, setup.sock_buf)?;
+    let settings = Arc::new(setup.settings);
     let shared = Arc::new(turn::Shared::default());
     let origin = Instant::now();
     let mut pool = Pool {
@@ -115,7 +116,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         let (commands, inbox) = sync_channel(COMMANDS);
         let desk = Arc::new(Desk::default());
         let kit = Kit {
-            settings: setup.settings.clone(),
+            settings: Arc::clone(&settings),
             shared: Arc::clone(&shared),
             seed: seed_of(&setup.seed, index),
             listeners,
@@ -193,8 +194,9 @@ impl Pool {
 
     /// Gives every worker new settings; running allocations stay.
     pub fn reconfigure(&self, settings: Settings) {
+        let settings = Arc::new(settings);
         for hand in &self.hands {
-            hand.tell(Command::Reconfigure(Box::new(settings.clone())));
+            hand.tell(Command::Reconfigure(Arc::clone(&settings)));
         }
     }
 

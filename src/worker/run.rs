@@ -42,7 +42,7 @@ const _: () = assert!(turn::MAX_REPLY == STAGE_LEN, "the core writes into the st
 
 /// What a worker thread starts with.
 pub(super) struct Kit {
-    pub(super) settings: turn::Settings,
+    pub(super) settings: Arc<turn::Settings>,
     pub(super) shared: Arc<turn::Shared>,
     pub(super) seed: [u8; 32],
     pub(super) listeners: Vec<UdpSocket>,
@@ -122,7 +122,7 @@ impl<D: Datagrams> Worker<D> {
         let clock = Clock::new(kit.origin);
         let now = clock.now();
         Ok(Self {
-            core: turn::Server::new(kit.settings, kit.shared, kit.seed),
+            core: turn::Server::new((*kit.settings).clone(), kit.shared, kit.seed),
             io,
             poll: kit.poll,
             sockets,
@@ -225,13 +225,13 @@ impl<D: Datagrams> Worker<D> {
             self.unfinished.push(name);
         }
         if is_listener {
-            self.from_clients(name);
+            self.handle_clients(name);
         } else {
-            self.from_peers(name);
+            self.handle_peers(name);
         }
     }
 
-    fn from_clients(&mut self, listener: SocketRef) {
+    fn handle_clients(&mut self, listener: SocketRef) {
         for index in 0..self.received.list().len() {
             let received = self.received.list()[index];
             let Some(socket) = self.sockets.get(listener) else { return };
@@ -242,12 +242,12 @@ impl<D: Datagrams> Worker<D> {
             };
             let path = ClientPath { five_tuple, link: LinkId(listener.0) };
             for datagram in received.datagrams() {
-                self.from_client(path, datagram);
+                self.handle_client(path, datagram);
             }
         }
     }
 
-    fn from_peers(&mut self, name: SocketRef) {
+    fn handle_peers(&mut self, name: SocketRef) {
         let relay = RelayId(name.0 - self.listeners);
         for index in 0..self.received.list().len() {
             let received = self.received.list()[index];
@@ -264,7 +264,7 @@ impl<D: Datagrams> Worker<D> {
     }
 
     /// A message of a client, at `message` in the receive buffer.
-    fn from_client(&mut self, path: ClientPath, message: Range<usize>) {
+    fn handle_client(&mut self, path: ClientPath, message: Range<usize>) {
         if self.outgoing.is_full() {
             self.send();
         }
@@ -380,7 +380,7 @@ impl<D: Datagrams> Worker<D> {
                     self.unfinished.push(name);
                 }
                 match connection.reader.begin(slot, read) {
-                    Some(rest) => self.from_stream(name, start, rest),
+                    Some(rest) => self.handle_messages(name, start, rest),
                     None => self.received.unclaim(),
                 }
             }
@@ -391,13 +391,13 @@ impl<D: Datagrams> Worker<D> {
     }
 
     /// Handles the messages in the part `rest` of the slot at `start`.
-    fn from_stream(&mut self, name: SocketRef, start: usize, mut rest: Range<usize>) {
+    fn handle_messages(&mut self, name: SocketRef, start: usize, mut rest: Range<usize>) {
         while let Some(connection) = self.connections.get_mut(name) {
             match connection.reader.next(self.received.slot(start), &mut rest) {
                 Ok(Some(message)) => {
                     connection.last = self.now.mono;
                     let path = connection.path;
-                    self.from_client(path, start + message.start..start + message.end);
+                    self.handle_client(path, start + message.start..start + message.end);
                 }
                 Ok(None) => return,
                 Err(FrameError::Garbage | FrameError::TooLarge) => {
@@ -423,7 +423,7 @@ impl<D: Datagrams> Worker<D> {
         let len = first.len().min(SLOT_LEN);
         slot[..len].copy_from_slice(&first[..len]);
         match connection.reader.begin(slot, len) {
-            Some(rest) => self.from_stream(name, start, rest),
+            Some(rest) => self.handle_messages(name, start, rest),
             None => self.received.unclaim(),
         }
     }
@@ -496,7 +496,7 @@ impl<D: Datagrams> Worker<D> {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Adopt(newcomer) => self.adopt(newcomer),
-                Command::Reconfigure(settings) => self.core.reconfigure(*settings),
+                Command::Reconfigure(settings) => self.core.reconfigure((*settings).clone()),
                 Command::SetMode(mode) => self.core.set_mode(mode),
                 Command::Publish(done) => {
                     self.publish();

@@ -170,7 +170,10 @@ impl Sender {
         let header = self.messages[index].msg_hdr;
         match self.resend(&header, carried, counters) {
             Ok(_) => sent(carried, counters),
-            Err(e) if carried.packets > 1 && refuses_runs(&e) => {
+            Err(e)
+                if carried.packets > 1
+                    && (refuses_runs(&e) || carried.source_len > 0 && refuses_source(&e)) =>
+            {
                 if self.send_apart(&header, carried, counters) {
                     counters.fallbacks += 1;
                     caps.gso_max_segment = shrunk(carried.segment, &e);
@@ -263,6 +266,6 @@ fn refuses_runs(error: &io::Error) -> bool {
 fn refuses_source(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EINVAL | libc::ENOPROTOOPT | libc::EADDRNOTAVAIL | libc::ENOSYS)
+        Some(libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::ENOPROTOOPT)
     )
 }

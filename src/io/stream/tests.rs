@@ -53,7 +53,7 @@ fn garbage_is_told_by_its_first_bytes() {
     assert_eq!(garbage(&[0x80]), FrameError::Garbage);
     assert_eq!(garbage(b"G"), FrameError::Garbage);
     assert_eq!(garbage(&[0x16, 0x03, 0x01, 0x02]), FrameError::Garbage, "a TLS hello");
-    assert_eq!(garbage(&[0, 1, 0, 0, 0x22]), FrameError::Garbage);
+    assert_eq!(garbage(&[0, 1, 2, 0, 0x22, 0, 0, 0]), FrameError::Garbage);
     assert_eq!(garbage(&[0, 1, 0, 3]), FrameError::Garbage);
     let mut reader = Reader::new();
     let late = [binding(), vec![0xC0]].concat();
