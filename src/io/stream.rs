@@ -113,6 +113,12 @@ impl Reader {
         self.limit = MAX_FRAME;
     }
 
+    /// Whether messages of any size are taken.
+    #[must_use]
+    pub fn trusts(&self) -> bool {
+        self.limit == MAX_FRAME
+    }
+
     /// How many bytes are held: a read puts what comes behind this offset of a slot.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -27,8 +27,6 @@ pub(super) struct Connection {
     pub(super) path: ClientPath,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
-    /// Relay sockets its messages have opened: more than none means it has an allocation.
-    pub(super) relays: u32,
     /// When the last whole message came.
     pub(super) last: Duration,
     /// The other side has closed; what it sent before is still to be read.
@@ -75,7 +73,6 @@ impl Connections {
             path: ClientPath { five_tuple, link: LinkId(name.0) },
             reader: Reader::new(),
             writer: Writer::new(),
-            relays: 0,
             last: now,
             read_closed: false,
             _place: place,
@@ -112,12 +109,9 @@ impl Connections {
         Some(connection)
     }
 
-    /// Names of the connections that have no allocation and sent no message since `since`.
-    pub(super) fn idle_since(&self, since: Duration) -> Vec<SocketRef> {
+    /// Connections that sent no message since `since`.
+    pub(super) fn silent_since(&self, since: Duration) -> impl Iterator<Item = &Connection> {
         let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
-        connections
-            .filter(|connection| connection.relays == 0 && connection.last < since)
-            .map(|connection| SocketRef(connection.path.link.0))
-            .collect()
+        connections.filter(move |connection| connection.last < since)
     }
 }

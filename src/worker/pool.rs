@@ -99,7 +99,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     bind::try_relay_addresses(setup.settings.addresses.iter().map(|address| address.bind))?;
     let (udp, groups) = bind::listeners(&setup.udp, workers, setup.sock_buf)?;
     let settings = Arc::new(setup.settings);
-    let shared = Arc::new(turn::Shared::default());
+    let shared = Arc::new(turn::Shared::new(settings.ports.clone()));
     let origin = Instant::now();
     let mut pool = Pool {
         hands: Vec::with_capacity(workers),

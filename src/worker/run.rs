@@ -92,8 +92,6 @@ struct Worker<D> {
     sockets: Sockets,
     listeners: u32,
     connections: Connections,
-    /// Which connection's message opened a relay socket.
-    owners: Vec<Option<SocketRef>>,
     received: RecvBatch,
     outgoing: SendBatch,
     /// Sockets that were left with something to read.
@@ -128,7 +126,6 @@ impl<D: Datagrams> Worker<D> {
             sockets,
             listeners,
             connections: Connections::default(),
-            owners: Vec::new(),
             received: RecvBatch::new(),
             outgoing: SendBatch::new(),
             unfinished: Vec::new(),
@@ -258,7 +255,7 @@ impl<D: Datagrams> Worker<D> {
                 let bytes = self.received.bytes(datagram.clone());
                 let verdict = self.core.handle_peer(self.now, relay, received.from, bytes);
                 self.carry_out(verdict, datagram.start);
-                self.drain(None);
+                self.drain();
             }
         }
     }
@@ -271,7 +268,7 @@ impl<D: Datagrams> Worker<D> {
         let bytes = self.received.bytes(message.clone());
         let verdict = self.core.handle_client(self.now, path, bytes, self.outgoing.stage());
         self.carry_out(verdict, message.start);
-        self.drain(Some(SocketRef(path.link.0)));
+        self.drain();
     }
 
     /// Does what the core says about a message that begins at `start` of the receive buffer.
@@ -306,12 +303,12 @@ impl<D: Datagrams> Worker<D> {
 
     // Effects.
 
-    /// Carries out what the core wants of the outside. `client` is whose message it is about.
-    fn drain(&mut self, client: Option<SocketRef>) {
+    /// Carries out what the core wants of the outside.
+    fn drain(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::OpenRelay { relay, bind } => {
-                    let result = self.open_relay(relay, bind, client);
+                    let result = self.open_relay(relay, bind);
                     if self.outgoing.is_full() {
                         self.send();
                     }
@@ -324,12 +321,7 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
-    fn open_relay(
-        &mut self,
-        relay: RelayId,
-        bind: SocketAddr,
-        client: Option<SocketRef>,
-    ) -> Result<(), OpenError> {
+    fn open_relay(&mut self, relay: RelayId, bind: SocketAddr) -> Result<(), OpenError> {
         let name = self.name_of(relay);
         let mut socket = UdpSocket::bind(bind, Role::Relay, self.relay_buf).map_err(|e| refusal(&e))?;
         self.io.prepare(&mut socket);
@@ -337,16 +329,6 @@ impl<D: Datagrams> Worker<D> {
         let registry = self.poll.registry();
         registry.register(socket.source_mut(), token, Interest::READABLE).map_err(|e| refusal(&e))?;
         self.sockets.insert(name, socket);
-        let owner = client.filter(|name| name.is_stream());
-        if let Some(connection) = owner.and_then(|name| self.connections.get_mut(name)) {
-            connection.relays += 1;
-            connection.reader.trust();
-        }
-        let index = relay.0 as usize;
-        if index >= self.owners.len() {
-            self.owners.resize(index + 1, None);
-        }
-        self.owners[index] = owner;
         Ok(())
     }
 
@@ -355,10 +337,6 @@ impl<D: Datagrams> Worker<D> {
         self.send();
         let Some(socket) = self.sockets.remove(self.name_of(relay)) else { return };
         self.counters.recv_overflows += u64::from(self.io.overflows(&socket));
-        let owner = self.owners.get_mut(relay.0 as usize).and_then(Option::take);
-        if let Some(connection) = owner.and_then(|name| self.connections.get_mut(name)) {
-            connection.relays = connection.relays.saturating_sub(1);
-        }
     }
 
     // Streams.
@@ -400,6 +378,12 @@ impl<D: Datagrams> Worker<D> {
                     self.handle_client(path, start + message.start..start + message.end);
                 }
                 Ok(None) => return,
+                Err(FrameError::TooLarge)
+                    if !connection.reader.trusts()
+                        && self.core.has_allocation(&connection.path.five_tuple) =>
+                {
+                    connection.reader.trust();
+                }
                 Err(FrameError::Garbage | FrameError::TooLarge) => {
                     self.counters.streams_garbage += 1;
                     self.close_stream(name);
@@ -431,7 +415,7 @@ impl<D: Datagrams> Worker<D> {
     fn close_stream(&mut self, name: SocketRef) {
         let Some(connection) = self.connections.remove(name) else { return };
         self.core.handle_client_closed(self.now, connection.path);
-        self.drain(None);
+        self.drain();
     }
 
     // Leaving.
@@ -478,16 +462,24 @@ impl<D: Datagrams> Worker<D> {
     fn keep_time(&mut self) {
         if self.core.poll_timeout().is_some_and(|due| due <= self.now.mono) {
             self.core.handle_timeout(self.now);
-            self.drain(None);
+            self.drain();
         }
         if self.now.mono >= self.next_second {
             self.next_second = self.now.mono + SECOND;
             self.clock.read_calendar();
-            for name in self.connections.idle_since(self.now.mono.saturating_sub(self.tcp_idle)) {
-                self.counters.streams_idle += 1;
-                self.close_stream(name);
-            }
+            self.close_idle();
             self.publish();
+        }
+    }
+
+    /// Closes the connections that have said nothing for long and hold no allocation.
+    fn close_idle(&mut self) {
+        let since = self.now.mono.saturating_sub(self.tcp_idle);
+        let silent = self.connections.silent_since(since).map(|connection| connection.path);
+        let idle: Vec<_> = silent.filter(|path| !self.core.has_allocation(&path.five_tuple)).collect();
+        for path in idle {
+            self.counters.streams_idle += 1;
+            self.close_stream(SocketRef(path.link.0));
         }
     }
 
@@ -506,7 +498,7 @@ impl<D: Datagrams> Worker<D> {
                 Command::Stall(duration) => std::thread::sleep(duration),
                 Command::Stop => return false,
             }
-            self.drain(None);
+            self.drain();
         }
         self.flush();
         true
@@ -521,7 +513,7 @@ impl<D: Datagrams> Worker<D> {
             }
         }
         self.desk.publish(Snapshot {
-            stats: self.core.stats().clone(),
+            stats: self.core.stats(),
             counters: self.counters,
             capabilities: self.io.capabilities(),
         });
