@@ -3,6 +3,8 @@
 #[cfg(feature = "server")]
 pub mod admin;
 #[cfg(feature = "server")]
+pub mod app;
+#[cfg(feature = "server")]
 pub mod bench;
 #[cfg(feature = "server")]
 pub mod check;
@@ -15,6 +17,15 @@ pub mod http;
 pub mod io;
 pub mod signal;
 pub mod stun;
+#[cfg(feature = "server")]
+pub mod systemd;
+#[cfg(feature = "server")]
+pub mod telemetry;
 pub mod turn;
 #[cfg(feature = "server")]
 pub mod worker;
+
+#[cfg(feature = "server")]
+pub use app::{Handle, Server, StartError};
+#[cfg(feature = "server")]
+pub use config::Config;

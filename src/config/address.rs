@@ -98,10 +98,17 @@ impl Addresses {
                 ));
             }
         }
-        if self.relay.iter().any(|address| !address.public.is_loopback()) {
-            self.relay.retain(|address| !address.public.is_loopback() || listens_on(config, address.local));
-        } else {
+        let is_loopback =
+            |v4: bool| move |a: &RelayAddress| a.public.is_ipv4() == v4 && a.public.is_loopback();
+        if self.relay.iter().all(|address| address.public.is_loopback()) {
             self.notes.push("relay addresses are loopback ones: only this host can use the relay".into());
+        } else if self.relay.iter().any(is_loopback(true)) {
+            // Kept: IPv4 is what clients ask for by default.
+            self.notes
+                .push("this host has no IPv4 address but loopback: IPv4 relays reach only this host".into());
+        } else if !listens_on(config, Ipv6Addr::LOCALHOST.into()) {
+            // Of no use to the others, and an error tells them so better than an address does.
+            self.relay.retain(|address| !is_loopback(false)(address));
         }
     }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use source::Error;
 pub use values::parse_duration;
 
+use crate::turn::Network;
 use file::File;
 use source::{Place, Sources};
 
@@ -148,18 +149,9 @@ pub struct Credentials {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Peers {
     /// Networks that may be reached although the deny lists have them.
-    pub allow: Vec<Cidr>,
+    pub allow: Vec<Network>,
     /// Networks that may not be reached.
-    pub deny: Vec<Cidr>,
-}
-
-/// An address block in CIDR form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    /// The first address of the block.
-    pub network: IpAddr,
-    /// How many leading bits are the network's.
-    pub prefix: u8,
+    pub deny: Vec<Network>,
 }
 
 /// `[quota]`: most allocations; 0 for no limit.

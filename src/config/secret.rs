@@ -297,7 +297,11 @@ fn create_private(path: &Path) -> io::Result<fs::File> {
 }
 
 /// Bytes from the operating system's random source.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
+///
+/// # Panics
+/// The system has none, which it never says once it runs.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     let provider = rustls::crypto::ring::default_provider();
     provider.secure_random.fill(&mut bytes).expect("the operating system has random bytes");

@@ -76,7 +76,7 @@ fn bad_values_are_refused_with_their_line() {
         ("credentials", "users = { a = \"\" }", "empty password"),
         ("credentials", "users = { a = 1 }", "credentials.users.a"),
         ("credentials", "secrets = [\"\"]", "credentials.secrets[0]"),
-        ("peers", "allow = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\""),
+        ("peers", "allow = [\"10.0.0.1/8\"]", "bits behind the prefix"),
         ("peers", "deny = [\"fe80::/200\"]", "peers.deny[0]"),
         ("tls", "cert = \"a.pem\"", "tls.key"),
         ("tls", "key = \"a.pem\"", "tls.cert"),

@@ -12,9 +12,10 @@ use toml::{Table, Value};
 use super::file::{self, File};
 use super::source::{Error, Sources};
 use super::{
-    Access, Backend, Cidr, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers,
+    Access, Backend, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers,
     PublicAddress, Quota, Relay, RelayListener, RelayTransport, Signaling, Tls,
 };
+use crate::turn::Network;
 
 /// Checks everything that can be checked without looking at the host. Relative paths count from `base`.
 pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Result<Config, Error> {
@@ -274,16 +275,17 @@ impl Check<'_> {
 
     fn peers(&self, peers: &file::Peers) -> Result<Peers, Error> {
         Ok(Peers {
-            allow: self.cidrs("peers.allow", &peers.allow)?,
-            deny: self.cidrs("peers.deny", &peers.deny)?,
+            allow: self.networks("peers.allow", &peers.allow)?,
+            deny: self.networks("peers.deny", &peers.deny)?,
         })
     }
 
-    fn cidrs(&self, key: &str, texts: &[String]) -> Result<Vec<Cidr>, Error> {
-        let cidr = |(i, text): (usize, &String)| {
-            parse_cidr(text).map_err(|problem| self.sources.error(&format!("{key}[{i}]"), problem))
+    fn networks(&self, key: &str, texts: &[String]) -> Result<Vec<Network>, Error> {
+        let network = |(i, text): (usize, &String)| {
+            let wrong = |e| self.sources.error(&format!("{key}[{i}]"), format!("\"{text}\": {e}"));
+            text.parse().map_err(wrong)
         };
-        texts.iter().enumerate().map(cidr).collect()
+        texts.iter().enumerate().map(network).collect()
     }
 
     fn tls(&self, tls: &file::Tls) -> Result<Tls, Error> {
@@ -459,36 +461,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let longest = 100 * 365 * 86400;
     if text.is_empty() || seconds > longest { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
-}
-
-fn parse_cidr(text: &str) -> Result<Cidr, String> {
-    let wrong = || {
-        format!("expected an address block such as \"10.1.0.0/16\" or \"2001:db8::/32\", found \"{text}\"")
-    };
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    let network: IpAddr = address.parse().map_err(|_| wrong())?;
-    let bits = if network.is_ipv4() { 32 } else { 128 };
-    let prefix = prefix.map_or(Ok(bits), str::parse::<u8>).map_err(|_| wrong())?;
-    if prefix > bits {
-        return Err(wrong());
-    }
-    let first = mask(network, prefix);
-    if first == network {
-        Ok(Cidr { network, prefix })
-    } else {
-        Err(format!("{text} has bits beyond its prefix; write \"{first}/{prefix}\""))
-    }
-}
-
-fn mask(address: IpAddr, prefix: u8) -> IpAddr {
-    let prefix = u32::from(prefix);
-    match address {
-        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !u32::MAX.checked_shr(prefix).unwrap_or(0)).into()),
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::MAX.checked_shr(prefix).unwrap_or(0)).into()),
-    }
 }
 
 /// The file as TOML, with the origin of each value that was set somewhere.

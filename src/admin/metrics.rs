@@ -1,0 +1,129 @@
+//! Which counters there are, what they are called, and what they mean.
+
+use super::page::Page;
+use crate::io::{Counters, SendFailure};
+use crate::turn::{self, DropReason, METHODS, RESULTS};
+
+/// All counters of a server at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The relay, all workers together.
+    pub relay: turn::Stats,
+    /// Sockets, all workers together.
+    pub io: Counters,
+    /// Each worker's beat.
+    pub beats: Vec<u64>,
+    /// Unix seconds at which the server started.
+    pub started_at: u64,
+    /// Whether new allocations are refused.
+    pub is_draining: bool,
+}
+
+/// The Prometheus page.
+pub(super) fn render(snapshot: &Snapshot) -> String {
+    let mut page = Page::default();
+    process(&mut page, snapshot);
+    relay(&mut page, &snapshot.relay);
+    sockets(&mut page, &snapshot.io);
+    page.finish()
+}
+
+fn process(page: &mut Page, snapshot: &Snapshot) {
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    page.family("turnkey_build_info", "The version that runs.", "gauge", [(&version[..], 1)]);
+    page.gauge("turnkey_start_time_seconds", "When the server started, Unix seconds.", snapshot.started_at);
+    page.gauge("turnkey_draining", "1 while new allocations are refused.", u8::from(snapshot.is_draining));
+    let names: Vec<_> = (0..snapshot.beats.len()).map(|worker| worker.to_string()).collect();
+    let labels: Vec<_> = names.iter().map(|name| [("worker", name.as_str())]).collect();
+    let beats = labels.iter().map(|labels| &labels[..]).zip(&snapshot.beats);
+    page.family(
+        "turnkey_worker_beats_total",
+        "Turns of each worker's loop; at least one a second.",
+        "counter",
+        beats,
+    );
+}
+
+fn relay(page: &mut Page, stats: &turn::Stats) {
+    page.gauge("turnkey_allocations", "Live allocations.", stats.allocations);
+    page.counter("turnkey_allocations_total", "Allocations granted.", stats.allocations_total);
+    let (to_peer, to_client) = ([("direction", "to_peer")], [("direction", "to_client")]);
+    page.family(
+        "turnkey_relayed_packets_total",
+        "Packets relayed.",
+        "counter",
+        [(&to_peer[..], stats.to_peer_packets), (&to_client[..], stats.to_client_packets)],
+    );
+    page.family(
+        "turnkey_relayed_bytes_total",
+        "Payload bytes relayed.",
+        "counter",
+        [(&to_peer[..], stats.to_peer_bytes), (&to_client[..], stats.to_client_bytes)],
+    );
+    let reasons = DropReason::ALL.map(|reason| [("reason", reason.as_str())]);
+    let drops = reasons.iter().map(|labels| &labels[..]).zip(stats.drops);
+    page.family(
+        "turnkey_dropped_packets_total",
+        "Packets dropped by the relay, by reason.",
+        "counter",
+        drops,
+    );
+    let labels = METHODS.map(|method| RESULTS.map(|result| [("method", method), ("result", result)]));
+    let requests =
+        labels.iter().flatten().map(|labels| &labels[..]).zip(stats.requests.into_iter().flatten());
+    page.family(
+        "turnkey_requests_total",
+        "STUN and TURN requests by method and result.",
+        "counter",
+        requests,
+    );
+}
+
+fn sockets(page: &mut Page, io: &Counters) {
+    let failures = SendFailure::ALL.map(|failure| [("reason", failure.as_str())]);
+    let failures = failures.iter().map(|labels| &labels[..]).zip(io.send_failures);
+    page.family(
+        "turnkey_send_errors_total",
+        "Datagrams that could not be sent, by reason.",
+        "counter",
+        failures,
+    );
+    let counters = [
+        ("turnkey_received_datagrams_total", "Datagrams read.", io.recv_packets),
+        ("turnkey_receive_calls_total", "System calls that read datagrams.", io.recv_calls),
+        ("turnkey_sent_datagrams_total", "Datagrams sent.", io.send_packets),
+        ("turnkey_send_calls_total", "System calls that sent datagrams.", io.send_calls),
+        (
+            "turnkey_coalesced_datagrams_total",
+            "Datagrams sent as part of a run (UDP_SEGMENT).",
+            io.send_coalesced,
+        ),
+        ("turnkey_receive_errors_total", "Errors while reading; all survived.", io.recv_errors),
+        ("turnkey_receive_overflows_total", "Datagrams lost to a full receive buffer.", io.recv_overflows),
+        ("turnkey_io_fallbacks_total", "Times the kernel refused a fast path.", io.fallbacks),
+        ("turnkey_connections_total", "TCP clients taken over by workers.", io.streams_opened),
+        (
+            "turnkey_connections_garbage_total",
+            "TCP clients closed for bytes that are no TURN message.",
+            io.streams_garbage,
+        ),
+        (
+            "turnkey_connections_idle_total",
+            "TCP clients closed because they never allocated.",
+            io.streams_idle,
+        ),
+        (
+            "turnkey_connections_stuck_total",
+            "TCP clients closed because they did not read.",
+            io.streams_stuck,
+        ),
+        (
+            "turnkey_connection_drops_total",
+            "Relayed packets dropped at a full TCP write queue.",
+            io.stream_drops,
+        ),
+    ];
+    for (name, help, value) in counters {
+        page.counter(name, help, value);
+    }
+}

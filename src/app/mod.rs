@@ -1,0 +1,235 @@
+//! The composition root: from a configuration to a running server, and back to nothing.
+//!
+//! Owns the order of things: what is read and bound before the first packet is answered, what a reload
+//! changes, what a stop ends. Every rule about packets, rooms and requests belongs to the parts it joins.
+
+mod health;
+mod listener;
+mod settings;
+mod start;
+mod tls;
+mod token;
+mod web;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::{Observe, Snapshot};
+use crate::config::secret::Keys;
+use crate::config::{self, Config};
+use crate::credential::{self, Credential, MintError};
+use crate::systemd;
+use crate::turn::Mode;
+use crate::worker::Pool;
+use web as http;
+
+pub use start::StartError;
+pub use token::Token;
+
+use health::Health;
+use settings::Place;
+use token::unix_now;
+
+/// Starts servers.
+pub struct Server;
+
+impl Server {
+    /// Starts a relay and signaling server in this process. All its addresses are bound, and their actual
+    /// ports known, when this returns. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// One line that names what cannot be read or bound, and what to do.
+    pub async fn start(config: Config) -> Result<Handle, StartError> {
+        start::start(config).await
+    }
+}
+
+/// A running server. Dropping it stops the server at once; [`Handle::stop`] does so with good manners.
+pub struct Handle {
+    running: Arc<Running>,
+    /// Accept loops and the look-out.
+    tasks: JoinSet<()>,
+    addresses: Addresses,
+}
+
+/// Where a server listens; actual ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// STUN and TURN over UDP.
+    pub udp: Vec<SocketAddr>,
+    /// STUN and TURN over TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// Web page, API and signaling; whether each speaks TLS.
+    pub http: Vec<(SocketAddr, bool)>,
+    /// Metrics and health.
+    pub admin: Option<SocketAddr>,
+}
+
+/// What the tasks of a server share.
+struct Running {
+    current: Mutex<Current>,
+    place: Place,
+    pool: Arc<Pool>,
+    web: Arc<http::App>,
+    health: Health,
+    acceptor: listener::SharedAcceptor,
+    is_draining: AtomicBool,
+    stop: watch::Sender<bool>,
+    started_at: u64,
+}
+
+/// What a reload replaces.
+struct Current {
+    config: Config,
+    keys: Keys,
+}
+
+impl Handle {
+    /// Where the server listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// `stun:` and `turn:` URLs under which clients reach the relay.
+    #[must_use]
+    pub fn ice_urls(&self) -> Vec<String> {
+        self.running.place.ice_urls()
+    }
+
+    /// Mints relay credentials for `user` (or `user.session`), as `turnkey credentials` does.
+    ///
+    /// # Errors
+    /// A user name that cannot be written into them, or a lifetime of zero.
+    pub fn mint(&self, user: &str, ttl: Duration) -> Result<Credential, MintError> {
+        credential::mint(&self.running.current().keys.secrets, unix_now(), ttl, user)
+    }
+
+    /// Web page, API and signaling, to be mounted in another axum application. Rate limits and logs need
+    /// the client's address: serve with `into_make_service_with_connect_info::<SocketAddr>()`.
+    pub fn router(&self) -> Router {
+        http::router(Arc::clone(&self.running.web))
+    }
+
+    /// Refuses new allocations from now on; running calls go on.
+    pub fn drain(&self) {
+        self.running.is_draining.store(true, Ordering::Relaxed);
+        self.running.pool.set_mode(Mode::Draining);
+    }
+
+    /// Returns when no allocation is left.
+    pub async fn drained(&self) {
+        while self.running.pool.stats().allocations > 0 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Takes a new configuration: secrets, users, peer rules, quotas, limits, origins, certificate. Listeners,
+    /// addresses, ports and threads stay as they are; the keys among them that differ are returned.
+    ///
+    /// # Errors
+    /// What cannot be read; then nothing has changed.
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, config::Error> {
+        let running = Arc::clone(&self.running);
+        let reload = move || running.reload(config);
+        tokio::task::spawn_blocking(reload).await.expect("reading a configuration does not panic")
+    }
+
+    /// Stops the server: signaling sockets are closed with code 4450, open requests finish, allocations end.
+    /// All ports are free when this returns.
+    pub async fn stop(mut self) {
+        self.drain();
+        self.running.web.shutdown().await;
+        // Without listeners nobody waits for it.
+        let _ = self.running.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+        let running = Arc::clone(&self.running);
+        let stop = tokio::task::spawn_blocking(move || running.pool.stop());
+        stop.await.expect("stopping workers does not panic");
+    }
+
+    /// Makes one worker do nothing for a while, so that the watchdog can be tested.
+    #[doc(hidden)]
+    pub fn stall_worker(&self, worker: usize, duration: Duration) {
+        self.running.pool.stall(worker, duration);
+    }
+}
+
+impl Running {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // Each change is one assignment: a panic elsewhere cannot leave half of it.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reload(&self, config: Config) -> Result<Vec<&'static str>, config::Error> {
+        let (config, fixed) = settings::keep_fixed(&self.current().config, config);
+        let keys = Keys::load(&config)?;
+        let acceptor = tls::acceptor(&config)?;
+        self.pool.reconfigure(self.place.relay_settings(&config, &keys));
+        self.web.reconfigure(self.place.http_settings(&config, &keys));
+        *self.current() = Current { config, keys };
+        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        Ok(fixed)
+    }
+
+    /// Looks after the parts of the server, and feeds the watchdog while all of them move.
+    async fn look_out(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        let mut was_well = true;
+        let mut ticks = tokio::time::interval(self.health.interval());
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !*stop.borrow() {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stop.changed() => break,
+            }
+            let hub_answered = tokio::time::timeout(self.health.interval(), self.web.ping()).await.is_ok();
+            self.health.note(&self.pool.beats(), hub_answered, Instant::now());
+            match self.health.check(Instant::now()) {
+                Ok(()) => systemd::watchdog(),
+                Err(what) if was_well => tracing::error!(%what, "not well"),
+                Err(_) => {}
+            }
+            was_well = self.health.check(Instant::now()).is_ok();
+        }
+    }
+}
+
+impl Observe for Running {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            relay: self.pool.stats(),
+            io: self.pool.io_stats(),
+            beats: self.pool.beats(),
+            started_at: self.started_at,
+            is_draining: self.is_draining.load(Ordering::Relaxed),
+        }
+    }
+
+    fn is_live(&self) -> Result<(), String> {
+        self.health.check(Instant::now())
+    }
+
+    fn is_ready(&self) -> Result<(), String> {
+        if self.is_draining.load(Ordering::Relaxed) { Err("draining".into()) } else { Ok(()) }
+    }
+}
+
+/// Checks that the certificate of HTTPS listeners can be used, for `turnkey config check`.
+///
+/// # Errors
+/// Why not.
+pub fn check_certificate(config: &Config) -> Result<(), config::Error> {
+    tls::acceptor(config).map(drop)
+}
+
+/// A shared value that starts empty.
+fn shared<T>(value: T) -> Arc<RwLock<T>> {
+    Arc::new(RwLock::new(value))
+}

@@ -1,0 +1,114 @@
+//! From the configuration to what each part of the server is told.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::config::address::Addresses;
+use crate::config::secret::Keys;
+use crate::config::{Config, RelayListener};
+use crate::credential::{Nonces, Verifier};
+use crate::turn::{self, PeerPolicy, RelayAddress};
+
+/// What stays the same from start to stop.
+pub(super) struct Place {
+    /// The relay's addresses.
+    pub(super) addresses: Addresses,
+    /// The relay's listeners, with their actual ports.
+    pub(super) relay: Vec<RelayListener>,
+    /// Addresses of HTTP and admin listeners.
+    pub(super) other: Vec<SocketAddr>,
+    /// Keys of the nonces, the same in every worker.
+    pub(super) nonces: Arc<Nonces>,
+}
+
+impl Place {
+    /// Settings of the relay core.
+    pub(super) fn relay_settings(&self, config: &Config, keys: &Keys) -> turn::Settings {
+        let address =
+            |a: &crate::config::address::RelayAddress| RelayAddress { bind: a.local, public: a.public };
+        turn::Settings {
+            realm: config.relay.realm.as_str().into(),
+            addresses: self.addresses.relay.iter().map(address).collect(),
+            ports: config.relay.ports.clone(),
+            peers: Arc::new(self.peer_policy(config)),
+            verifier: Arc::new(verifier(config, keys)),
+            nonces: Arc::clone(&self.nonces),
+            user_quota: config.quota.user,
+            total_quota: config.quota.total,
+            max_lifetime: config.relay.max_lifetime,
+            legacy_channels: config.relay.legacy_channels,
+            strict_expiry: config.credentials.strict_expiry,
+            unauthenticated_rate: config.relay.unauthenticated_rate,
+        }
+    }
+
+    /// Settings of HTTP and signaling.
+    pub(super) fn http_settings(&self, _config: &Config, _keys: &Keys) -> super::web::Settings {
+        super::web::Settings
+    }
+
+    /// `stun:` and `turn:` URLs of the relay's listeners.
+    pub(super) fn ice_urls(&self) -> Vec<String> {
+        self.addresses.ice_urls(&self.relay)
+    }
+
+    fn peer_policy(&self, config: &Config) -> PeerPolicy {
+        let listeners = self.relay.iter().map(|listener| listener.address).chain(self.other.iter().copied());
+        PeerPolicy::new(
+            config.peers.allow.clone(),
+            config.peers.deny.clone(),
+            listeners.collect(),
+            self.own_addresses(),
+        )
+    }
+
+    /// Every address this host is known by.
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        let interfaces =
+            if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip());
+        let relay = self.addresses.relay.iter().flat_map(|address| [address.local, address.public]);
+        let mut own: Vec<_> = interfaces.chain(relay).collect();
+        own.sort_unstable();
+        own.dedup();
+        own
+    }
+}
+
+fn verifier(config: &Config, keys: &Keys) -> Verifier {
+    let users = config.credentials.users.iter();
+    Verifier {
+        secrets: keys.secrets.clone(),
+        users: users.map(|(name, password)| (name.as_str().into(), password.as_str().into())).collect(),
+        max_ttl: config.credentials.max_ttl,
+    }
+}
+
+/// The new configuration with what only a restart changes taken from the old one, and the keys among that
+/// which differ.
+pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
+    let differs = [
+        ("state_dir", old.state_dir != new.state_dir),
+        ("relay.listen", old.relay.listen != new.relay.listen),
+        ("relay.public_address", old.relay.public != new.relay.public),
+        ("relay.ports", old.relay.ports != new.relay.ports),
+        ("relay.realm", old.relay.realm != new.relay.realm),
+        ("relay.workers", old.relay.workers != new.relay.workers),
+        ("relay.backend", old.relay.backend != new.relay.backend),
+        ("relay.tcp_connections", old.relay.tcp_connections != new.relay.tcp_connections),
+        ("relay.socket_buffer", old.relay.socket_buffer != new.relay.socket_buffer),
+        ("relay.drain_timeout", old.relay.drain_timeout != new.relay.drain_timeout),
+        ("http.listen", old.http.listen != new.http.listen),
+        ("http.max_connections", old.http.max_connections != new.http.max_connections),
+        ("admin.listen", old.admin != new.admin),
+        ("log.format", old.log.format != new.log.format),
+    ];
+    let mut config = new;
+    config.state_dir.clone_from(&old.state_dir);
+    config.relay.listen.clone_from(&old.relay.listen);
+    config.relay.public.clone_from(&old.relay.public);
+    config.relay.ports.clone_from(&old.relay.ports);
+    config.relay.realm.clone_from(&old.relay.realm);
+    config.http.listen.clone_from(&old.http.listen);
+    config.admin = old.admin;
+    (config, differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect())
+}

@@ -1,0 +1,271 @@
+//! Starting: secrets, certificate, addresses, listeners, workers, hub, tasks, in this order, and nothing is
+//! left behind where one of them fails.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::health::Health;
+use super::listener::{self, Listener, SharedAcceptor};
+use super::settings::Place;
+use super::token::unix_now;
+use super::web as http;
+use super::{Addresses, Current, Handle, Running, shared, tls};
+use crate::config::secret::{self, Keys};
+use crate::config::{self, Backend, Config, RelayListener, RelayTransport, address};
+use crate::credential::Nonces;
+use crate::worker::{self, Pool};
+use crate::{admin, systemd};
+
+/// Why a server did not start, in one line.
+#[derive(Debug)]
+pub enum StartError {
+    /// Something in the configuration, or what it names, is wrong.
+    Config(config::Error),
+    /// The workers did not start.
+    Workers(worker::StartError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(e) => e.fmt(f),
+            Self::Workers(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<config::Error> for StartError {
+    fn from(error: config::Error) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// TCP listeners, bound.
+struct Bound {
+    relay: Vec<TcpListener>,
+    http: Vec<(TcpListener, bool)>,
+    admin: Option<TcpListener>,
+}
+
+/// What is read before anything is bound. Blocks for files and name look-ups.
+struct Read {
+    keys: Keys,
+    addresses: address::Addresses,
+    acceptor: Option<tokio_rustls::TlsAcceptor>,
+}
+
+fn read(config: &Config) -> Result<Read, config::Error> {
+    let keys = Keys::load(config)?;
+    let addresses = address::Addresses::find(config)?;
+    Ok(Read { keys, addresses, acceptor: tls::acceptor(config)? })
+}
+
+pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
+    let task = tokio::task::spawn_blocking(move || read(&config).map(|read| (config, read)));
+    let (config, Read { keys, addresses, acceptor }) = task.await.expect("reading secrets does not panic")?;
+    for warning in &keys.warnings {
+        tracing::warn!("{warning}");
+    }
+    for note in &addresses.notes {
+        tracing::info!("{note}");
+    }
+    let bound = bind(&config, &addresses)?;
+    let mut place = Place {
+        relay: relay_listeners(&config, &addresses),
+        other: bound.http.iter().map(|(socket, _)| socket).chain(&bound.admin).map(local).collect(),
+        addresses,
+        nonces: Arc::new(Nonces::new(secret::random())),
+    };
+    let pool = start_workers(&config, &keys, &place)?;
+    resolve_ports(&mut place.relay, pool.udp_addresses(), &bound.relay);
+    // Only now the ports are known that no peer may be at.
+    pool.reconfigure(place.relay_settings(&config, &keys));
+    let web = http::App::new(place.http_settings(&config, &keys), secret::random());
+    let health = Health::new(systemd::watchdog_interval(), &pool.beats(), Instant::now());
+    let running = Arc::new(Running {
+        current: Mutex::new(Current { config, keys }),
+        place,
+        pool: Arc::new(pool),
+        web,
+        health,
+        acceptor: shared(acceptor),
+        is_draining: AtomicBool::new(false),
+        stop: watch::Sender::new(false),
+        started_at: unix_now(),
+    });
+    Ok(spawn(running, bound))
+}
+
+/// The relay's listeners that this host can open.
+fn relay_listeners(config: &Config, addresses: &address::Addresses) -> Vec<RelayListener> {
+    let is_available = |listener: &&RelayListener| {
+        let is_available = addresses.is_available(listener.address);
+        if !is_available {
+            tracing::info!(address = %listener.address, "no IPv6 on this host, listener left out");
+        }
+        is_available
+    };
+    config.relay.listen.iter().filter(is_available).copied().collect()
+}
+
+/// Puts actual ports in the place of 0.
+fn resolve_ports(listeners: &mut [RelayListener], udp: &[SocketAddr], tcp: &[TcpListener]) {
+    let (mut udp, mut tcp) = (udp.iter().copied(), tcp.iter().map(local));
+    for listener in listeners {
+        let actual = match listener.transport {
+            RelayTransport::Udp => udp.next(),
+            RelayTransport::Tcp => tcp.next(),
+        };
+        listener.address = actual.unwrap_or(listener.address);
+    }
+}
+
+fn start_workers(config: &Config, keys: &Keys, place: &Place) -> Result<Pool, StartError> {
+    let udp = |listener: &&RelayListener| listener.transport == RelayTransport::Udp;
+    let setup = worker::Setup {
+        workers: config.relay.workers,
+        udp: place.relay.iter().filter(udp).map(|listener| listener.address).collect(),
+        backend: match config.relay.backend {
+            Backend::Auto => worker::Backend::Auto,
+            Backend::Linux => worker::Backend::Linux,
+            Backend::Portable => worker::Backend::Portable,
+        },
+        sock_buf: config.relay.socket_buffer,
+        tcp_connections: config.relay.tcp_connections,
+        ..worker::Setup::new(place.relay_settings(config, keys), secret::random())
+    };
+    worker::start(setup).map_err(|error| match &error {
+        worker::StartError::Listen { address, .. } => {
+            config.error(&relay_key(config, *address), error.to_string()).into()
+        }
+        worker::StartError::Relay { .. } => config.error("relay.public_address", error.to_string()).into(),
+        _ => StartError::Workers(error),
+    })
+}
+
+/// The key of a listener's list entry.
+fn relay_key(config: &Config, address: SocketAddr) -> String {
+    let is_it =
+        |listener: &RelayListener| listener.address == address && listener.transport == RelayTransport::Udp;
+    config.relay.listen.iter().position(is_it).map_or("relay.listen".into(), |i| format!("relay.listen[{i}]"))
+}
+
+fn bind(config: &Config, addresses: &address::Addresses) -> Result<Bound, config::Error> {
+    let mut bound = Bound { relay: Vec::new(), http: Vec::new(), admin: None };
+    for (i, listener) in config.relay.listen.iter().enumerate() {
+        if listener.transport == RelayTransport::Tcp && addresses.is_available(listener.address) {
+            bound.relay.push(bind_one(config, &format!("relay.listen[{i}]"), listener.address)?);
+        }
+    }
+    for (i, listener) in config.http.listen.iter().enumerate() {
+        if addresses.is_available(listener.address) {
+            let socket = bind_one(config, &format!("http.listen[{i}]"), listener.address)?;
+            bound.http.push((socket, listener.https));
+        }
+    }
+    if let Some(address) = config.admin {
+        bound.admin = Some(bind_one(config, "admin.listen", address)?);
+    }
+    Ok(bound)
+}
+
+fn bind_one(config: &Config, key: &str, address: SocketAddr) -> Result<TcpListener, config::Error> {
+    use std::io::ErrorKind as Kind;
+    listener::bind(address).map_err(|error| {
+        let port = address.port();
+        let problem = match error.kind() {
+            Kind::AddrInUse => {
+                format!("{port}/tcp is in use ({address}) by another program: stop it or change {key}")
+            }
+            Kind::PermissionDenied => {
+                format!("{port}/tcp ({address}) needs CAP_NET_BIND_SERVICE, or choose a port from 1024 on")
+            }
+            _ => format!("cannot listen on {address}: {error}"),
+        };
+        config.error(key, problem)
+    })
+}
+
+/// Starts the tasks, and says where the server listens.
+fn spawn(running: Arc<Running>, bound: Bound) -> Handle {
+    let mut tasks = JoinSet::new();
+    let addresses = Addresses {
+        udp: running.pool.udp_addresses().to_vec(),
+        tcp: bound.relay.iter().map(local).collect(),
+        http: bound.http.iter().map(|(socket, https)| (local(socket), *https)).collect(),
+        admin: bound.admin.as_ref().map(local),
+    };
+    tracing::info!(backend = %running.pool.describe(), "relay");
+    for listener in &running.place.relay {
+        let scheme = match listener.transport {
+            RelayTransport::Udp => "udp",
+            RelayTransport::Tcp => "tcp",
+        };
+        tracing::info!(url = %format_args!("{scheme}://{}", listener.address), "listening");
+    }
+    for socket in bound.relay {
+        let accept = worker::accept_tcp(socket, Arc::clone(&running.pool));
+        let mut stop = running.stop.subscribe();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = accept => {}
+                () = listener::stopped(&mut stop) => {}
+            }
+        });
+    }
+    let connections = running.current().config.http.max_connections.min(Semaphore::MAX_PERMITS);
+    let connections = Arc::new(Semaphore::new(connections));
+    let router = http::router(Arc::clone(&running.web));
+    for (socket, https) in bound.http {
+        announce_http(local(&socket), https);
+        let tls = https.then(|| Arc::clone(&running.acceptor));
+        tasks.spawn(serve(&running, socket, tls, router.clone(), &connections));
+    }
+    if let Some(socket) = bound.admin {
+        tracing::info!(url = %format_args!("http://{}", local(&socket)), listener = "admin", "listening");
+        let own = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+        tasks.spawn(serve(&running, socket, None, admin::router(Arc::clone(&running) as _), &own));
+    }
+    tasks.spawn(Arc::clone(&running).look_out());
+    Handle { running, tasks, addresses }
+}
+
+/// Connections of the admin listener at a time.
+const ADMIN_CONNECTIONS: usize = 32;
+
+fn announce_http(address: SocketAddr, https: bool) {
+    let scheme = if https { "https" } else { "http" };
+    tracing::info!(url = %format_args!("{scheme}://{address}"), "listening");
+    if !https && !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "plain HTTP: browsers give a page no camera and no microphone unless it comes over HTTPS or from \
+             localhost; set tls.cert and tls.key, or tls.self_signed = true, or put a proxy with HTTPS in front"
+        );
+    }
+}
+
+fn serve(
+    running: &Running,
+    socket: TcpListener,
+    tls: Option<SharedAcceptor>,
+    router: Router,
+    connections: &Arc<Semaphore>,
+) -> impl Future<Output = ()> + use<> {
+    let connections = Arc::clone(connections);
+    Listener { socket, tls, router, connections, stop: running.stop.subscribe() }.serve()
+}
+
+fn local(socket: &TcpListener) -> SocketAddr {
+    socket.local_addr().expect("a bound socket has an address")
+}

@@ -1,0 +1,89 @@
+//! `turnkey credentials` and `turnkey token`: what a back end would mint, on the command line.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::json;
+use turnkey::app::Token;
+use turnkey::config::secret::Keys;
+use turnkey::config::{Config, Options, parse_duration};
+use turnkey::credential::{self, Secrets};
+
+/// Arguments of `turnkey credentials`.
+#[derive(Args)]
+pub(super) struct CredentialsArgs {
+    /// Whom they are for.
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// How long they are valid [default: credentials.ttl].
+    #[arg(long, value_parser = parse_duration)]
+    ttl: Option<Duration>,
+    /// Sign with this secret instead of the configured one.
+    #[arg(long)]
+    secret: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `turnkey token`.
+#[derive(Args)]
+pub(super) struct TokenArgs {
+    /// Whom it is for (claim `sub`).
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// The room it opens.
+    #[arg(long)]
+    room: String,
+    /// The role in it.
+    #[arg(long)]
+    role: Option<String>,
+    /// The name others see.
+    #[arg(long)]
+    name: Option<String>,
+    /// How long it is valid.
+    #[arg(long, default_value = "1h", value_parser = parse_duration)]
+    ttl: Duration,
+}
+
+pub(super) fn credentials(options: &Options, args: &CredentialsArgs) -> Result<()> {
+    let config = Config::load(options)?;
+    let secrets = match &args.secret {
+        Some(secret) => Secrets::new([secret]),
+        None => Keys::load(&config)?.secrets,
+    };
+    let ttl = args.ttl.unwrap_or(config.credentials.ttl);
+    if ttl > config.credentials.max_ttl {
+        anyhow::bail!("--ttl is longer than credentials.max_ttl: the server would refuse these credentials");
+    }
+    let minted =
+        credential::mint(&secrets, now(), ttl, &credential::id(&args.user, None)).context("--user")?;
+    let (username, password) = (&minted.username, &minted.password);
+    if args.json {
+        let json = json!({
+            "username": username, "password": password, "ttl": ttl.as_secs(), "expires_at": minted.expires_at,
+        });
+        return super::print(&format!("{json}\n"));
+    }
+    super::print(&format!(
+        "username: {username}\npassword: {password}\nexpires:  {} (Unix time)\n",
+        minted.expires_at
+    ))
+}
+
+pub(super) fn token(options: &Options, args: &TokenArgs) -> Result<()> {
+    let key = Keys::signing(&Config::load(options)?)?;
+    let token = Token {
+        user: args.user.clone(),
+        room: args.room.clone(),
+        role: args.role.clone(),
+        name: args.name.clone(),
+        ttl: args.ttl,
+    };
+    super::print(&format!("{}\n", token.sign(&key)?))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
