@@ -159,7 +159,10 @@ mod tests {
             check(&verifier(&["s"]), &username, &password).map_err(|f| format!("{f:?}")).expect("valid");
         assert_eq!((&*who.user, who.expires_at), ("alice", Some(NOW + 60)));
         let (username, password) = minted("s", 60, &id("alice.smith", None));
-        assert_eq!(&*check(&verifier(&["s"]), &username, &password).ok().expect("valid").user, "alice.smith");
+        assert_eq!(
+            &*check(&verifier(&["s"]), &username, &password).map(|who| who.user).unwrap_or_default(),
+            "alice.smith"
+        );
     }
 
     #[test]
@@ -201,7 +204,7 @@ mod tests {
     #[test]
     fn static_users_stand_beside_time_limited_ones() {
         let v = verifier(&["s"]);
-        assert_eq!(&*check(&v, "static", "pass").ok().expect("valid").user, "static");
+        assert_eq!(&*check(&v, "static", "pass").map(|who| who.user).unwrap_or_default(), "static");
         assert_eq!(check(&v, "static", "wrong").err(), Some(AuthFailure::WrongPassword));
         assert_eq!(check(&v, "nobody", "pass").err(), Some(AuthFailure::UnknownUser));
         assert_eq!(check(&v, &"x".repeat(509), "pass").err(), Some(AuthFailure::UnknownUser));

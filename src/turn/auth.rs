@@ -28,7 +28,7 @@ pub(super) enum Refusal {
     /// An unsigned error without a challenge.
     Unsigned(ErrorCode),
     /// An error to somebody who proved a credential, though not the right one.
-    Signed(ErrorCode, IntegrityKey),
+    Signed(ErrorCode, Box<IntegrityKey>),
 }
 
 impl Server {
@@ -79,7 +79,7 @@ impl Server {
             .authenticate(&request.message, username, &self.settings.realm, request.now.unix)
             .map_err(|_: AuthFailure| unauthenticated)?;
         if allocation.is_some() {
-            return Err(Refusal::Signed(ErrorCode::WrongCredentials, who.key));
+            return Err(Refusal::Signed(ErrorCode::WrongCredentials, Box::new(who.key)));
         }
         Ok(Caller {
             username,

@@ -155,19 +155,19 @@ impl Server {
             }
             PacketKind::Stun if is_suspicious(&path.five_tuple) => self.drop(DropReason::SuspiciousSource),
             PacketKind::Stun => match Message::parse(packet) {
-                Ok(message) => self.handle_message(Request { now, path, message }, reply),
+                Ok(message) => self.handle_message(&Request { now, path, message }, reply),
                 Err(_) => self.drop(DropReason::Malformed),
             },
             PacketKind::Other => self.drop(DropReason::Malformed),
         }
     }
 
-    fn handle_message(&mut self, request: Request<'_>, reply: &mut ReplyBuffer) -> Verdict {
+    fn handle_message(&mut self, request: &Request<'_>, reply: &mut ReplyBuffer) -> Verdict {
         if request.message.verify_fingerprint() == Some(false) {
             return self.drop(DropReason::BadFingerprint);
         }
         match request.message.class() {
-            Class::Request => self.handle_request(&request, reply),
+            Class::Request => self.handle_request(request, reply),
             // RFC 8656 §11.2: whatever is wrong with an indication, nothing is said about it.
             Class::Indication => match request.message.method() {
                 Method::SEND if refuse_unknown(&request.message).is_ok() => {
@@ -186,7 +186,7 @@ impl Server {
     /// A datagram that arrived at a relay socket.
     pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: SocketAddr, datagram: &[u8]) -> Verdict {
         let (data_path, rng) = self.data_path(now);
-        match data_path.from_peer(relay, peer, datagram.len(), rng) {
+        match data_path.peer_datagram(relay, peer, datagram.len(), rng) {
             Ok(forward) => {
                 self.stats.to_client_packets += 1;
                 self.stats.to_client_bytes += forward.payload.len() as u64;

@@ -38,7 +38,7 @@ impl DataPath<'_> {
         let allocation = self.table.of_client(&path.five_tuple).ok_or(DropReason::NoAllocation)?;
         let peer = allocation.peer_of(data.number, self.now.mono).ok_or(DropReason::NoChannel)?;
         let payload = CHANNEL_HEADER_LEN..CHANNEL_HEADER_LEN + data.payload.len();
-        self.to_peer(allocation, peer, payload, rng)
+        self.send_on(allocation, peer, payload, rng)
     }
 
     /// A Send indication from a client (RFC 8656 §11.2).
@@ -58,11 +58,11 @@ impl DataPath<'_> {
             return Err(DropReason::PeerForbidden);
         }
         let start = message.value_offset(&data);
-        self.to_peer(allocation, peer, start..start + data.value.len(), rng)
+        self.send_on(allocation, peer, start..start + data.value.len(), rng)
     }
 
     /// A datagram that came to a relay socket (RFC 8656 §11.3, §12.7).
-    pub(super) fn from_peer(
+    pub(super) fn peer_datagram(
         &self,
         relay: RelayId,
         peer: SocketAddr,
@@ -70,12 +70,12 @@ impl DataPath<'_> {
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
         let allocation = self.table.of_relay(relay).ok_or(DropReason::RelayGone)?;
-        self.to_client(allocation, self.as_seen_from_outside(peer), 0..len, rng)
+        self.deliver(allocation, self.as_seen_from_outside(peer), 0..len, rng)
     }
 
     /// Sends a payload of `allocation`'s client on. The relayed address of another client of this
     /// server is answered inside, whichever of its names is used.
-    fn to_peer(
+    fn send_on(
         &self,
         allocation: &Allocation,
         peer: SocketAddr,
@@ -88,7 +88,7 @@ impl DataPath<'_> {
         let mut to = peer;
         if let Some(own) = own_address(self.settings, peer.ip()) {
             if let Some(other) = self.table.of_relayed_port(peer) {
-                return self.to_client(other, allocation.relayed, payload, rng);
+                return self.deliver(other, allocation.relayed, payload, rng);
             }
             if self.shared.is_live(Family::of(peer.ip()), peer.port()) {
                 to = SocketAddr::new(own.bind, peer.port());
@@ -100,7 +100,7 @@ impl DataPath<'_> {
     }
 
     /// Hands a payload from `peer` to `allocation`'s client, on its channel if there is one.
-    fn to_client(
+    fn deliver(
         &self,
         allocation: &Allocation,
         peer: SocketAddr,

@@ -180,11 +180,12 @@ impl PortPool {
     fn take_even(&mut self, rng: &mut StdRng) -> Option<u16> {
         let count = self.rested.len();
         let start = if count == 0 { 0 } else { rng.random_range(0..count) };
-        let found = (0..count).map(|step| (start + step) % count).find(|&at| self.rested[at] % 2 == 0);
+        let found =
+            (0..count).map(|step| (start + step) % count).find(|&at| self.rested[at].is_multiple_of(2));
         if let Some(index) = found {
             return Some(self.rested.swap_remove(index));
         }
-        let index = self.resting.iter().position(|(_, port)| port % 2 == 0)?;
+        let index = self.resting.iter().position(|(_, port)| port.is_multiple_of(2))?;
         self.resting.remove(index).map(|(_, port)| port)
     }
 

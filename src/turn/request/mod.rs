@@ -38,6 +38,7 @@ enum Success {
 }
 
 /// What became of a request.
+#[derive(Clone, Copy)]
 enum Outcome {
     /// Answer with success now.
     Done(Success),

@@ -1,0 +1,406 @@
+//! A relay core, a clock that only the test moves, and clients that know how to sign.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnkey::credential::{self, Nonces, Secrets, Verifier};
+use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
+use turnkey::turn::{
+    ClientPath, FiveTuple, LinkId, MAX_REPLY, Now, OpenError, Output, PeerPolicy, RelayAddress, RelayId,
+    Server, Settings, Shared, Transport, Verdict, Via,
+};
+
+pub(crate) const START_UNIX: u64 = 1_700_000_000;
+pub(crate) const REALM: &str = "turnkey";
+pub(crate) const PEER: &str = "8.8.8.8:5000";
+pub(crate) const SERVER: &str = "198.51.100.1:3478";
+
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        realm: REALM.into(),
+        addresses: vec![
+            RelayAddress { bind: "10.0.0.1".parse().unwrap(), public: "198.51.100.1".parse().unwrap() },
+            RelayAddress { bind: "2600::1".parse().unwrap(), public: "2600::1".parse().unwrap() },
+        ],
+        ports: 49152..=65535,
+        peers: Arc::new(PeerPolicy::new(
+            vec![],
+            vec!["9.9.9.0/24".parse().unwrap()],
+            vec![addr("0.0.0.0:3478"), addr("[::]:3478")],
+            vec!["10.0.0.1".parse().unwrap(), "198.51.100.1".parse().unwrap(), "2600::1".parse().unwrap()],
+        )),
+        verifier: Arc::new(Verifier {
+            secrets: Secrets::new(["secret"]),
+            users: [("static".into(), "pass".into()), ("other".into(), "word".into())].into(),
+            max_ttl: Duration::from_secs(86_400),
+        }),
+        nonces: Arc::new(Nonces::new([9; 32])),
+        user_quota: 0,
+        total_quota: 0,
+        max_lifetime: Duration::from_secs(3600),
+        legacy_channels: false,
+        strict_expiry: false,
+        unauthenticated_rate: 0,
+    }
+}
+
+/// An answer, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) class: Class,
+    pub(crate) error: Option<u16>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn message(&self) -> Message<'_> {
+        Message::parse(&self.bytes).unwrap()
+    }
+
+    pub(crate) fn value(&self, kind: AttributeType) -> Option<Vec<u8>> {
+        self.message().attribute(kind).map(|attribute| attribute.value.to_vec())
+    }
+
+    pub(crate) fn xor_address(&self, kind: AttributeType) -> Option<SocketAddr> {
+        let message = self.message();
+        message.attribute(kind)?.as_xor_address(message.transaction())
+    }
+
+    pub(crate) fn lifetime(&self) -> Option<u32> {
+        self.message().attribute(AttributeType::LIFETIME)?.as_u32()
+    }
+}
+
+/// What left the core, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Answer(ClientPath, Answer),
+    ToClient(ClientPath, Vec<u8>),
+    ToPeer(RelayId, SocketAddr, Vec<u8>),
+}
+
+pub(crate) struct Lab {
+    pub(crate) server: Server,
+    pub(crate) mono: Duration,
+    /// Open relay sockets.
+    pub(crate) open: HashMap<RelayId, SocketAddr>,
+    /// Results for the next relay sockets; `Ok` when empty.
+    pub(crate) open_results: Vec<Result<(), OpenError>>,
+    /// Effects seen, for tests about them.
+    pub(crate) outputs: Vec<Output>,
+    next_transaction: u32,
+    reply: Box<[u8; MAX_REPLY]>,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        let shared = Arc::new(Shared::new(settings.ports.clone()));
+        Self::of(settings, shared)
+    }
+
+    pub(crate) fn of(settings: Settings, shared: Arc<Shared>) -> Self {
+        Self {
+            server: Server::new(settings, shared, [3; 32]),
+            mono: Duration::from_secs(1000),
+            open: HashMap::new(),
+            open_results: Vec::new(),
+            outputs: Vec::new(),
+            next_transaction: 0,
+            reply: Box::new([0xAA; MAX_REPLY]),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now { mono: self.mono, unix: START_UNIX + self.mono.as_secs() - 1000 }
+    }
+
+    /// Lets time pass in the steps the core asks for.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let end = self.mono + by;
+        while let Some(at) = self.server.poll_timeout().filter(|at| *at <= end) {
+            self.mono = self.mono.max(at);
+            self.server.handle_timeout(self.now());
+            self.drain(&mut Vec::new());
+        }
+        self.mono = end;
+    }
+
+    pub(crate) fn transaction(&mut self) -> TransactionId {
+        self.next_transaction += 1;
+        let mut id = [0; 12];
+        id[..4].copy_from_slice(&self.next_transaction.to_be_bytes());
+        TransactionId(id)
+    }
+
+    /// Hands in a packet of a client and returns all that left.
+    pub(crate) fn from_client(&mut self, path: ClientPath, packet: &[u8]) -> Vec<Event> {
+        let verdict = self.server.handle_client(self.now(), path, packet, &mut self.reply);
+        self.collect(verdict, packet)
+    }
+
+    /// Hands in a packet of a peer.
+    pub(crate) fn from_peer(&mut self, relayed: SocketAddr, peer: &str, packet: &[u8]) -> Vec<Event> {
+        let of_port = |(_, bind): &(RelayId, SocketAddr)| bind.port() == relayed.port();
+        let relay = self.relays().into_iter().find(of_port).expect("an open relay socket").0;
+        let verdict = self.server.handle_peer(self.now(), relay, addr(peer), packet);
+        self.collect(verdict, packet)
+    }
+
+    fn collect(&mut self, verdict: Verdict, packet: &[u8]) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.note(verdict, packet, &mut events);
+        self.drain(&mut events);
+        events
+    }
+
+    fn note(&mut self, verdict: Verdict, packet: &[u8], events: &mut Vec<Event>) {
+        match verdict {
+            Verdict::Reply { path, len } => {
+                let bytes = self.reply[..len].to_vec();
+                let message = Message::parse(&bytes).expect("replies are valid");
+                let error =
+                    message.attribute(AttributeType::ERROR_CODE).and_then(|e| e.as_error()).map(|e| e.0);
+                let class = message.class();
+                events.push(Event::Answer(path, Answer { class, error, bytes }));
+            }
+            Verdict::Forward(forward) => {
+                let mut bytes = forward.prefix.as_bytes().to_vec();
+                bytes.extend_from_slice(&packet[forward.payload.clone()]);
+                bytes.extend(std::iter::repeat_n(0, forward.pad.into()));
+                events.push(match forward.via {
+                    Via::Client(path) => Event::ToClient(path, bytes),
+                    Via::Relay(relay, to) => Event::ToPeer(relay, to, bytes),
+                });
+            }
+            Verdict::Consumed | Verdict::Drop(_) => {}
+        }
+    }
+
+    fn drain(&mut self, events: &mut Vec<Event>) {
+        while let Some(output) = self.server.poll_output() {
+            self.outputs.push(output.clone());
+            match output {
+                Output::OpenRelay { relay, bind } => {
+                    let result =
+                        if self.open_results.is_empty() { Ok(()) } else { self.open_results.remove(0) };
+                    if result.is_ok() {
+                        assert_eq!(self.open.insert(relay, bind), None, "the name was free");
+                    }
+                    let verdict = self.server.handle_relay_opened(self.now(), relay, result, &mut self.reply);
+                    self.note(verdict, &[], events);
+                }
+                Output::CloseRelay { relay } => {
+                    self.open.remove(&relay).expect("it was open");
+                }
+            }
+        }
+    }
+
+    /// Sends a request and expects one answer to the same client.
+    pub(crate) fn ask(&mut self, path: ClientPath, packet: &[u8]) -> Answer {
+        let mut events = self.from_client(path, packet);
+        assert_eq!(events.len(), 1, "one answer: {events:?}");
+        match events.remove(0) {
+            Event::Answer(to, answer) if to == path => answer,
+            other => panic!("not an answer to the client: {other:?}"),
+        }
+    }
+
+    /// Sends what must not be answered.
+    pub(crate) fn silent(&mut self, path: ClientPath, packet: &[u8]) {
+        assert_eq!(self.from_client(path, packet), [], "no answer");
+    }
+
+    /// Open relay sockets with their local addresses, in the order of their names.
+    pub(crate) fn relays(&self) -> Vec<(RelayId, SocketAddr)> {
+        let mut relays: Vec<_> = self.open.iter().map(|(relay, bind)| (*relay, *bind)).collect();
+        relays.sort();
+        relays
+    }
+
+    pub(crate) fn allocations(&self) -> u64 {
+        self.server.stats().allocations
+    }
+}
+
+/// A client with its credential and the nonce it was given.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) path: ClientPath,
+    pub(crate) username: String,
+    pub(crate) key: IntegrityKey,
+    pub(crate) nonce: Vec<u8>,
+    pub(crate) fingerprint: bool,
+}
+
+pub(crate) fn path(client: &str, transport: Transport) -> ClientPath {
+    let five_tuple = FiveTuple { client: addr(client), server: addr(SERVER), transport };
+    ClientPath { five_tuple, link: LinkId(0) }
+}
+
+impl Client {
+    /// A static user's client over UDP.
+    pub(crate) fn new(lab: &mut Lab, address: &str) -> Self {
+        Self::with(lab, path(address, Transport::Udp), "static", "pass")
+    }
+
+    pub(crate) fn with(lab: &mut Lab, path: ClientPath, username: &str, password: &str) -> Self {
+        let mut client = Self {
+            path,
+            username: username.into(),
+            key: IntegrityKey::long_term(username, REALM, password),
+            nonce: Vec::new(),
+            fingerprint: false,
+        };
+        client.fetch_nonce(lab);
+        client
+    }
+
+    /// A client with a time-limited credential for `id`.
+    pub(crate) fn minted(lab: &mut Lab, address: &str, ttl: Duration, id: &str) -> Self {
+        let minted = credential::mint(&Secrets::new(["secret"]), lab.now().unix, ttl, id).unwrap();
+        Self::with(lab, path(address, Transport::Udp), &minted.username, &minted.password)
+    }
+
+    pub(crate) fn fetch_nonce(&mut self, lab: &mut Lab) {
+        let mut buffer = [0; 64];
+        let transaction = lab.transaction();
+        let len =
+            MessageWriter::new(&mut buffer, Class::Request, Method::ALLOCATE, transaction).finish().unwrap();
+        let challenge = lab.ask(self.path, &buffer[..len]);
+        assert_eq!(challenge.error, Some(401));
+        self.nonce = challenge.value(AttributeType::NONCE).unwrap();
+    }
+
+    /// A signed request.
+    pub(crate) fn signed(
+        &self,
+        transaction: TransactionId,
+        method: Method,
+        fill: impl FnOnce(&mut MessageWriter<'_>),
+    ) -> Vec<u8> {
+        let mut buffer = vec![0; 8192];
+        let mut writer = MessageWriter::new(&mut buffer, Class::Request, method, transaction);
+        fill(&mut writer);
+        writer
+            .attribute(AttributeType::USERNAME, self.username.as_bytes())
+            .attribute(AttributeType::REALM, REALM.as_bytes())
+            .attribute(AttributeType::NONCE, &self.nonce)
+            .integrity(&self.key);
+        if self.fingerprint {
+            writer.fingerprint();
+        }
+        let len = writer.finish().unwrap();
+        buffer.truncate(len);
+        buffer
+    }
+
+    /// Signs, sends, and checks that the answer is signed as well.
+    pub(crate) fn call(
+        &self,
+        lab: &mut Lab,
+        method: Method,
+        fill: impl FnOnce(&mut MessageWriter<'_>),
+    ) -> Answer {
+        let transaction = lab.transaction();
+        let answer = lab.ask(self.path, &self.signed(transaction, method, fill));
+        let message = answer.message();
+        assert_eq!((message.transaction(), message.method()), (transaction, method));
+        if !matches!(answer.error, Some(400 | 401 | 438)) {
+            assert!(message.verify_integrity(&self.key), "answers to a known key are signed");
+        }
+        assert_eq!(message.verify_fingerprint(), self.fingerprint.then_some(true));
+        answer
+    }
+
+    /// Allocates and returns the relayed address.
+    pub(crate) fn allocate(&self, lab: &mut Lab) -> SocketAddr {
+        let answer = self.call(lab, Method::ALLOCATE, |w| {
+            w.attribute(AttributeType::REQUESTED_TRANSPORT, UDP);
+        });
+        assert_eq!(answer.error, None);
+        answer.xor_address(AttributeType::XOR_RELAYED_ADDRESS).unwrap()
+    }
+
+    pub(crate) fn allocate_v6(&self, lab: &mut Lab) -> SocketAddr {
+        let answer = self.call(lab, Method::ALLOCATE, |w| {
+            w.attribute(AttributeType::REQUESTED_TRANSPORT, UDP)
+                .attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+        });
+        answer.xor_address(AttributeType::XOR_RELAYED_ADDRESS).unwrap()
+    }
+
+    pub(crate) fn permit(&self, lab: &mut Lab, peer: &str) -> Option<u16> {
+        self.call(lab, Method::CREATE_PERMISSION, |w| {
+            w.xor_address(AttributeType::XOR_PEER_ADDRESS, addr(peer));
+        })
+        .error
+    }
+
+    pub(crate) fn bind(&self, lab: &mut Lab, number: u16, peer: &str) -> Option<u16> {
+        self.call(lab, Method::CHANNEL_BIND, |w| {
+            w.u32(AttributeType::CHANNEL_NUMBER, u32::from(number) << 16)
+                .xor_address(AttributeType::XOR_PEER_ADDRESS, addr(peer));
+        })
+        .error
+    }
+
+    pub(crate) fn refresh(&self, lab: &mut Lab, lifetime: u32) -> Answer {
+        self.call(lab, Method::REFRESH, |w| {
+            w.u32(AttributeType::LIFETIME, lifetime);
+        })
+    }
+
+    /// A Send indication.
+    pub(crate) fn send(&self, lab: &mut Lab, peer: &str, data: &[u8]) -> Vec<Event> {
+        let packet = send_indication(lab.transaction(), addr(peer), data);
+        lab.from_client(self.path, &packet)
+    }
+
+    /// ChannelData.
+    pub(crate) fn channel(&self, lab: &mut Lab, number: u16, data: &[u8]) -> Vec<Event> {
+        lab.from_client(self.path, &channel_data(number, data))
+    }
+}
+
+/// REQUESTED-TRANSPORT for UDP.
+pub(crate) const UDP: &[u8] = &[17, 0, 0, 0];
+
+pub(crate) fn send_indication(transaction: TransactionId, peer: SocketAddr, data: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0; data.len() + 128];
+    let len = MessageWriter::new(&mut buffer, Class::Indication, Method::SEND, transaction)
+        .xor_address(AttributeType::XOR_PEER_ADDRESS, peer)
+        .attribute(AttributeType::DATA, data)
+        .finish()
+        .unwrap();
+    buffer.truncate(len);
+    buffer
+}
+
+pub(crate) fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
+    let mut packet = number.to_be_bytes().to_vec();
+    packet.extend((data.len() as u16).to_be_bytes());
+    packet.extend(data);
+    packet
+}
+
+/// The peer and the data of a Data indication.
+pub(crate) fn data_indication(bytes: &[u8]) -> (SocketAddr, Vec<u8>) {
+    let message = Message::parse(bytes).expect("a valid message");
+    assert_eq!((message.class(), message.method()), (Class::Indication, Method::DATA));
+    let peer = message.attribute(AttributeType::XOR_PEER_ADDRESS).unwrap();
+    let data = message.attribute(AttributeType::DATA).unwrap();
+    (peer.as_xor_address(message.transaction()).unwrap(), data.value.to_vec())
+}

@@ -1,0 +1,14 @@
+//! The pure core under simulated time: no sockets, no clock, no sleep.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod allocate;
+mod authentication;
+mod channels;
+mod differential;
+mod lab;
+mod lifetimes;
+mod malformed;
+mod permissions;
+mod relaying;
+mod strangers;
+mod stun_codec;
