@@ -64,8 +64,8 @@ function explainMedia(error) {
   const { message, hint } = error instanceof TurnkeyError ? error : { message: String(error), hint: "" };
   const notice = $("#notice");
   notice.hidden = false;
-  $("strong", notice).textContent = "You can go on without a camera: you see and hear the others.";
-  $("span", notice).textContent = `Why: ${message}. ${hint}`;
+  $("strong", notice).textContent = "You can go on without: you will see and hear the others.";
+  $("span", notice).textContent = `${message[0].toUpperCase()}${message.slice(1)}. ${hint}`;
   $("#preview-text").textContent = "No camera";
   log(`No camera or microphone: ${message}`);
 }

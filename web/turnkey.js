@@ -38,7 +38,7 @@ const HINTS = {
   closed: "The call has been left.",
   insecure_origin: "Browsers open camera and microphone only on https:// pages and on http://localhost. Use https (`turnkey serve --public`).",
   media_denied: "The browser or the system denies access to camera and microphone: allow it beside the address bar, then reload.",
-  media_missing: "No camera or microphone was found: plug one in, or go on without.",
+  media_missing: "Plug one in and reload, or go on without.",
   media_busy: "Another program is using the camera or microphone.",
 };
 
@@ -131,7 +131,7 @@ export async function openMedia(constraints = {
     const name = cause instanceof Error ? cause.name : "";
     /** @type {Record<string, string>} */
     const codes = { NotAllowedError: "media_denied", SecurityError: "media_denied", NotReadableError: "media_busy" };
-    throw new TurnkeyError(codes[name] ?? "media_missing", `camera and microphone: ${describe(cause)}`, cause);
+    throw new TurnkeyError(codes[name] ?? "media_missing", `camera and microphone cannot be opened: ${describe(cause)}`, cause);
   }
 }
 

@@ -1,0 +1,63 @@
+/** Headless Chromium with a fake camera, and what the tests ask its pages. */
+import { chromium } from "playwright-core";
+
+const FLAGS = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+  "--disable-sync", "--disable-features=WebRtcHideLocalIpsWithMdns", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+];
+
+/** @param {{executable?: string, flags?: string[]}} [options] */
+export function launch({ executable = process.env.CHROMIUM ?? "/usr/bin/chromium", flags = [] } = {}) {
+  return chromium.launch({ executablePath: executable, args: [...FLAGS, ...flags] });
+}
+
+/** A page of its own profile whose errors fail the test that asks for them. */
+export async function newPage(browser, options = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(error.message));
+  return Object.assign(page, { errors, end: () => context.close() });
+}
+
+/** Goes through the lobby of the call page. */
+export async function enter(page, url, name) {
+  await page.goto(url);
+  await page.waitForFunction(() => document.querySelector("#preview").srcObject);
+  await page.fill("#name", name);
+  await page.click("#start");
+  await page.waitForFunction(() => globalThis.turnkey?.call.state === "joined");
+}
+
+/** Waits until the page has a path to somebody, and returns the statistics. */
+export async function connected(page, timeout = 15_000) {
+  await page.waitForFunction(() => {
+    const { call } = globalThis.turnkey;
+    return call.members.some(({ id }) => call.connection(id)?.connectionState === "connected");
+  }, null, { timeout });
+  return stats(page);
+}
+
+export function stats(page) {
+  return page.evaluate(async () => {
+    const { call } = globalThis.turnkey;
+    const [member] = call.members;
+    return member ? call.stats(member.id) : null;
+  });
+}
+
+/** Waits until `count` more frames than before have been decoded; returns how many there are then. */
+export async function framesGrow(page, count = 20, timeout = 10_000) {
+  const before = (await stats(page))?.framesDecoded ?? 0;
+  const deadline = Date.now() + timeout;
+  for (;;) {
+    const now = (await stats(page))?.framesDecoded ?? 0;
+    if (now >= before + count) return now;
+    if (Date.now() > deadline) throw new Error(`framesDecoded went from ${before} only to ${now} in ${timeout} ms`);
+    await page.waitForTimeout(100);
+  }
+}
+
+export function logOf(page) {
+  return page.locator("#log").innerText();
+}

@@ -1,0 +1,99 @@
+/** The built server as a child process: real ports learnt from its log, gone with the test. */
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+const START_TIMEOUT = 20_000;
+const STOP_TIMEOUT = 15_000;
+
+/** The binary under test. */
+export function binary() {
+  if (process.env.TURNKEY_BIN) return process.env.TURNKEY_BIN;
+  const built = ["release", "debug"].map((profile) => join(root, "target", profile, "turnkey")).filter(existsSync);
+  if (built.length === 0) throw new Error("no binary: run `cargo build`, or set TURNKEY_BIN");
+  return built.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
+}
+
+/** Runs another command of the binary and returns its output. */
+export function turnkey(...args) {
+  return execFileSync(binary(), args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] }).trim();
+}
+
+/** A configuration on one loopback address and free ports. */
+export function loopbackConfig({ http = 0, relay = 0, origins = [], extra = "" } = {}) {
+  return `
+[relay]
+listen = ["udp://127.0.0.1:${relay}", "tcp://127.0.0.1:${relay}"]
+public_address = "127.0.0.1"
+[peers]
+allow = ["127.0.0.0/8"]
+[http]
+listen = ["127.0.0.1:${http}"]
+origins = ${JSON.stringify(origins)}
+[admin]
+listen = "127.0.0.1:0"
+${extra}`;
+}
+
+/**
+ * Starts `turnkey serve` with that configuration; resolves when it is ready.
+ * @param {string} config @param {{prefix?: string[]}} [options] prefix: a command to run it under
+ */
+export async function serve(config, { prefix = [] } = {}) {
+  const directory = mkdtempSync(join(tmpdir(), "turnkey-test-"));
+  const file = join(directory, "turnkey.toml");
+  writeFileSync(file, config);
+  const [command, ...args] = [...prefix, binary(), "serve", "--config", file];
+  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, STATE_DIRECTORY: directory, NO_COLOR: "1" } });
+  const lines = [];
+  const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));
+  const kill = () => child.kill("SIGKILL");
+  process.once("exit", kill);
+  const server = {
+    pid: child.pid,
+    lines,
+    /** The port of the first listener of that scheme: udp, tcp, http. */
+    port: (scheme) => Number(address(lines, scheme)?.split(":").at(-1)),
+    url: () => `http://${address(lines, "http")}/`,
+    async stop() {
+      child.kill("SIGTERM");
+      const timer = setTimeout(kill, STOP_TIMEOUT);
+      const code = await exited;
+      clearTimeout(timer);
+      process.removeListener("exit", kill);
+      rmSync(directory, { recursive: true, force: true });
+      return code;
+    },
+  };
+  await ready(child, lines, exited).catch(async (error) => {
+    await server.stop();
+    throw error;
+  });
+  return server;
+}
+
+function ready(child, lines, exited) {
+  return new Promise((resolve, reject) => {
+    let rest = "";
+    const fail = (why) => reject(new Error(`turnkey serve ${why}:\n${lines.join("\n")}${rest}`));
+    const timer = setTimeout(() => fail("is not ready"), START_TIMEOUT);
+    exited.then((code) => (clearTimeout(timer), fail(`ended with ${code}`)));
+    child.once("error", (error) => fail(String(error)));
+    child.stderr.setEncoding("utf8").on("data", (text) => {
+      const parts = (rest + text).split("\n");
+      rest = parts.pop();
+      lines.push(...parts);
+      if (!parts.some((line) => /\bready\b/.test(line))) return;
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
+function address(lines, scheme) {
+  const line = lines.find((text) => text.includes("listening") && text.includes(`url=${scheme}://`) && !text.includes("admin"));
+  return line && new RegExp(`url=${scheme}://([^\\s/]+)`).exec(line)?.[1];
+}

@@ -1,0 +1,183 @@
+/**
+ * One call between two browsers, each behind a symmetric NAT of its own, through the built server.
+ * Needs root, for the namespaces.
+ */
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, afterEach, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { connected, enter, framesGrow, launch, logOf, newPage, stats } from "../browser/lib/chromium.js";
+import { serve, turnkey } from "../browser/lib/server.js";
+import { Network, SERVER } from "./network.js";
+
+const SECRET = "a secret of the laboratory, long enough for HS256";
+const ORIGIN = `http://${SERVER[0]}:8080`;
+const CONFIG = `
+[relay]
+listen = ["udp://0.0.0.0:3478", "tcp://0.0.0.0:3478"]
+public_address = "${SERVER[0]}"
+[peers]
+allow = ["203.0.113.0/24"]
+[http]
+listen = ["${SERVER[0]}:8080"]
+[signaling]
+jwt_secret = "${SECRET}"
+[admin]
+listen = "127.0.0.1:0"
+`;
+
+let network;
+let server;
+let directory;
+let browsers = [];
+let pages = [];
+
+before(async () => {
+  network = new Network();
+  process.once("exit", () => network.remove());
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+  directory = mkdtempSync(join(tmpdir(), "turnkey-lab-"));
+  writeFileSync(join(directory, "token.toml"), CONFIG);
+  server = await serve(CONFIG, { prefix: network.prefix(network.public) });
+  browsers = await Promise.all(network.clients.map((space) => launch({
+    executable: inside(space),
+    flags: [`--unsafely-treat-insecure-origin-as-secure=${ORIGIN}`],
+  })));
+});
+
+afterEach(async () => {
+  await Promise.all(pages.splice(0).map((page) => page.end()));
+  [0, 1].forEach((index) => network.openUdp(index));
+});
+
+after(async () => {
+  await Promise.allSettled(browsers.map((browser) => browser.close()));
+  await server?.stop();
+  network?.remove();
+  if (directory) rmSync(directory, { recursive: true, force: true });
+});
+
+/** A script that starts Chromium in that namespace: playwright talks to it over inherited pipes. */
+function inside(space) {
+  const script = join(directory, `chromium-${space}`);
+  writeFileSync(script, `#!/bin/sh\nexec ${network.prefix(space).join(" ")} ${process.env.CHROMIUM ?? "/usr/bin/chromium"} "$@"\n`);
+  chmodSync(script, 0o755);
+  return script;
+}
+
+/** Both members in one room, entered through the page by the links a server with tokens gives. */
+async function call(room, prepare = async () => {}) {
+  pages = await Promise.all(browsers.map((browser) => newPage(browser)));
+  for (const [index, page] of pages.entries()) {
+    await prepare(page);
+    const name = ["Ada", "Grace"][index];
+    const token = turnkey("token", "--config", join(directory, "token.toml"), "--user", name, "--room", room);
+    await enter(page, `${ORIGIN}/?room=${room}&token=${token}`, name);
+  }
+  return { pages, since: Date.now() };
+}
+
+/** Leaves of each configuration only what a page without a relay would have. */
+function withoutTurn() {
+  const Native = RTCPeerConnection;
+  const strip = (configuration) => ({
+    ...configuration,
+    iceServers: configuration.iceServers.map((one) => ({ urls: [one.urls].flat().filter((url) => url.startsWith("stun:")) })).filter(({ urls }) => urls.length > 0),
+  });
+  globalThis.RTCPeerConnection = class extends Native {
+    constructor(configuration) {
+      super(strip(configuration));
+    }
+    setConfiguration(configuration) {
+      super.setConfiguration(strip(configuration));
+    }
+  };
+}
+
+function candidateTypes(page) {
+  return page.evaluate(async () => {
+    const { call } = globalThis.turnkey;
+    const types = new Set();
+    (await call.connection(call.members[0].id).getStats()).forEach((entry) => entry.type === "local-candidate" && types.add(entry.candidateType));
+    return [...types].sort();
+  });
+}
+
+for (const index of [0, 1]) {
+  test(`client ${index + 1} is behind a symmetric NAT: two servers see two ports`, (t) => {
+    const probe = fileURLToPath(new URL("mapped.js", import.meta.url));
+    const mapped = network.run(network.clients[index], process.execPath, probe, ...SERVER.map((address) => `${address}:3478`)).trim().split("\n");
+    t.diagnostic(`one socket is seen as ${mapped.join(" and ")}`);
+    assert.equal(mapped.length, 2);
+    for (const one of mapped) assert.equal(one.split(":")[0], `203.0.113.1${index + 1}`);
+    assert.notEqual(mapped[0].split(":")[1], mapped[1].split(":")[1]);
+  });
+}
+
+test("with STUN only the browsers do not connect", async (t) => {
+  const { pages, since } = await call("stun-only", (page) => page.addInitScript(withoutTurn));
+  const failed = pages[0].waitForFunction(() => {
+    const { call } = globalThis.turnkey;
+    const state = call.members[0] && call.connection(call.members[0].id).connectionState;
+    if (state === "connected") throw new Error("connected without a relay");
+    return state === "failed";
+  }, null, { timeout: 60_000 });
+  await failed;
+  assert.deepEqual(await candidateTypes(pages[0]), ["host", "srflx"], "STUN was answered");
+  assert.equal(await stats(pages[0]), null);
+  t.diagnostic(`ICE failed after ${((Date.now() - since) / 1000).toFixed(1)} s`);
+});
+
+test("with the relay they connect, and video flows both ways", async (t) => {
+  const { pages, since } = await call("relay");
+  for (const [index, page] of pages.entries()) {
+    const { path } = await connected(page);
+    const time = Date.now() - since;
+    assert.equal(path.kind, "relay", JSON.stringify(path));
+    t.diagnostic(`client ${index + 1}: ${path.label} (${path.local} to ${path.remote}), connected ${time} ms after the second joined, framesDecoded ${await framesGrow(page)}`);
+    assert.match(await page.locator(".path .label").innerText(), /^Relayed over/);
+  }
+  await chat(pages);
+});
+
+test("with all UDP dropped for one side they connect over TCP 3478", async (t) => {
+  network.blockUdp(0);
+  const { pages, since } = await call("tcp");
+  const [{ path }] = [await connected(pages[0], 30_000)];
+  t.diagnostic(`client 1: ${path.label} (${path.local} to ${path.remote}), connected ${Date.now() - since} ms after the second joined`);
+  assert.equal(path.local, "relay");
+  assert.equal(path.transport, "tcp");
+  for (const [index, page] of pages.entries()) t.diagnostic(`client ${index + 1}: framesDecoded ${await framesGrow(page)}`);
+  assert.ok(network.blockedPackets(0) > 0, "UDP was tried and dropped");
+  assert.match(await pages[0].locator(".path .label").innerText(), /Relayed over TCP/);
+  await chat(pages);
+});
+
+test("UDP that dies in the middle of a call is replaced by TCP", async (t) => {
+  const { pages } = await call("dying");
+  const first = await connected(pages[0]);
+  assert.equal(first.path.kind, "relay");
+  await framesGrow(pages[0]);
+  network.blockUdp(0);
+  const since = Date.now();
+  await pages[0].waitForFunction(async () => {
+    const { call } = globalThis.turnkey;
+    const stats = call.members[0] && (await call.stats(call.members[0].id));
+    return stats?.path.transport === "tcp" && stats.path.local === "relay";
+  }, null, { timeout: 60_000, polling: 250 });
+  for (const page of pages) await framesGrow(page);
+  t.diagnostic(`from ${first.path.label} to relayed over TCP in ${((Date.now() - since) / 1000).toFixed(1)} s`);
+});
+
+async function chat(pages) {
+  for (const [from, to, text] of [[pages[0], pages[1], "from Ada"], [pages[1], pages[0], "from Grace"]]) {
+    await from.waitForFunction(() => globalThis.turnkey.call.members.length > 0);
+    await from.fill("#chat-input", text);
+    await from.press("#chat-input", "Enter");
+    await to.waitForFunction((wanted) => document.querySelector("#messages").innerText.includes(wanted), text, { timeout: 10_000 });
+  }
+  assert.match(await logOf(pages[0]), /Data channel open/);
+}
+

@@ -1,0 +1,122 @@
+/**
+ * A small internet of network namespaces:
+ *
+ *     client1 10.77.1.2 ── nat1 203.0.113.11 ─┐
+ *                                             ├─ public: 203.0.113.1 and .2 (the server)
+ *     client2 10.77.2.2 ── nat2 203.0.113.12 ─┘
+ *
+ * Each NAT is symmetric: every destination gets a port of its own, drawn at random, and only it may answer.
+ */
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+
+export const SERVER = ["203.0.113.1", "203.0.113.2"];
+const PREFIX = "turnkeylab";
+
+function ip(...args) {
+  return execFileSync("ip", args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+}
+
+export class Network {
+  #names = [];
+
+  constructor() {
+    removeLeftovers();
+    this.public = this.#space("pub");
+    this.clients = [1, 2].map((n) => this.#space(`client${n}`));
+    this.nats = [1, 2].map((n) => this.#space(`nat${n}`));
+    this.#buildPublic();
+    [0, 1].forEach((index) => this.#buildClient(index));
+  }
+
+  #space(role) {
+    const name = `${PREFIX}-${process.pid}-${role}`;
+    ip("netns", "add", name);
+    this.#names.push(name);
+    ip("-n", name, "link", "set", "lo", "up");
+    return name;
+  }
+
+  #buildPublic() {
+    ip("-n", this.public, "link", "add", "net", "type", "bridge");
+    for (const address of SERVER) ip("-n", this.public, "addr", "add", `${address}/24`, "dev", "net");
+    ip("-n", this.public, "link", "set", "net", "up");
+  }
+
+  #buildClient(index) {
+    const [nat, client, n] = [this.nats[index], this.clients[index], index + 1];
+    ip("link", "add", "wan", "netns", nat, "type", "veth", "peer", "name", `to-nat${n}`, "netns", this.public);
+    ip("-n", this.public, "link", "set", `to-nat${n}`, "master", "net", "up");
+    ip("-n", nat, "addr", "add", `203.0.113.1${n}/24`, "dev", "wan");
+    ip("link", "add", "lan", "netns", nat, "type", "veth", "peer", "name", "eth0", "netns", client);
+    ip("-n", nat, "addr", "add", `10.77.${n}.1/24`, "dev", "lan");
+    ip("-n", client, "addr", "add", `10.77.${n}.2/24`, "dev", "eth0");
+    for (const [space, link] of [[nat, "wan"], [nat, "lan"], [client, "eth0"]]) ip("-n", space, "link", "set", link, "up");
+    ip("-n", client, "route", "add", "default", "via", `10.77.${n}.1`);
+    this.run(nat, "sysctl", "-qw", "net.ipv4.ip_forward=1");
+    this.#nft(nat, `
+      table ip lab {
+        chain blocked { }
+        chain forward {
+          type filter hook forward priority filter; policy drop;
+          jump blocked
+          iifname "lan" accept
+          ct state established,related accept
+        }
+        chain postrouting {
+          type nat hook postrouting priority srcnat;
+          oifname "wan" masquerade random,fully-random
+        }
+      }`);
+  }
+
+  #nft(space, rules) {
+    execFileSync("ip", ["netns", "exec", space, "nft", "-f", "-"], { input: rules, stdio: ["pipe", "ignore", "inherit"] });
+  }
+
+  /** Drops every UDP packet that client would send or receive. */
+  blockUdp(index) {
+    this.#nft(this.nats[index], "flush chain ip lab blocked; add rule ip lab blocked meta l4proto udp counter drop");
+  }
+
+  /** How many packets that rule has dropped. */
+  blockedPackets(index) {
+    return Number(/packets (\d+)/.exec(this.run(this.nats[index], "nft", "list", "chain", "ip", "lab", "blocked"))?.[1] ?? 0);
+  }
+
+  openUdp(index) {
+    this.#nft(this.nats[index], "flush chain ip lab blocked");
+  }
+
+  /** The command line prefix that runs something in that namespace. */
+  prefix(space) {
+    return ["ip", "netns", "exec", space];
+  }
+
+  run(space, ...command) {
+    return execFileSync("ip", ["netns", "exec", space, ...command], { encoding: "utf8" });
+  }
+
+  remove() {
+    for (const name of this.#names.splice(0)) removeSpace(name);
+  }
+}
+
+function removeSpace(name) {
+  for (const pid of spawnSync("ip", ["netns", "pids", name], { encoding: "utf8" }).stdout?.split(/\s+/).filter(Boolean) ?? []) {
+    try {
+      process.kill(Number(pid), "SIGKILL"); // only what was started inside
+    } catch {
+      // gone by itself
+    }
+  }
+  spawnSync("ip", ["netns", "del", name]);
+}
+
+/** What a lab that was killed could not remove. */
+function removeLeftovers() {
+  const names = spawnSync("ip", ["netns", "list"], { encoding: "utf8" }).stdout ?? "";
+  for (const [name, pid] of names.matchAll(new RegExp(`^${PREFIX}-(\\d+)-\\w+`, "gm"))) {
+    if (!existsSync(`/proc/${pid}`)) removeSpace(name);
+  }
+}
