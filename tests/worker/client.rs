@@ -1,0 +1,263 @@
+//! A TURN client over a blocking socket that does just what a test says.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+
+use turnkey::stun::{AttributeType as A, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
+
+use crate::rig::PATIENCE;
+
+/// How the client reaches the server.
+pub(crate) enum Link {
+    Udp(UdpSocket),
+    Tcp { stream: TcpStream, buffer: Vec<u8> },
+}
+
+/// Data from a peer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Data {
+    Channel(u16, Vec<u8>),
+    Indication(SocketAddr, Vec<u8>),
+}
+
+pub(crate) struct Client {
+    pub(crate) link: Link,
+    nonce: Vec<u8>,
+    transaction: u64,
+    data: VecDeque<Data>,
+}
+
+impl Client {
+    pub(crate) fn udp(server: SocketAddr) -> Self {
+        let local = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let socket = UdpSocket::bind(local).unwrap();
+        socket.connect(server).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::new(Link::Udp(socket))
+    }
+
+    pub(crate) fn tcp(server: SocketAddr) -> Self {
+        let stream = TcpStream::connect(server).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::new(Link::Tcp { stream, buffer: Vec::new() })
+    }
+
+    fn new(link: Link) -> Self {
+        Self { link, nonce: Vec::new(), transaction: 0, data: VecDeque::new() }
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        match &self.link {
+            Link::Udp(socket) => socket.local_addr().unwrap(),
+            Link::Tcp { stream, .. } => stream.local_addr().unwrap(),
+        }
+    }
+
+    // Requests.
+
+    /// Allocates; the relayed address. `family` 1 is IPv4, 2 is IPv6.
+    pub(crate) fn allocate(&mut self, family: u8) -> SocketAddr {
+        let reply = self.request(Method::ALLOCATE, |writer| {
+            writer
+                .u32(A::REQUESTED_TRANSPORT, 17 << 24)
+                .u32(A::REQUESTED_ADDRESS_FAMILY, u32::from(family) << 24);
+        });
+        let message = succeeded(&reply);
+        let relayed = message.attribute(A::XOR_RELAYED_ADDRESS).unwrap();
+        relayed.as_xor_address(message.transaction()).unwrap()
+    }
+
+    pub(crate) fn permit(&mut self, peer: SocketAddr) {
+        succeeded(&self.request(Method::CREATE_PERMISSION, |writer| {
+            writer.xor_address(A::XOR_PEER_ADDRESS, peer);
+        }));
+    }
+
+    pub(crate) fn bind(&mut self, channel: u16, peer: SocketAddr) {
+        succeeded(&self.request(Method::CHANNEL_BIND, |writer| {
+            writer.u32(A::CHANNEL_NUMBER, u32::from(channel) << 16).xor_address(A::XOR_PEER_ADDRESS, peer);
+        }));
+    }
+
+    /// Ends the allocation.
+    pub(crate) fn release(&mut self) {
+        succeeded(&self.request(Method::REFRESH, |writer| {
+            writer.u32(A::LIFETIME, 0);
+        }));
+    }
+
+    /// A Binding request; the address the server sees.
+    pub(crate) fn mapped(&mut self) -> SocketAddr {
+        let mut buffer = [0; 64];
+        let id = self.next_id();
+        let len = MessageWriter::new(&mut buffer, Class::Request, Method::BINDING, id).finish().unwrap();
+        self.send_raw(&buffer[..len]);
+        let reply = self.reply(id);
+        let message = succeeded(&reply);
+        message.attribute(A::XOR_MAPPED_ADDRESS).unwrap().as_xor_address(id).unwrap()
+    }
+
+    /// Sends an authenticated request and returns the reply, after the challenge if there is one.
+    pub(crate) fn request(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+        loop {
+            let (id, bytes) = self.write_request(method, &attributes);
+            self.send_raw(&bytes);
+            let reply = self.reply(id);
+            let message = Message::parse(&reply).unwrap();
+            let code = message.attribute(A::ERROR_CODE).and_then(|error| Some(error.as_error()?.0));
+            if !matches!(code, Some(401 | 438)) || !self.nonce.is_empty() {
+                return reply;
+            }
+            self.nonce = message.attribute(A::NONCE).unwrap().value.to_vec();
+        }
+    }
+
+    pub(crate) fn write_request(
+        &mut self,
+        method: Method,
+        attributes: &impl Fn(&mut MessageWriter<'_>),
+    ) -> (TransactionId, Vec<u8>) {
+        let id = self.next_id();
+        let mut buffer = vec![0; 1500];
+        let mut writer = MessageWriter::new(&mut buffer, Class::Request, method, id);
+        attributes(&mut writer);
+        if !self.nonce.is_empty() {
+            writer
+                .attribute(A::USERNAME, b"user")
+                .attribute(A::REALM, b"test")
+                .attribute(A::NONCE, &self.nonce);
+            writer.integrity(&IntegrityKey::long_term("user", "test", "pass"));
+        }
+        let len = writer.finish().unwrap();
+        buffer.truncate(len);
+        (id, buffer)
+    }
+
+    fn next_id(&mut self) -> TransactionId {
+        self.transaction += 1;
+        let mut id = [0x5A; 12];
+        id[4..].copy_from_slice(&self.transaction.to_be_bytes());
+        TransactionId(id)
+    }
+
+    // Data.
+
+    pub(crate) fn send_channel(&mut self, channel: u16, payload: &[u8]) {
+        let bytes = self.channel_data(channel, payload);
+        self.send_raw(&bytes);
+    }
+
+    /// A ChannelData message as it goes on this client's link.
+    pub(crate) fn channel_data(&self, channel: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = channel.to_be_bytes().to_vec();
+        bytes.extend((payload.len() as u16).to_be_bytes());
+        bytes.extend(payload);
+        if matches!(self.link, Link::Tcp { .. }) {
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    pub(crate) fn send_indication(&mut self, peer: SocketAddr, payload: &[u8]) {
+        let mut buffer = vec![0; payload.len() + 100];
+        let id = self.next_id();
+        let len = MessageWriter::new(&mut buffer, Class::Indication, Method::SEND, id)
+            .xor_address(A::XOR_PEER_ADDRESS, peer)
+            .attribute(A::DATA, payload)
+            .finish()
+            .unwrap();
+        self.send_raw(&buffer[..len]);
+    }
+
+    /// The next data from a peer.
+    pub(crate) fn recv(&mut self) -> Data {
+        loop {
+            if let Some(data) = self.data.pop_front() {
+                return data;
+            }
+            let message = self.recv_raw();
+            self.sort(&message);
+        }
+    }
+
+    // The wire.
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        match &mut self.link {
+            Link::Udp(socket) => assert_eq!(socket.send(bytes).unwrap(), bytes.len()),
+            Link::Tcp { stream, .. } => stream.write_all(bytes).unwrap(),
+        }
+    }
+
+    /// The next message of the server; on TCP padding is checked and taken off.
+    pub(crate) fn recv_raw(&mut self) -> Vec<u8> {
+        self.try_recv_raw().expect("the server closed the connection")
+    }
+
+    /// As [`Client::recv_raw`]; `None` if the server has closed the connection.
+    pub(crate) fn try_recv_raw(&mut self) -> Option<Vec<u8>> {
+        let (stream, buffer) = match &mut self.link {
+            Link::Udp(socket) => {
+                let mut datagram = vec![0; 65_536];
+                let len = socket.recv(&mut datagram).unwrap();
+                datagram.truncate(len);
+                return Some(datagram);
+            }
+            Link::Tcp { stream, buffer } => (stream, buffer),
+        };
+        loop {
+            if let [kind, _, high, low, ..] = buffer[..] {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                let len = if kind >> 6 == 0 { 20 + length } else { 4 + length };
+                let padded = len.next_multiple_of(4);
+                if buffer.len() >= padded {
+                    assert!(buffer[len..padded].iter().all(|byte| *byte == 0), "padding is zero");
+                    let message = buffer[..len].to_vec();
+                    buffer.drain(..padded);
+                    return Some(message);
+                }
+            }
+            let mut chunk = [0; 16_384];
+            match stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(len) => buffer.extend(&chunk[..len]),
+                Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(e) => panic!("nothing from the server: {e}"),
+            }
+        }
+    }
+
+    fn reply(&mut self, id: TransactionId) -> Vec<u8> {
+        loop {
+            let bytes = self.recv_raw();
+            if Message::parse(&bytes).is_ok_and(|message| message.transaction() == id) {
+                return bytes;
+            }
+            self.sort(&bytes);
+        }
+    }
+
+    fn sort(&mut self, bytes: &[u8]) {
+        if bytes[0] >> 6 == 1 {
+            let channel = u16::from_be_bytes([bytes[0], bytes[1]]);
+            let len = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+            assert_eq!(bytes.len(), 4 + len);
+            self.data.push_back(Data::Channel(channel, bytes[4..].to_vec()));
+            return;
+        }
+        let message = Message::parse(bytes).unwrap();
+        assert_eq!(message.method(), Method::DATA);
+        let peer = message.attribute(A::XOR_PEER_ADDRESS).unwrap().as_xor_address(message.transaction());
+        let data = message.attribute(A::DATA).unwrap().value.to_vec();
+        self.data.push_back(Data::Indication(peer.unwrap(), data));
+    }
+}
+
+fn succeeded(reply: &[u8]) -> Message<'_> {
+    let message = Message::parse(reply).unwrap();
+    let error = message.attribute(A::ERROR_CODE);
+    assert_eq!(message.class(), Class::Success, "{:?}", error.and_then(|error| error.as_error()));
+    message
+}

@@ -1,0 +1,94 @@
+//! Floods, and senders that use segmentation offload.
+
+use std::net::UdpSocket;
+
+use turnkey::worker::Backend;
+
+use crate::client::Client;
+use crate::rig::{in_own_process, peer, pool, resident, until};
+
+const CHANNEL: u16 = 0x4001;
+
+/// A sender that hands the kernel whole runs reaches the server as runs; they leave as runs too, and
+/// the receivers see single datagrams.
+#[cfg(target_os = "linux")]
+#[test]
+fn runs_in_are_runs_out() {
+    use crate::client::Data;
+    use turnkey::io::linux::Linux;
+    use turnkey::io::{Counters, Datagrams, RecvBatch, Role, Route, SendBatch, SocketRef, Sockets};
+
+    let pool = pool(Backend::Linux);
+    let mut io = Linux::new();
+    let mut socket =
+        turnkey::io::UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Role::Relay, 1 << 20).unwrap();
+    io.prepare(&mut socket);
+    let sender = socket.local();
+    let mut sockets = Sockets::default();
+    sockets.insert(SocketRef(0), socket);
+    let mut client = Client::udp(pool.udp_addresses()[0]);
+    let relayed = client.allocate(1);
+    client.bind(CHANNEL, sender);
+    let before = pool.io_stats();
+    for size in [1200, 100, 1] {
+        let received = RecvBatch::new();
+        let mut batch = SendBatch::new();
+        for n in 0..50_u8 {
+            let route = Route { socket: SocketRef(0), to: relayed, from: None };
+            batch.push(route, &[n], 0..size - 1, 0);
+        }
+        let mut counters = Counters::default();
+        io.send(&sockets, &batch, &received, &mut counters);
+        assert_eq!((counters.send_calls, counters.send_coalesced), (1, 50));
+        for n in 0..50 {
+            let Data::Channel(CHANNEL, data) = client.recv() else { panic!("another channel") };
+            assert_eq!((data.len(), data[0]), (size, n));
+        }
+    }
+    let after = pool.io_stats();
+    assert_eq!(after.recv_packets - before.recv_packets, 150);
+    assert_eq!(after.recv_calls - before.recv_calls, 3);
+    assert_eq!(after.send_calls - before.send_calls, 3);
+    assert_eq!(after.send_coalesced - before.send_coalesced, 150);
+}
+
+#[test]
+fn a_flood_leaves_nothing_grown() {
+    in_own_process("load::a_flood_leaves_nothing_grown", || {
+        let pool = pool(Backend::Auto);
+        let server = pool.udp_addresses()[0];
+        let (sink, address) = peer("127.0.0.1");
+        let mut client = Client::udp(server);
+        let relayed = client.allocate(1);
+        client.bind(CHANNEL, address);
+        let good = client.channel_data(CHANNEL, &[1; 1200]);
+        let (_, allocate) = Client::udp(server).write_request(turnkey::stun::Method::ALLOCATE, &|writer| {
+            writer.u32(turnkey::stun::AttributeType::REQUESTED_TRANSPORT, 17 << 24);
+        });
+        let strangers: Vec<UdpSocket> = (0..200).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut flood = |rounds: usize| {
+            for n in 0..rounds {
+                let stranger = &strangers[n % strangers.len()];
+                stranger.send_to(&allocate, server).unwrap();
+                stranger.send_to(&[0x40, 1, 0, 4, 1, 2, 3, 4], server).unwrap();
+                stranger.send_to(b"noise", server).unwrap();
+                stranger.send_to(b"noise", relayed).unwrap();
+                client.send_raw(&good);
+            }
+        };
+        // The first round touches every buffer there is.
+        flood(20_000);
+        let before = resident();
+        flood(40_000);
+        until("the flood is over", || {
+            let before = pool.io_stats().recv_packets;
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            pool.io_stats().recv_packets == before
+        });
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 1 << 20, "{grown} bytes more");
+        assert_eq!(pool.stats().allocations, 1);
+        assert!(pool.stats().drops.iter().sum::<u64>() > 0);
+        drop(sink);
+    });
+}

@@ -1,0 +1,147 @@
+//! A pool on loopback, peers that answer, and scenarios for each backend.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use turnkey::credential::{Nonces, Secrets, Verifier};
+use turnkey::turn::{PeerPolicy, RelayAddress, Settings};
+use turnkey::worker::{self, Backend, Pool, Setup};
+
+/// A test that hangs is a test that failed; nothing is measured with it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes `fn scenario(Backend)` a test for each backend.
+macro_rules! on_each_backend {
+    ($($name:ident),* $(,)?) => {
+        #[cfg(target_os = "linux")]
+        mod linux {
+            $(#[test] fn $name() { super::$name(turnkey::worker::Backend::Linux); })*
+        }
+        mod portable {
+            $(#[test] fn $name() { super::$name(turnkey::worker::Backend::Portable); })*
+        }
+    };
+}
+
+/// Settings of a core that relays between loopback addresses, with user `user`, password `pass`.
+pub(crate) fn settings() -> Settings {
+    let loopback = |ip: &str| RelayAddress { bind: ip.parse().unwrap(), public: ip.parse().unwrap() };
+    let allow = ["127.0.0.0/8", "::1/128", "192.0.2.0/24"].map(|network| network.parse().unwrap());
+    Settings {
+        realm: "test".into(),
+        addresses: vec![loopback("127.0.0.1"), loopback("::1")],
+        ports: 49152..=65535,
+        peers: Arc::new(PeerPolicy::new(allow.to_vec(), Vec::new(), Vec::new(), Vec::new())),
+        verifier: Arc::new(Verifier {
+            secrets: Secrets::default(),
+            users: [("user".into(), "pass".into())].into(),
+            max_ttl: Duration::from_secs(3600),
+        }),
+        nonces: Arc::new(Nonces::new([7; 32])),
+        user_quota: 0,
+        total_quota: 0,
+        max_lifetime: Duration::from_secs(3600),
+        legacy_channels: false,
+        strict_expiry: false,
+        unauthenticated_rate: 0,
+    }
+}
+
+/// A setup with one worker that listens on 127.0.0.1 and ::1.
+pub(crate) fn setup(backend: Backend) -> Setup {
+    let udp = ["127.0.0.1:0", "[::1]:0"].map(|address| address.parse().unwrap()).to_vec();
+    // Pools of one process draw different relay ports.
+    static POOLS: AtomicU8 = AtomicU8::new(0);
+    let mut seed = [POOLS.fetch_add(1, Ordering::Relaxed); 32];
+    seed[..4].copy_from_slice(&std::process::id().to_be_bytes());
+    Setup { workers: 1, udp, backend, ..Setup::new(settings(), seed) }
+}
+
+pub(crate) fn pool(backend: Backend) -> Pool {
+    worker::start(setup(backend)).unwrap()
+}
+
+/// A peer's socket.
+pub(crate) fn peer(ip: &str) -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+/// A peer that sends everything back, for as long as the test process lives.
+pub(crate) fn echo(ip: &str) -> SocketAddr {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..len], from);
+        }
+    });
+    address
+}
+
+/// Accepts TCP connections on `ip` into the pool; the address to connect to.
+pub(crate) fn accept(pool: &Arc<Pool>, ip: &str) -> SocketAddr {
+    let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let pool = Arc::clone(pool);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            worker::accept_tcp(listener, pool).await;
+        });
+    });
+    address
+}
+
+/// Waits until `done` holds.
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a scenario in a process of its own, so that its memory can be looked at. `name` is the full
+/// name of the calling test.
+pub(crate) fn in_own_process(name: &str, scenario: impl FnOnce()) {
+    const MARK: &str = "TURNKEY_TEST_OWN_PROCESS";
+    if std::env::var_os(MARK).is_some() {
+        return scenario();
+    }
+    let this = std::env::current_exe().unwrap();
+    let output = std::process::Command::new(this)
+        .args([name, "--exact", "--nocapture"])
+        .env(MARK, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Resident memory of this process in bytes.
+#[cfg(target_os = "linux")]
+pub(crate) fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn resident() -> usize {
+    0
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
