@@ -1,5 +1,7 @@
 //! The workers over real sockets. Every scenario runs on each backend of this system.
 
+#![expect(clippy::unwrap_used, reason = "a scenario that goes wrong shall panic where it does")]
+
 #[macro_use]
 mod rig;
 mod client;
