@@ -87,9 +87,10 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub warmup: Duration,
 
-    /// Milliseconds between bursts of paced traffic; 0 spreads packets evenly and keeps a core busy.
-    #[arg(long, value_name = "MS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=1000))]
-    pub tick: u16,
+    /// Milliseconds between bursts of paced traffic; 0 spreads packets evenly and keeps a core busy
+    /// [default: 1, with --find-max 0].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub tick: Option<u16>,
 
     /// Packets or requests on their way at a time with --saturate, over all allocations.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65_536))]

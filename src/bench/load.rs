@@ -1,0 +1,139 @@
+//! What every kind of load offers to the conductor, and the timing that all share.
+
+use std::time::{Duration, Instant};
+
+use super::plan::{Pace, Plan};
+use super::session::Failure;
+use super::tally::Outcome;
+
+/// How often retransmissions and refreshes are looked at.
+pub(super) const UPKEEP: Duration = Duration::from_millis(50);
+/// How long to wait for the last packets after the end of a measurement.
+pub(super) const SETTLE: Duration = Duration::from_millis(500);
+/// Nothing came for so long although the window is full: what is on its way is lost.
+pub(super) const STALL: Duration = Duration::from_millis(200);
+/// Packets sent at a time before what has come in is read.
+pub(super) const BURST: u64 = 32;
+
+/// One measurement as a worker is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spec {
+    /// Number of the measurement.
+    pub(super) run: u32,
+    /// This worker's part.
+    pub(super) pace: Pace,
+    /// When traffic starts.
+    pub(super) start: Instant,
+    /// When measuring starts.
+    pub(super) measure: Instant,
+    /// When both end.
+    pub(super) end: Instant,
+}
+
+/// The local ports of a load, to find the drop counters of the sockets concerned.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ports {
+    /// Of the generator's own sockets.
+    pub(super) own: Vec<u16>,
+    /// Of the server's relay sockets.
+    pub(super) relays: Vec<u16>,
+}
+
+/// A kind of load, in one worker.
+pub(super) trait Load: Sized {
+    /// Opens sockets and allocations. `worker` counts from 0.
+    fn prepare(plan: &Plan, worker: u32) -> Result<Self, Failure>;
+
+    /// Makes one measurement.
+    fn run(&mut self, spec: &Spec) -> Result<Outcome, Failure>;
+
+    /// Which ports are in use.
+    fn ports(&self) -> Ports;
+
+    /// Gives everything back to the server.
+    fn finish(self, plan: &Plan);
+}
+
+/// Tells how many packets of a rate are due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    start: Instant,
+    per_second: f64,
+    tick: Duration,
+    done: u64,
+}
+
+impl Schedule {
+    /// Begins at `start`.
+    pub(super) fn new(start: Instant, per_second: f64, tick: Duration) -> Self {
+        Self { start, per_second, tick, done: 0 }
+    }
+
+    /// Packets that should have left by now and have not. What is late by more than 10 ms is skipped:
+    /// a generator that cannot keep up shows as a lower rate, not as a burst later on.
+    pub(super) fn due(&mut self, now: Instant) -> u64 {
+        let elapsed = self.quantized(now.saturating_duration_since(self.start));
+        let wanted = (elapsed.as_secs_f64() * self.per_second) as u64;
+        let patience = Duration::from_millis(10).max(self.tick * 2).as_secs_f64();
+        let most = ((self.per_second * patience) as u64).max(1);
+        self.done = self.done.max(wanted.saturating_sub(most));
+        wanted.saturating_sub(self.done)
+    }
+
+    /// One packet has left.
+    pub(super) fn sent(&mut self) {
+        self.done += 1;
+    }
+
+    /// How long until the next packet is due; zero without ticks, which keeps a core busy but the
+    /// packets evenly spread.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        if self.tick.is_zero() {
+            return Duration::ZERO;
+        }
+        let elapsed = now.saturating_duration_since(self.start);
+        (self.quantized(elapsed) + self.tick).saturating_sub(elapsed)
+    }
+
+    fn quantized(&self, elapsed: Duration) -> Duration {
+        match self.tick.as_nanos() {
+            0 => elapsed,
+            tick => Duration::from_nanos((elapsed.as_nanos() / tick * tick) as u64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn packets_are_due_in_ticks() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, 20_000.0, MS);
+        assert_eq!(schedule.due(start + MS / 2), 0);
+        assert_eq!(schedule.due(start + MS * 3 / 2), 20);
+        (0..20).for_each(|_| schedule.sent());
+        assert_eq!(schedule.due(start + MS * 3 / 2), 0);
+        assert_eq!(schedule.wait(start + MS * 3 / 2), MS / 2);
+    }
+
+    #[test]
+    fn without_ticks_packets_are_due_one_by_one() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, 10_000.0, Duration::ZERO);
+        assert_eq!(schedule.due(start + Duration::from_micros(250)), 2);
+        assert_eq!(schedule.wait(start), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_very_late_is_skipped() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, 1000.0, MS);
+        assert_eq!(schedule.due(start + MS * 500), 10);
+        let mut slow = Schedule::new(start, 1.0, MS);
+        assert_eq!(slow.due(start + MS * 1001), 1);
+    }
+}

@@ -1,0 +1,178 @@
+//! What a run costs: CPU time and memory of the server's process and of the whole machine, and where
+//! datagrams were dropped for want of room. All from /proc; without it there is simply no figure.
+
+use std::collections::HashSet;
+use std::fs::read_to_string;
+use std::time::{Duration, Instant};
+
+use super::Error;
+
+/// Length of a clock tick in /proc: USER_HZ is 100 on every Linux that people run.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A reading of all meters at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    at: Instant,
+    process: Option<Duration>,
+    machine: Option<Duration>,
+    resident: Option<u64>,
+    drops: Vec<(u16, u64)>,
+}
+
+/// What happened between two readings.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Usage {
+    /// Time between the two.
+    pub(super) elapsed: Duration,
+    /// CPU time of all threads of the server.
+    pub(super) server: Option<Duration>,
+    /// CPU time of everything on this machine.
+    pub(super) machine: Option<Duration>,
+    /// Resident bytes of the server at the second reading.
+    pub(super) resident: Option<u64>,
+    /// Growth of resident bytes.
+    pub(super) grown: Option<i64>,
+}
+
+/// Reads the meters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meter {
+    pid: Option<u32>,
+}
+
+impl Meter {
+    /// A meter for this process and the machine.
+    pub(super) fn new(pid: Option<u32>) -> Result<Self, Error> {
+        if let Some(pid) = pid
+            && process_time(pid).is_none()
+        {
+            return Err(Error::Usage(format!("--pid {pid}: there is no such process on this machine")));
+        }
+        Ok(Self { pid })
+    }
+
+    /// The meters now.
+    pub(super) fn read(self) -> Reading {
+        Reading {
+            at: Instant::now(),
+            process: self.pid.and_then(process_time),
+            machine: machine_time(),
+            resident: self.pid.and_then(resident),
+            drops: udp_drops(),
+        }
+    }
+}
+
+impl Reading {
+    /// What happened since `earlier`.
+    pub(super) fn since(&self, earlier: &Self) -> Usage {
+        let cpu = |now: Option<Duration>, then: Option<Duration>| now?.checked_sub(then?);
+        Usage {
+            elapsed: self.at.saturating_duration_since(earlier.at),
+            server: cpu(self.process, earlier.process),
+            machine: cpu(self.machine, earlier.machine),
+            resident: self.resident,
+            grown: self
+                .resident
+                .zip(earlier.resident)
+                .map(|(now, then)| now.cast_signed() - then.cast_signed()),
+        }
+    }
+
+    /// Datagrams that did not fit into the receive buffers of sockets on these local ports since
+    /// `earlier`; only sockets of this machine and network namespace are seen.
+    pub(super) fn drops_since(&self, earlier: &Self, ports: &HashSet<u16>) -> u64 {
+        let sum = |reading: &Self| {
+            reading.drops.iter().filter(|(port, _)| ports.contains(port)).map(|(_, n)| n).sum::<u64>()
+        };
+        sum(self).saturating_sub(sum(earlier))
+    }
+}
+
+/// utime + stime of all threads, also those that have ended (proc(5): fields 14 and 15 of stat).
+fn process_time(pid: u32) -> Option<Duration> {
+    ticks_of_stat(&read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The command name in parentheses may hold anything, so fields count from the last parenthesis.
+fn ticks_of_stat(stat: &str) -> Option<Duration> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u32 = fields.next()?.parse().ok()?;
+    let system: u32 = fields.next()?.parse().ok()?;
+    Some(TICK * (user + system))
+}
+
+/// Time that any core was busy: user, nice, system, irq, softirq.
+fn machine_time() -> Option<Duration> {
+    busy_of_stat(&read_to_string("/proc/stat").ok()?)
+}
+
+fn busy_of_stat(stat: &str) -> Option<Duration> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
+    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|&column| ticks.get(column)).sum();
+    Some(Duration::from_millis(busy * TICK.as_millis() as u64))
+}
+
+fn resident(pid: u32) -> Option<u64> {
+    let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Local port and drop count of every UDP socket that has dropped something.
+fn udp_drops() -> Vec<(u16, u64)> {
+    ["/proc/net/udp", "/proc/net/udp6"]
+        .iter()
+        .filter_map(|path| read_to_string(path).ok())
+        .flat_map(|table| table.lines().skip(1).filter_map(drops_of_line).collect::<Vec<_>>())
+        .filter(|(_, drops)| *drops > 0)
+        .collect()
+}
+
+fn drops_of_line(line: &str) -> Option<(u16, u64)> {
+    let local = line.split_ascii_whitespace().nth(1)?;
+    let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+    Some((port, line.split_ascii_whitespace().last()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_name_may_hold_anything() {
+        let stat = "17 (a) b (c)) S 1 17 17 0 -1 4194560 1 0 0 0 250 150 0 0 20 0 3 0 9 9 9";
+        assert_eq!(ticks_of_stat(stat), Some(Duration::from_secs(4)));
+        assert_eq!(ticks_of_stat("17 (x"), None);
+    }
+
+    #[test]
+    fn idle_and_waiting_time_is_not_busy() {
+        let stat = "cpu  100 10 50 9999 777 3 7 5 0 0\ncpu0 1 2 3\n";
+        assert_eq!(busy_of_stat(stat), Some(Duration::from_millis(1700)));
+    }
+
+    #[test]
+    fn drops_are_the_last_column_and_the_port_is_hexadecimal() {
+        let line = "  61: 0100007F:0D96 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 \
+                    5128 2 00000000f4aa8b01 12";
+        assert_eq!(drops_of_line(line), Some((3478, 12)));
+    }
+
+    #[test]
+    fn this_process_has_used_time_and_memory() {
+        let meter = Meter::new(Some(std::process::id())).expect("we run");
+        let first = meter.read();
+        let usage = meter.read().since(&first);
+        assert!(usage.server.is_some() && usage.machine.is_some());
+        assert!(usage.resident.is_some_and(|bytes| bytes > 100_000));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_named() {
+        let error = Meter::new(Some(u32::MAX)).expect_err("no such process");
+        assert!(error.to_string().contains("no such process"));
+    }
+}
