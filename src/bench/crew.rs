@@ -30,10 +30,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Opens the link of a client.
-    pub(super) fn open(plan: &Plan, ids: TransactionIds) -> Result<Self, Failure> {
-        let link =
-            Link::connect(plan.server, plan.transport).map_err(|error| socket_failure(plan, &error))?;
+    /// A client on any port.
+    pub(super) fn open(plan: &Plan) -> io::Result<Self> {
+        Ok(Self::on(Link::connect(plan.server, plan.transport)?, plan))
+    }
+
+    /// A client on this link.
+    pub(super) fn on(link: Link, plan: &Plan) -> Self {
         let stream = plan.transport == Transport::Tcp;
         let session = Session::new(plan.account.clone(), stream, TransactionIds::new());
         Self { link, session, renewed: Instant::now(), renewal: Vec::new() }

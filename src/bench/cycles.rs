@@ -178,7 +178,8 @@ impl Cycles {
             (_, Progress::Done(Step::Permission(_))) => Some(Step::Channel(peer, lowest_channel())),
             (_, Progress::Done(Step::Channel(..))) => Some(Step::Delete),
             (_, Progress::Done(Step::Delete | Step::Refresh)) => {
-                return Ok(self.completed(place, now, spec, outcome));
+                self.completed(place, now, spec, outcome);
+                return Ok(());
             }
         };
         let sent = match next {

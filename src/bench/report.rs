@@ -81,9 +81,9 @@ impl Report {
         let rate = received as f64 / seconds;
         let per_second = each(usage.server).filter(|us| *us > 0.0).map(|us| 1e6 / us);
         Self {
-            mode: name(args.mode),
+            mode: name(&args.mode),
             server: plan.server.to_string(),
-            transport: name(plan.transport),
+            transport: name(&plan.transport),
             allocations: plan.allocations,
             workers: plan.workers,
             size: traffic.then_some(plan.size),
@@ -238,6 +238,6 @@ impl Direction {
     }
 }
 
-fn name(value: impl clap::ValueEnum) -> String {
+fn name(value: &impl clap::ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
