@@ -1,1 +1,63 @@
-//! HTTP and WebSocket: the routes, and the sockets of the signaling hub.
+//! HTTP: ICE servers, signaling sockets, the call page.
+//!
+//! Owns who may ask, what an answer looks like, and the sockets of [`crate::signal::Hub`]. It never
+//! touches the relay: what it hands out are credentials the relay verifies on its own. Listeners
+//! and TLS belong to `app`. Query strings carry tokens and are never logged.
+
+mod access;
+mod app;
+mod ice;
+mod pages;
+mod settings;
+pub mod token;
+mod ws;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+pub use app::App;
+pub use settings::{Access, Settings};
+
+/// All paths of the public listener. Serve it with `into_make_service_with_connect_info` of
+/// [`std::net::SocketAddr`].
+pub fn router(app: Arc<App>) -> Router {
+    let api = Router::new()
+        .route("/health", get(health))
+        .route("/v1/ice", get(ice::ice))
+        .route("/turn", get(ice::draft))
+        .route("/_matrix/client/v3/voip/turnServer", get(ice::matrix))
+        .layer(cors(app.clone()));
+    Router::new()
+        .route("/v1/ws", get(ws::native))
+        .route("/ws/signaling/{room}", get(ws::broadcast))
+        .merge(api)
+        .fallback(pages::page)
+        .with_state(app)
+}
+
+/// `GET /health`: the process answers.
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// Pages of other origins may ask if the settings list them.
+fn cors(app: Arc<App>) -> CorsLayer {
+    let may = move |origin: &HeaderValue, parts: &Parts| {
+        let host = parts.headers.get(HOST).and_then(|h| h.to_str().ok());
+        origin.to_str().is_ok_and(|origin| access::is_origin_allowed(&app.settings(), origin, host))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(may))
+        .allow_methods([Method::GET])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("x-api-key")])
+        .expose_headers([RETRY_AFTER])
+        .max_age(Duration::from_secs(600))
+}

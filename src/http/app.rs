@@ -1,0 +1,300 @@
+//! The running application: settings, the task that owns the hub, and what `app` asks of it.
+//!
+//! One tokio task owns the [`Hub`]. Sockets talk to it through one bounded channel, it talks to each
+//! of them through another; it never waits for a socket, so that a slow one delays nobody.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::extract::ws::Utf8Bytes;
+use foldhash::quality::RandomState;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use super::access;
+use super::ice;
+use super::settings::{Access, Settings};
+use crate::credential::{Credential, MintError, mint};
+use crate::signal::{ConnId, Connect, Hub, Now, Output, PerClient, Stats};
+
+/// Inputs that wait for the hub; beyond it sockets wait, which their peers feel as back pressure.
+const INPUTS: usize = 4096;
+
+/// Frames that wait for one socket, whatever their size.
+pub(super) const SOCKET_FRAMES: usize = 1024;
+
+/// Bytes that wait for one socket. A slow consumer loses its socket, not its session.
+const SOCKET_BYTES: usize = 256 * 1024;
+
+/// Clients whose requests for credentials are counted.
+const RATED_CLIENTS: usize = 65_536;
+
+/// Signaling and the HTTP endpoints around it.
+pub struct App {
+    settings: RwLock<Arc<Settings>>,
+    inputs: mpsc::Sender<Input>,
+    stats: Arc<Mutex<Stats>>,
+    conns: AtomicU64,
+    start: Instant,
+    rates: Mutex<PerClient>,
+    rng: Mutex<StdRng>,
+    pub(super) hasher: RandomState,
+}
+
+/// What sockets tell the hub.
+pub(super) enum Input {
+    Connect { id: ConnId, connect: Box<Connect>, link: Link },
+    Frame { id: ConnId, text: Utf8Bytes },
+    Oversized { id: ConnId },
+    Binary { id: ConnId },
+    Pong { id: ConnId, seq: u64 },
+    Disconnect { id: ConnId },
+    Reconfigure(Arc<Settings>),
+    Drain(oneshot::Sender<()>),
+}
+
+/// What the hub tells a socket.
+pub(super) enum Command {
+    Text(Utf8Bytes),
+    Ping(u64),
+    Close(u16, String),
+}
+
+/// The hub's end of one socket.
+pub(super) struct Link {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) waiting: Arc<AtomicUsize>,
+}
+
+impl Link {
+    /// Whether the frame found room.
+    fn push(&self, text: &str) -> bool {
+        let waiting = self.waiting.fetch_add(text.len(), Ordering::Relaxed);
+        let fits = waiting == 0 || waiting + text.len() <= SOCKET_BYTES;
+        fits && self.commands.try_send(Command::Text(text.into())).is_ok()
+    }
+}
+
+impl App {
+    /// Starts the hub's task on the current tokio runtime. `seed` is for session ids and secrets
+    /// and comes from the system's random source.
+    #[must_use]
+    pub fn new(settings: Settings, seed: [u8; 32]) -> Arc<Self> {
+        let settings = Arc::new(settings);
+        let (inputs, receiver) = mpsc::channel(INPUTS);
+        let stats = Arc::new(Mutex::new(Stats::default()));
+        let mut rng = StdRng::from_seed(seed);
+        let mut hub_seed = [0; 32];
+        rng.fill_bytes(&mut hub_seed);
+        let start = Instant::now();
+        let hub = Hub::new(settings.limits.clone(), protects_rooms(&settings), hub_seed);
+        let task =
+            Task { hub, settings: settings.clone(), links: HashMap::new(), stats: stats.clone(), start };
+        tokio::spawn(task.run(receiver));
+        Arc::new(Self {
+            settings: RwLock::new(settings),
+            inputs,
+            stats,
+            conns: AtomicU64::new(1),
+            start,
+            rates: Mutex::new(PerClient::new(RATED_CLIENTS)),
+            rng: Mutex::new(rng),
+            hasher: RandomState::default(),
+        })
+    }
+
+    /// Puts new settings in place. Open sockets stay.
+    pub fn reconfigure(&self, settings: Settings) {
+        let settings = Arc::new(settings);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings.clone();
+        let inputs = self.inputs.clone();
+        // The channel may be full; settings must arrive all the same.
+        if let Err(mpsc::error::TrySendError::Full(input)) = inputs.try_send(Input::Reconfigure(settings)) {
+            tokio::spawn(async move { inputs.send(input).await });
+        }
+    }
+
+    /// Counters and present numbers of signaling.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Relay credentials for a user, valid for `ttl`, at most as long as the settings allow.
+    ///
+    /// # Errors
+    /// See [`MintError`].
+    pub fn mint(&self, user: &str, ttl: Duration) -> Result<Credential, MintError> {
+        let settings = self.settings();
+        mint(&settings.secrets, unix(), ttl.min(settings.max_ttl), user)
+    }
+
+    /// Tells every socket to come back later (4450) and returns when they have been told.
+    pub async fn shutdown(&self) {
+        let (done, told) = oneshot::channel();
+        if self.inputs.send(Input::Drain(done)).await.is_ok() {
+            let _ = told.await;
+        }
+    }
+
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn next_conn(&self) -> ConnId {
+        ConnId(self.conns.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) async fn tell(&self, input: Input) -> bool {
+        self.inputs.send(input).await.is_ok()
+    }
+
+    /// Counts a request for credentials.
+    pub(super) fn take_ice(&self, ip: std::net::IpAddr, per_minute: u32) -> Result<(), Duration> {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.take(self.start.elapsed(), ip, per_minute)
+    }
+
+    /// A random name of 16 hexadecimal digits.
+    pub(super) fn random_name(&self) -> String {
+        let number = self.rng.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
+        format!("{number:016x}")
+    }
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub(super) fn unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn protects_rooms(settings: &Settings) -> bool {
+    settings.access == Access::Token
+}
+
+/// The task that owns the hub.
+struct Task {
+    hub: Hub,
+    settings: Arc<Settings>,
+    links: HashMap<ConnId, Link>,
+    stats: Arc<Mutex<Stats>>,
+    start: Instant,
+}
+
+impl Task {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        let mut batch = Vec::with_capacity(64);
+        loop {
+            let deadline = self.hub.poll_timeout().map(|at| tokio::time::Instant::from_std(self.start + at));
+            let received = tokio::select! {
+                received = inputs.recv_many(&mut batch, 64) => Some(received),
+                () = sleep_until(deadline) => None,
+            };
+            match received {
+                Some(0) => return,
+                Some(_) => {
+                    for input in batch.drain(..) {
+                        self.input(input);
+                    }
+                }
+                None => {}
+            }
+            let now = self.now();
+            if self.hub.poll_timeout().is_some_and(|at| at <= now.mono) {
+                self.hub.handle_timeout(now);
+                self.drain(now);
+            }
+            *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.hub.stats();
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.start.elapsed(), unix: unix() }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        match input {
+            Input::Connect { id, connect, link } => {
+                self.links.insert(id, link);
+                self.hub.handle_connect(now, id, *connect);
+            }
+            Input::Frame { id, text } => self.hub.handle_frame(now, id, &text),
+            Input::Oversized { id } => self.hub.handle_oversized(now, id),
+            Input::Binary { id } => self.hub.handle_binary(now, id),
+            Input::Pong { id, seq } => self.hub.handle_pong(now, id, seq),
+            Input::Disconnect { id } => {
+                self.links.remove(&id);
+                self.hub.handle_disconnect(now, id);
+            }
+            Input::Reconfigure(settings) => {
+                self.hub.reconfigure(settings.limits.clone(), protects_rooms(&settings));
+                self.settings = settings;
+            }
+            Input::Drain(done) => {
+                self.hub.handle_drain(now);
+                self.drain(now);
+                let _ = done.send(());
+            }
+        }
+        self.drain(now);
+    }
+
+    /// Carries out what the hub asks for until it asks for nothing more.
+    fn drain(&mut self, now: Now) {
+        loop {
+            let mut slow = Vec::new();
+            while let Some(output) = self.hub.poll_output() {
+                self.output(now, output, &mut slow);
+            }
+            if slow.is_empty() {
+                return;
+            }
+            for id in slow {
+                self.hub.handle_disconnect(now, id);
+            }
+        }
+    }
+
+    fn output(&mut self, now: Now, output: Output, slow: &mut Vec<ConnId>) {
+        match output {
+            Output::Send { conn, text } => {
+                if self.links.get(&conn).is_some_and(|link| !link.push(&text)) {
+                    debug!(conn = conn.0, "slow consumer cut");
+                    self.links.remove(&conn);
+                    slow.push(conn);
+                }
+            }
+            Output::Ping { conn, seq } => {
+                if let Some(link) = self.links.get(&conn) {
+                    // A full channel means frames wait already; the next ping asks again.
+                    let _ = link.commands.try_send(Command::Ping(seq));
+                }
+            }
+            Output::Close { conn, code, reason } => {
+                debug!(conn = conn.0, code, reason, "socket closed");
+                if let Some(link) = self.links.remove(&conn) {
+                    let _ = link.commands.try_send(Command::Close(code, reason));
+                }
+            }
+            Output::Authenticate { conn, token } => {
+                let checked = access::check(&self.settings, &token, now.unix);
+                self.hub.handle_identity(now, conn, checked.map_err(|denied| denied.words().1));
+            }
+            Output::NeedIce { session, user, may_relay, asked } => {
+                let ice = ice::for_session(&self.settings, now.unix, session, &user, may_relay);
+                self.hub.handle_ice(now, session, asked, &ice);
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

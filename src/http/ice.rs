@@ -1,0 +1,216 @@
+//! ICE servers over HTTP: our own shape, the draft REST shape and Matrix's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, State};
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+use super::access::{Asker, Denied, Query, guest_name, relay_id};
+use super::app::{App, unix};
+use super::settings::Settings;
+use crate::credential::{Credential, mint};
+use crate::signal::{Ice, Identity, SessionId};
+
+/// The user of somebody at this machine; each session counts on its own.
+const LOCAL_GUEST: &str = "guest";
+
+/// ICE servers for a signaling session, with credentials of the id `user.session`.
+pub(super) fn for_session(
+    settings: &Settings,
+    now_unix: u64,
+    session: SessionId,
+    user: &Arc<str>,
+    may_relay: bool,
+) -> Ice {
+    let session = session.to_string();
+    let user = if &**user == LOCAL_GUEST { guest_name(user, &session) } else { user.to_string() };
+    let id = relay_id(&user, &session);
+    let credential = if may_relay { mint(&settings.secrets, now_unix, settings.ttl, &id).ok() } else { None };
+    let servers = serde_json::value::to_raw_value(&servers(settings, credential.as_ref()))
+        .unwrap_or_else(|_| RawValue::NULL.to_owned());
+    let expires_at = credential.map_or(now_unix + settings.ttl.as_secs(), |c| c.expires_at);
+    Ice { servers, ttl: settings.ttl, expires_at }
+}
+
+/// An array of `RTCIceServer`. `turns:` over UDP is left out: browsers have no DTLS transport.
+fn servers(settings: &Settings, credential: Option<&Credential>) -> Value {
+    let urls = |wanted: fn(&str) -> bool| -> Vec<&str> {
+        settings.ice_urls.iter().map(String::as_str).filter(|url| wanted(url)).collect()
+    };
+    let mut servers = Vec::new();
+    let stun = urls(|url| url.starts_with("stun"));
+    if !stun.is_empty() {
+        servers.push(json!({ "urls": stun }));
+    }
+    let turn = urls(is_browser_turn);
+    if let (false, Some(credential)) = (turn.is_empty(), credential) {
+        servers.push(json!({
+            "urls": turn, "username": credential.username, "credential": credential.password,
+        }));
+    }
+    Value::Array(servers)
+}
+
+fn is_browser_turn(url: &str) -> bool {
+    url.starts_with("turn") && !(url.starts_with("turns:") && url.ends_with("transport=udp"))
+}
+
+/// `GET /v1/ice`.
+pub(super) async fn ice(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let (settings, query) = (app.settings(), Query::of(&uri));
+    let asker = Asker { headers: &headers, query: &query, peer };
+    if let Err(wait) = app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
+        return too_many(wait);
+    }
+    let identity = match asker.credentials(&settings, unix()) {
+        Ok(identity) => identity,
+        Err(denied) => return refused(&denied),
+    };
+    let ttl = match query.find("ttl").map(str::parse::<u64>) {
+        None => settings.ttl,
+        Some(Ok(seconds @ 1..)) => Duration::from_secs(seconds).min(settings.max_ttl),
+        Some(Ok(0) | Err(_)) => return bad_request("ttl must be a number of seconds, at least 1"),
+    };
+    match credential(&app, &settings, &identity, ttl) {
+        Ok(credential) => private(Json(json!({
+            "iceServers": servers(&settings, Some(&credential)),
+            "ttl": ttl.as_secs(),
+            "expires_at": credential.expires_at,
+        }))),
+        Err(response) => *response,
+    }
+}
+
+/// `GET /turn?service=turn&username=…&key=…` (draft-uberti-behave-turn-rest-00).
+pub(super) async fn draft(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let (settings, query) = (app.settings(), Query::of(&uri));
+    let asker = Asker { headers: &headers, query: &query, peer };
+    if let Err(wait) = app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
+        return too_many(wait);
+    }
+    if query.find("service") != Some("turn") {
+        return bad_request("service must be turn");
+    }
+    // Janus calls the key `api`.
+    let Some(key) = query.find("key").or_else(|| query.find("api")) else { return refused(&Denied::NoToken) };
+    let identity = match asker.back_end(&settings, key) {
+        Ok(identity) => identity,
+        Err(denied) => return refused(&denied),
+    };
+    match credential(&app, &settings, &identity, settings.ttl) {
+        Ok(credential) => private(Json(flat(&settings, &credential))),
+        Err(response) => *response,
+    }
+}
+
+/// `GET /_matrix/client/v3/voip/turnServer` (Matrix client-server API).
+pub(super) async fn matrix(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let (settings, query) = (app.settings(), Query::of(&uri));
+    let asker = Asker { headers: &headers, query: &query, peer };
+    if let Err(wait) = app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let body =
+            json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "too many requests", "retry_after_ms": millis });
+        return (StatusCode::TOO_MANY_REQUESTS, private(Json(body))).into_response();
+    }
+    let Some(token) = asker.token() else {
+        return matrix_refused("M_MISSING_TOKEN", "a token is needed in Authorization: Bearer");
+    };
+    let known = asker.back_end(&settings, token).or_else(|_| super::access::check(&settings, token, unix()));
+    let Ok(identity) = known else {
+        return matrix_refused("M_UNKNOWN_TOKEN", "the token is not valid here");
+    };
+    match credential(&app, &settings, &identity, settings.ttl) {
+        Ok(credential) => private(Json(flat(&settings, &credential))),
+        Err(response) => *response,
+    }
+}
+
+fn credential(
+    app: &App,
+    settings: &Settings,
+    identity: &Identity,
+    ttl: Duration,
+) -> Result<Credential, Box<Response>> {
+    let user = if &*identity.user == LOCAL_GUEST {
+        guest_name(&identity.user, &app.random_name())
+    } else {
+        identity.user.to_string()
+    };
+    mint(&settings.secrets, unix(), ttl, &relay_id(&user, "")).map_err(|_| {
+        let message = "relay credentials cannot be made: the user name is too long, or there is no secret";
+        Box::new(problem(StatusCode::INTERNAL_SERVER_ERROR, "no_credentials", message))
+    })
+}
+
+/// The shape the draft and Matrix share.
+fn flat(settings: &Settings, credential: &Credential) -> Value {
+    let uris: Vec<&str> =
+        settings.ice_urls.iter().map(String::as_str).filter(|u| is_browser_turn(u)).collect();
+    json!({
+        "username": credential.username,
+        "password": credential.password,
+        "ttl": settings.ttl.as_secs(),
+        "uris": uris,
+    })
+}
+
+/// No cache may keep credentials.
+fn private(response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `{"error":{"code","message"}}`.
+pub(super) fn problem(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, private(Json(json!({ "error": { "code": code, "message": message } })))).into_response()
+}
+
+fn bad_request(message: &str) -> Response {
+    problem(StatusCode::BAD_REQUEST, "bad_request", message)
+}
+
+fn refused(denied: &Denied) -> Response {
+    let (code, message) = denied.words();
+    if !denied.is_authentication() {
+        return problem(StatusCode::FORBIDDEN, code, &message);
+    }
+    let mut response = problem(StatusCode::UNAUTHORIZED, code, &message);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn matrix_refused(code: &str, message: &str) -> Response {
+    (StatusCode::UNAUTHORIZED, private(Json(json!({ "errcode": code, "error": message })))).into_response()
+}
+
+fn too_many(wait: Duration) -> Response {
+    let mut response =
+        problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests for credentials");
+    let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+    response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    response
+}

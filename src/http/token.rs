@@ -1,0 +1,158 @@
+//! JSON Web Tokens: checking those of clients, minting those of `turnkey token`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+use crate::signal::{Grants, Identity, Rooms};
+
+/// The claims this server reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// The user.
+    pub sub: String,
+    /// End, Unix seconds.
+    pub exp: u64,
+    /// The one room this token is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<String>,
+    /// The rooms this token is for; `*` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rooms: Option<Vec<String>>,
+    /// The role in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// What is allowed: `join`, `signal`, `chat`; all where the claim is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants: Option<Vec<String>>,
+    /// What others call the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// A key that checks tokens. The algorithm belongs to the key, never to the token.
+#[derive(Clone)]
+pub struct JwtKey {
+    key: DecodingKey,
+    algorithm: Algorithm,
+}
+
+impl fmt::Debug for JwtKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// Why a token or a key is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// There is no key to check tokens with.
+    NoKey,
+    /// The token's time is over.
+    Expired,
+    /// The token is not one of ours: wrong signature, wrong algorithm, or no token at all.
+    Invalid,
+    /// The token lacks `sub` or `exp`, or a claim has the wrong type.
+    Claims,
+    /// The file holds no public key this server can use.
+    BadKey,
+    /// The token cannot be signed.
+    Unsigned,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoKey => "this server has no key for tokens: set signaling.jwt_secret",
+            Self::Expired => "the token has expired, come back with a new one",
+            Self::Invalid => "the token is not valid here: wrong signature or algorithm",
+            Self::Claims => "the token needs sub and exp, and claims of the right type",
+            Self::BadKey => "no public key in PEM that is RSA, P-256 or Ed25519",
+            Self::Unsigned => "the token cannot be signed with this key",
+        })
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+impl JwtKey {
+    /// A shared secret, HS256.
+    #[must_use]
+    pub fn hs256(secret: &[u8]) -> Self {
+        Self { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256 }
+    }
+
+    /// A public key in PEM: RS256, ES256 or EdDSA, whichever fits the key.
+    ///
+    /// # Errors
+    /// [`TokenError::BadKey`].
+    pub fn from_pem(pem: &[u8]) -> Result<Self, TokenError> {
+        let rsa = DecodingKey::from_rsa_pem(pem).map(|key| (key, Algorithm::RS256));
+        let found = rsa
+            .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (key, Algorithm::ES256)))
+            .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (key, Algorithm::EdDSA)));
+        let (key, algorithm) = found.map_err(|_| TokenError::BadKey)?;
+        Ok(Self { key, algorithm })
+    }
+
+    /// Checks a token and reads whom it names.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn check(&self, token: &str, now_unix: u64) -> Result<Identity, TokenError> {
+        let mut validation = Validation::new(self.algorithm);
+        // Our own clock decides, so that tests and the hub's timers agree with it.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.set_required_spec_claims(&["exp", "sub"]);
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &validation)
+            .map_err(|error| match error.kind() {
+                ErrorKind::Json(_) | ErrorKind::MissingRequiredClaim(_) => TokenError::Claims,
+                _ => TokenError::Invalid,
+            })?
+            .claims;
+        if claims.exp <= now_unix {
+            return Err(TokenError::Expired);
+        }
+        claims.into_identity()
+    }
+}
+
+impl Claims {
+    fn into_identity(self) -> Result<Identity, TokenError> {
+        if self.sub.is_empty() || self.sub.len() > 128 {
+            return Err(TokenError::Claims);
+        }
+        let rooms = match (self.room, self.rooms) {
+            (None, None) => Rooms::Any,
+            (room, rooms) => Rooms::Named(room.into_iter().chain(rooms.unwrap_or_default()).collect()),
+        };
+        let grants = match &self.grants {
+            None => Grants::ALL,
+            Some(words) => Grants::from_words(words.iter().map(String::as_str)),
+        };
+        Ok(Identity {
+            name: self.name.map(Arc::from),
+            role: self.role.map(Arc::from),
+            rooms,
+            grants,
+            expires_at: Some(self.exp),
+            ..Identity::member(self.sub)
+        })
+    }
+}
+
+/// Signs a token with a shared secret (HS256), valid for `ttl` from `now_unix`; `claims.exp` is
+/// overwritten.
+///
+/// # Errors
+/// [`TokenError::Unsigned`].
+pub fn mint(secret: &[u8], mut claims: Claims, now_unix: u64, ttl: Duration) -> Result<String, TokenError> {
+    claims.exp = now_unix.saturating_add(ttl.as_secs());
+    let key = EncodingKey::from_secret(secret);
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|_| TokenError::Unsigned)
+}

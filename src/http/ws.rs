@@ -1,0 +1,213 @@
+//! WebSockets: the upgrade, and the loop between one socket and the hub.
+//!
+//! A refusal is an upgrade and a close code: browsers can read that, but not the answer to a failed
+//! upgrade.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::response::Response;
+use futures_util::SinkExt as _;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::access::{Asker, COOKIE_NAME, Denied, Query};
+use super::app::{App, Command, Input, Link, SOCKET_FRAMES, unix};
+use super::settings::Settings;
+use crate::signal::dialect::native::SUBPROTOCOL;
+use crate::signal::{Connect, Dialect, close};
+
+/// How long a socket may take for what waits for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a closed socket may take to answer the close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes read at once; a signaling socket is idle nearly always.
+const READ_BUFFER: usize = 4096;
+
+/// `GET /v1/ws`.
+pub(super) async fn native(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    uri: Uri,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let query = Query::of(&uri);
+    let asker = Asker { headers: &headers, query: &query, peer };
+    open(app, &asker, upgrade, Dialect::Native, None)
+}
+
+/// `GET /ws/signaling/{room}`.
+pub(super) async fn broadcast(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let query = Query::of(&uri);
+    let asker = Asker { headers: &headers, query: &query, peer };
+    open(app, &asker, upgrade, Dialect::Broadcast, Some(room))
+}
+
+fn open(
+    app: Arc<App>,
+    asker: &Asker<'_>,
+    upgrade: WebSocketUpgrade,
+    dialect: Dialect,
+    room: Option<String>,
+) -> Response {
+    let settings = app.settings();
+    let upgrade = prepare(upgrade, &settings);
+    let identity = match asker.signaling(&settings, unix()) {
+        Ok(identity) => identity,
+        Err(denied) => {
+            let (code, reason) = (close_code(&denied), denied.words().1);
+            return upgrade.on_upgrade(move |socket| refuse(socket, code, reason));
+        }
+    };
+    let mut key = asker.client_key(&settings, identity.as_ref(), &app.hasher);
+    let wants_cookie = dialect == Dialect::Broadcast && key.cookie.is_none() && key.is_browser;
+    if wants_cookie {
+        key.issued = Some(app.random_name().into());
+    }
+    let cookie = key.issued.as_deref().and_then(|value| set_cookie(value, settings.secure));
+    let wants_events = asker.query.find("events") == Some("1");
+    let connect = Connect { dialect, ip: asker.ip(&settings), identity, key, room, wants_events };
+    let mut response = upgrade.on_upgrade(move |socket| run(app, socket, connect));
+    if let Some(cookie) = cookie {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Sizes of the socket, and a subprotocol where the client asked for one: a browser gives up on a
+/// server that chooses none.
+fn prepare(upgrade: WebSocketUpgrade, settings: &Settings) -> WebSocketUpgrade {
+    // Larger frames are read up to this size so that they can be answered with a code.
+    let readable = settings.limits.frame.saturating_mul(4);
+    let mut upgrade = upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(readable)
+        .max_frame_size(readable);
+    let requested: Vec<HeaderValue> = upgrade.requested_protocols().cloned().collect();
+    let chosen = requested.iter().find(|p| p.as_bytes() == SUBPROTOCOL.as_bytes()).or(requested.first());
+    if let Some(protocol) = chosen {
+        upgrade.set_selected_protocol(protocol.clone());
+    }
+    upgrade
+}
+
+fn close_code(denied: &Denied) -> u16 {
+    if denied.is_authentication() { close::UNAUTHENTICATED } else { close::FORBIDDEN }
+}
+
+/// The cookie that tells this browser from another one behind the same address.
+fn set_cookie(value: &str, secure: bool) -> Option<HeaderValue> {
+    let site = if secure { "SameSite=None; Secure; Partitioned" } else { "SameSite=Lax" };
+    HeaderValue::try_from(format!("{COOKIE_NAME}={value}; Path=/ws/; HttpOnly; {site}")).ok()
+}
+
+async fn refuse(mut socket: WebSocket, code: u16, reason: String) {
+    say_goodbye(&mut socket, code, reason).await;
+}
+
+/// Carries frames between one socket and the hub until either is done.
+async fn run(app: Arc<App>, mut socket: WebSocket, connect: Connect) {
+    let id = app.next_conn();
+    let (commands, mut queue) = mpsc::channel(SOCKET_FRAMES);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let link = Link { commands, waiting: waiting.clone() };
+    if !app.tell(Input::Connect { id, connect: Box::new(connect), link }).await {
+        return;
+    }
+    loop {
+        tokio::select! {
+            command = queue.recv() => {
+                let Some(command) = command else { break };
+                let written = timeout(WRITE_TIMEOUT, write(&mut socket, command, &mut queue, &waiting)).await;
+                match written {
+                    Ok(Ok(None)) => {}
+                    Ok(Ok(Some((code, reason)))) => {
+                        say_goodbye(&mut socket, code, reason).await;
+                        break;
+                    }
+                    Ok(Err(_)) | Err(_) => break,
+                }
+            }
+            message = socket.recv() => {
+                let Some(input) = input(id, message) else { break };
+                if let Some(input) = input && !app.tell(input).await {
+                    break;
+                }
+            }
+        }
+    }
+    app.tell(Input::Disconnect { id }).await;
+}
+
+/// What a message means to the hub; the outer `None` ends the socket.
+fn input(id: crate::signal::ConnId, message: Option<Result<Message, axum::Error>>) -> Option<Option<Input>> {
+    match message? {
+        Ok(Message::Text(text)) => Some(Some(Input::Frame { id, text })),
+        Ok(Message::Binary(_)) => Some(Some(Input::Binary { id })),
+        Ok(Message::Pong(payload)) => {
+            let seq = <[u8; 8]>::try_from(&payload[..]).map_or(0, u64::from_be_bytes);
+            Some(Some(Input::Pong { id, seq }))
+        }
+        Ok(Message::Ping(_)) => Some(None),
+        Ok(Message::Close(_)) => None,
+        Err(error) if error.to_string().contains("too long") => Some(Some(Input::Oversized { id })),
+        Err(_) => None,
+    }
+}
+
+/// Writes a command and whatever else waits; a close is handed back.
+async fn write(
+    socket: &mut WebSocket,
+    first: Command,
+    queue: &mut mpsc::Receiver<Command>,
+    waiting: &AtomicUsize,
+) -> Result<Option<(u16, String)>, axum::Error> {
+    let mut next = Some(first);
+    let mut written = 0;
+    while let Some(command) = next {
+        match command {
+            Command::Text(text) => {
+                written += text.len();
+                socket.feed(Message::Text(text)).await?;
+            }
+            Command::Ping(seq) => socket.feed(Message::Ping(seq.to_be_bytes().to_vec().into())).await?,
+            Command::Close(code, reason) => {
+                socket.flush().await?;
+                return Ok(Some((code, reason)));
+            }
+        }
+        next = queue.try_recv().ok();
+    }
+    socket.flush().await?;
+    waiting.fetch_sub(written, Ordering::Relaxed);
+    Ok(None)
+}
+
+/// Closes with a code, and reads until the peer has answered so that the code is not lost to a
+/// reset.
+async fn say_goodbye(socket: &mut WebSocket, code: u16, reason: String) {
+    let frame = CloseFrame { code, reason: reason.into() };
+    let farewell = async {
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    };
+    let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+}

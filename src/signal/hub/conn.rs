@@ -1,0 +1,160 @@
+//! One socket: its rate, its strikes, whether it is alive.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Connect;
+use crate::signal::dialect::Dialect;
+use crate::signal::dialect::native::Hello;
+use crate::signal::identity::{ClientKey, Identity};
+use crate::signal::limits::Limits;
+use crate::signal::rate::Bucket;
+use crate::signal::{ConnId, MemberId, Now, SessionId};
+
+/// A strike is forgotten after this long without another.
+const STRIKE_MEMORY: Duration = Duration::from_secs(60);
+
+/// A flood counts as one strike in this time.
+const FLOOD_STRIKE: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) dialect: Dialect,
+    pub(super) ip: IpAddr,
+    pub(super) identity: Option<Identity>,
+    pub(super) key: ClientKey,
+    pub(super) session: Option<SessionId>,
+    /// A hello whose token is being checked.
+    pub(super) greeting: Option<Hello>,
+    pub(super) joins: Bucket,
+    pub(super) armed: Option<Duration>,
+    /// The older socket that may be this client's own, until it has shown life or died.
+    pub(super) suspect: Option<Suspect>,
+    /// Younger sockets that wait for this one to show life.
+    pub(super) suspected_by: Vec<ConnId>,
+    frames: Bucket,
+    strikes: u32,
+    struck_at: Duration,
+    flooded: u32,
+    flood_at: Option<Duration>,
+    unanswered: u8,
+    hello_at: Option<Duration>,
+    ping_at: Duration,
+    confirm_at: Option<Duration>,
+}
+
+/// The member an older socket belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspect {
+    pub(super) member: MemberId,
+    pub(super) conn: ConnId,
+    pub(super) until: Duration,
+    /// The last frame the older socket was sent before the younger one came.
+    pub(super) last_seq: u64,
+}
+
+/// What the timer of a socket finds.
+pub(super) enum Life {
+    /// Nothing to do yet.
+    Fine,
+    /// Time for a ping.
+    Ask,
+    /// No hello.
+    Silent,
+    /// Pings without an answer.
+    Dead,
+}
+
+impl Conn {
+    pub(super) fn new(now: Now, connect: &Connect, limits: &Limits) -> Self {
+        let says_hello = connect.dialect == Dialect::Native;
+        Self {
+            dialect: connect.dialect,
+            ip: connect.ip,
+            identity: connect.identity.clone(),
+            key: connect.key.clone(),
+            session: None,
+            greeting: None,
+            joins: Bucket::full(limits.joins_per_minute, now.mono),
+            armed: None,
+            suspect: None,
+            suspected_by: Vec::new(),
+            frames: Bucket::full(limits.frame_burst, now.mono),
+            strikes: 0,
+            struck_at: now.mono,
+            flooded: 0,
+            flood_at: None,
+            unanswered: 0,
+            hello_at: says_hello.then(|| now.mono + limits.hello),
+            ping_at: now.mono + limits.ping,
+            confirm_at: None,
+        }
+    }
+
+    /// Takes one frame out of the rate.
+    pub(super) fn take_frame(&mut self, now: Now, limits: &Limits) -> Result<(), Duration> {
+        self.frames.take(now.mono, f64::from(limits.frame_rate), limits.frame_burst)
+    }
+
+    /// Counts a dropped frame; whether it is time to say so.
+    pub(super) fn flood_is_a_strike(&mut self, now: Now, limits: &Limits) -> bool {
+        self.flooded += 1;
+        let is_due = self.flood_at.is_none_or(|at| at + FLOOD_STRIKE <= now.mono);
+        if is_due || self.flooded > limits.frame_rate {
+            self.flooded = 0;
+            self.flood_at = Some(now.mono);
+            return true;
+        }
+        false
+    }
+
+    /// Counts a strike; how many there are.
+    pub(super) fn strike(&mut self, now: Now) -> u32 {
+        if self.struck_at + STRIKE_MEMORY < now.mono {
+            self.strikes = 0;
+        }
+        self.struck_at = now.mono;
+        self.strikes += 1;
+        self.strikes
+    }
+
+    /// Something came in.
+    pub(super) fn is_alive(&mut self) {
+        self.unanswered = 0;
+    }
+
+    /// The hello is here.
+    pub(super) fn said_hello(&mut self) {
+        self.hello_at = None;
+    }
+
+    /// Something was sent that only a pong confirms.
+    pub(super) fn confirm_by(&mut self, at: Duration) {
+        self.confirm_at.get_or_insert(at);
+    }
+
+    pub(super) fn life(&mut self, now: Now, limits: &Limits) -> Life {
+        if self.hello_at.is_some_and(|at| at <= now.mono) {
+            return Life::Silent;
+        }
+        if self.ping_at <= now.mono {
+            if self.unanswered >= 2 {
+                return Life::Dead;
+            }
+            self.unanswered += 1;
+            self.ping_at = now.mono + limits.ping;
+            self.confirm_at = None;
+            return Life::Ask;
+        }
+        if self.confirm_at.is_some_and(|at| at <= now.mono) {
+            self.confirm_at = None;
+            return Life::Ask;
+        }
+        Life::Fine
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        let others = [self.hello_at, self.confirm_at, self.suspect.map(|s| s.until)];
+        others.into_iter().flatten().fold(self.ping_at, Duration::min)
+    }
+}

@@ -1,0 +1,506 @@
+//! The hub: one state machine for all rooms. Inputs are `handle_*`, effects come from
+//! [`Hub::poll_output`].
+//!
+//! This file owns connections: their limits, their strikes, whether they live. `presence` owns who
+//! is in a room, `relay` who gets a message, `native` and `raw` what each dialect asks for.
+
+mod conn;
+mod native;
+mod presence;
+mod raw;
+mod relay;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::value::RawValue;
+
+use super::dialect::Dialect;
+use super::envelope::{Code, Refusal};
+use super::identity::{ClientKey, Identity};
+use super::limits::Limits;
+use super::rate::{PerClient, client_key};
+use super::room::Room;
+use super::session::Session;
+use super::stats::Stats;
+use super::{ConnId, MemberId, Now, SessionId};
+use conn::{Conn, Life};
+
+/// Close codes. Browsers can read them, unlike the body of a refused upgrade.
+pub mod close {
+    /// Bad frames, after the strikes.
+    pub const BAD_FRAME: u16 = 4400;
+    /// No valid token, or the token has ended.
+    pub const UNAUTHENTICATED: u16 = 4401;
+    /// The token or the room does not allow it.
+    pub const FORBIDDEN: u16 = 4403;
+    /// No frame came in time.
+    pub const HELLO_TIMEOUT: u16 = 4408;
+    /// The room, or the server, is full.
+    pub const FULL: u16 = 4409;
+    /// A frame over the limit.
+    pub const TOO_LARGE: u16 = 4413;
+    /// Too many frames or connections.
+    pub const RATE: u16 = 4429;
+    /// Another socket of the same session took over.
+    pub const REPLACED: u16 = 4440;
+    /// The server stops; come back later.
+    pub const DRAINING: u16 = 4450;
+    /// The session was ended with `bye`.
+    pub const NORMAL: u16 = 1000;
+    /// The socket did not take what was sent, or stopped answering pings.
+    pub const GONE: u16 = 1011;
+}
+
+/// A new socket.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// The language it speaks.
+    pub dialect: Dialect,
+    /// The client's address.
+    pub ip: IpAddr,
+    /// Who it is, as far as the upgrade showed; a native client may show it in `hello`.
+    pub identity: Option<Identity>,
+    /// What tells whether another raw socket is the same client.
+    pub key: ClientKey,
+    /// The room in the path, where the dialect has it there.
+    pub room: Option<String>,
+    /// Whether a raw client asked for presence events.
+    pub wants_events: bool,
+}
+
+/// ICE servers for one session.
+#[derive(Clone, Debug)]
+pub struct Ice {
+    /// A JSON array of `RTCIceServer`.
+    pub servers: Box<RawValue>,
+    /// Life of the credentials.
+    pub ttl: Duration,
+    /// Unix seconds.
+    pub expires_at: u64,
+}
+
+/// What ICE servers were asked for; handed back with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AskedIce {
+    /// The welcome of a new session, or of one that is resumed after this sequence number.
+    Welcome(Option<u64>),
+    /// An `ice` frame with this id.
+    Reply(Option<Box<str>>),
+    /// Half of their life is over.
+    Push,
+}
+
+/// What the caller does next.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a text frame.
+    Send {
+        /// The socket.
+        conn: ConnId,
+        /// The frame.
+        text: Arc<str>,
+    },
+    /// Send a WebSocket ping; its pong comes back with the same number.
+    Ping {
+        /// The socket.
+        conn: ConnId,
+        /// What the pong confirms.
+        seq: u64,
+    },
+    /// Close; the hub has forgotten the socket already.
+    Close {
+        /// The socket.
+        conn: ConnId,
+        /// The close code.
+        code: u16,
+        /// At most 123 bytes, for people.
+        reason: String,
+    },
+    /// Check a token and answer with [`Hub::handle_identity`].
+    Authenticate {
+        /// The socket.
+        conn: ConnId,
+        /// A JWT.
+        token: String,
+    },
+    /// Make ICE servers and answer with [`Hub::handle_ice`] before any other input.
+    NeedIce {
+        /// The session.
+        session: SessionId,
+        /// Whose relay credentials they are.
+        user: Arc<str>,
+        /// Whether relay credentials are due at all.
+        may_relay: bool,
+        /// To hand back.
+        asked: AskedIce,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Conn(ConnId),
+    Session(SessionId),
+    Room(Arc<str>),
+}
+
+/// All rooms, sessions and sockets of this server.
+pub struct Hub {
+    limits: Limits,
+    protects_rooms: bool,
+    rng: StdRng,
+    conns: HashMap<ConnId, Conn>,
+    sessions: HashMap<SessionId, Session>,
+    rooms: HashMap<Arc<str>, Room>,
+    room_timers: HashMap<Arc<str>, Duration>,
+    sockets: HashMap<IpAddr, usize>,
+    connects: PerClient,
+    resumes: PerClient,
+    timers: BTreeSet<(Duration, Timer)>,
+    outputs: VecDeque<Output>,
+    stats: Stats,
+}
+
+impl Hub {
+    /// An empty hub. With `protects_rooms`, a room that a token names is closed to guests.
+    #[must_use]
+    pub fn new(limits: Limits, protects_rooms: bool, seed: [u8; 32]) -> Self {
+        let clients = limits.sessions.max(1024);
+        Self {
+            limits,
+            protects_rooms,
+            rng: StdRng::from_seed(seed),
+            conns: HashMap::new(),
+            sessions: HashMap::new(),
+            rooms: HashMap::new(),
+            room_timers: HashMap::new(),
+            sockets: HashMap::new(),
+            connects: PerClient::new(clients),
+            resumes: PerClient::new(clients),
+            timers: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes new limits; what exists already is not cut.
+    pub fn reconfigure(&mut self, limits: Limits, protects_rooms: bool) {
+        self.limits = limits;
+        self.protects_rooms = protects_rooms;
+    }
+
+    /// The next effect.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Counters and present numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { sockets: self.conns.len() as u64, sessions: self.sessions.len() as u64, ..self.stats }
+    }
+
+    /// A socket was opened.
+    pub fn handle_connect(&mut self, now: Now, id: ConnId, connect: Connect) {
+        if let Err(refusal) = self.admit(now, connect.ip) {
+            self.stats.refused += 1;
+            self.outputs.push_back(Output::Close { conn: id, code: close::RATE, reason: refusal.message });
+            return;
+        }
+        self.stats.connects += 1;
+        *self.sockets.entry(client_key(connect.ip)).or_insert(0) += 1;
+        self.conns.insert(id, Conn::new(now, &connect, &self.limits));
+        match connect.dialect {
+            Dialect::Native => {}
+            Dialect::Broadcast => self.raw_connected(now, id, connect),
+        }
+        self.arm_conn(id);
+    }
+
+    fn admit(&mut self, now: Now, ip: IpAddr) -> Result<(), Refusal> {
+        if self.sockets.get(&client_key(ip)).is_some_and(|n| *n >= self.limits.sockets_per_ip) {
+            return Err(Refusal::new(Code::RateLimited, "too many sockets from this address"));
+        }
+        self.connects
+            .take(now.mono, ip, self.limits.connects_per_minute)
+            .map_err(|wait| Refusal::later(Code::RateLimited, retry("too many connections", wait), wait))
+    }
+
+    /// A text frame came in.
+    pub fn handle_frame(&mut self, now: Now, id: ConnId, text: &str) {
+        if !self.conns.contains_key(&id) {
+            return;
+        }
+        self.stats.frames_in += 1;
+        self.shows_life(now, id);
+        if text.len() > self.limits.frame {
+            return self.handle_oversized(now, id);
+        }
+        if !self.within_rate(now, id) {
+            return;
+        }
+        match self.conns.get(&id).map(|c| c.dialect) {
+            Some(Dialect::Native) => self.native_frame(now, id, text),
+            Some(Dialect::Broadcast) => self.raw_frame(now, id, text),
+            None => {}
+        }
+        self.arm_conn(id);
+    }
+
+    /// A frame over the limit came in.
+    pub fn handle_oversized(&mut self, now: Now, id: ConnId) {
+        let reason = format!("a frame may have at most {} bytes", self.limits.frame);
+        self.refuse(id, None, &Refusal::new(Code::TooLarge, reason.clone()));
+        self.close(now, id, close::TOO_LARGE, &reason);
+    }
+
+    /// A binary frame came in.
+    pub fn handle_binary(&mut self, now: Now, id: ConnId) {
+        self.stats.frames_in += 1;
+        if self.conns.contains_key(&id) && self.within_rate(now, id) {
+            let refusal = Refusal::new(Code::BadFrame, "frames are text, this one is binary");
+            self.refuse_with_strike(now, id, None, &refusal);
+            self.arm_conn(id);
+        }
+    }
+
+    /// A pong came in; it confirms what was sent before its ping.
+    pub fn handle_pong(&mut self, now: Now, id: ConnId, seq: u64) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        if let (Dialect::Broadcast, Some(session)) = (conn.dialect, conn.session)
+            && let Some(session) = self.sessions.get_mut(&session)
+        {
+            session.outbox.confirm(seq);
+        }
+        self.shows_life(now, id);
+        self.arm_conn(id);
+    }
+
+    /// A socket is gone.
+    pub fn handle_disconnect(&mut self, now: Now, id: ConnId) {
+        self.drop_conn(now, id);
+    }
+
+    /// The server stops: every socket is told to come back later.
+    pub fn handle_drain(&mut self, now: Now) {
+        let mut all: Vec<ConnId> = self.conns.keys().copied().collect();
+        all.sort_unstable();
+        for id in all {
+            self.close(now, id, close::DRAINING, "the server is stopping, come back in a moment");
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now.mono
+        {
+            let Some((_, timer)) = self.timers.pop_first() else { return };
+            match timer {
+                Timer::Conn(id) => self.conn_timeout(now, id),
+                Timer::Session(id) => self.session_timeout(now, id),
+                Timer::Room(name) => self.room_timeout(now, &name),
+            }
+        }
+    }
+
+    fn conn_timeout(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.armed = None;
+        let seq = conn.session.and_then(|s| self.sessions.get(&s)).map_or(0, |s| s.outbox.last_seq());
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        match conn.life(now, &self.limits) {
+            Life::Silent => return self.close(now, id, close::HELLO_TIMEOUT, "no hello came in time"),
+            Life::Dead => {
+                self.stats.dead_sockets += 1;
+                return self.close(now, id, close::GONE, "the socket stopped answering pings");
+            }
+            Life::Ask => self.outputs.push_back(Output::Ping { conn: id, seq }),
+            Life::Fine => {}
+        }
+        self.probe_timeout(now, id);
+        self.arm_conn(id);
+    }
+
+    fn session_timeout(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.armed = None;
+        if session.away_until.is_some_and(|at| at <= now.mono) {
+            return self.end_session(now, id, "lost");
+        }
+        if session.expires_at.is_some_and(|at| at <= now.mono)
+            && let Some(conn) = session.conn
+        {
+            return self.close(
+                now,
+                conn,
+                close::UNAUTHENTICATED,
+                "the token has expired, come back with a new one",
+            );
+        }
+        if session.conn.is_some() && session.ice_at.is_some_and(|at| at <= now.mono) {
+            session.ice_at = None;
+            self.ask_ice(id, AskedIce::Push);
+        }
+        self.arm_session(id);
+    }
+
+    fn room_timeout(&mut self, now: Now, name: &Arc<str>) {
+        self.room_timers.remove(name);
+        if let Some(room) = self.rooms.get_mut(name) {
+            self.stats.mail_expired += room.expire_mail(now.mono, self.limits.mail_ttl);
+        }
+        self.arm_room(name);
+    }
+
+    fn ask_ice(&mut self, session: SessionId, asked: AskedIce) {
+        let Some(found) = self.sessions.get(&session) else { return };
+        let (user, may_relay) = (found.identity.user.clone(), found.identity.may_relay);
+        self.outputs.push_back(Output::NeedIce { session, user, may_relay, asked });
+    }
+
+    fn send(&mut self, conn: ConnId, text: Arc<str>) {
+        self.stats.frames_out += 1;
+        self.outputs.push_back(Output::Send { conn, text });
+    }
+
+    fn refuse(&mut self, id: ConnId, reference: Option<&str>, refusal: &Refusal) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        self.stats.errors += 1;
+        let text = conn.dialect.refuse(reference, refusal);
+        self.send(id, text);
+    }
+
+    /// Answers with an error; a client that goes on with bad frames loses its socket.
+    fn refuse_with_strike(&mut self, now: Now, id: ConnId, reference: Option<&str>, refusal: &Refusal) {
+        self.refuse(id, reference, refusal);
+        if refusal.code.is_strike() {
+            self.strike(now, id, close::BAD_FRAME, "too many bad frames");
+        }
+    }
+
+    fn strike(&mut self, now: Now, id: ConnId, code: u16, reason: &str) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.strike(now) >= self.limits.strikes {
+            self.stats.struck_out += 1;
+            self.close(now, id, code, reason);
+        }
+    }
+
+    fn within_rate(&mut self, now: Now, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
+        let Err(wait) = conn.take_frame(now, &self.limits) else { return true };
+        self.stats.rate_limited += 1;
+        if conn.flood_is_a_strike(now, &self.limits) {
+            let message = format!("more than {} frames a second", self.limits.frame_rate);
+            self.refuse(id, None, &Refusal::later(Code::RateLimited, message, wait));
+            self.strike(now, id, close::RATE, "too many frames");
+            self.arm_conn(id);
+        }
+        false
+    }
+
+    fn close(&mut self, now: Now, id: ConnId, code: u16, reason: &str) {
+        if self.conns.contains_key(&id) {
+            self.outputs.push_back(Output::Close { conn: id, code, reason: clip(reason) });
+            self.drop_conn(now, id);
+        }
+    }
+
+    /// Forgets a socket; its session stays for the resume window.
+    fn drop_conn(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        if let Some(at) = conn.armed {
+            self.timers.remove(&(at, Timer::Conn(id)));
+        }
+        let key = client_key(conn.ip);
+        if let Some(count) = self.sockets.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.sockets.remove(&key);
+            }
+        }
+        if let Some(session) = conn.session {
+            self.detach(now, session, id);
+        }
+        self.suspicion_ends_with(now, id, &conn);
+    }
+
+    fn arm_conn(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let deadline = Some(conn.deadline());
+        rearm(&mut self.timers, &mut conn.armed, deadline, || Timer::Conn(id));
+    }
+
+    fn arm_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let deadline = session.deadline();
+        rearm(&mut self.timers, &mut session.armed, deadline, || Timer::Session(id));
+    }
+
+    fn arm_room(&mut self, name: &Arc<str>) {
+        let deadline = self.rooms.get(name).and_then(|r| r.mail_deadline(self.limits.mail_ttl));
+        let mut armed = self.room_timers.remove(name);
+        rearm(&mut self.timers, &mut armed, deadline, || Timer::Room(name.clone()));
+        if let Some(at) = armed {
+            self.room_timers.insert(name.clone(), at);
+        }
+    }
+
+    /// A number nobody has; zero stays free.
+    fn fresh_id(&mut self) -> u64 {
+        loop {
+            let id = self.rng.next_u64();
+            if id != 0 && !self.sessions.contains_key(&SessionId(id)) {
+                return id;
+            }
+        }
+    }
+
+    fn place_of(&self, conn: ConnId) -> Option<(SessionId, Arc<str>, MemberId)> {
+        let session = self.conns.get(&conn)?.session?;
+        let (room, member) = self.sessions.get(&session)?.place.clone()?;
+        Some((session, room, member))
+    }
+}
+
+fn rearm(
+    timers: &mut BTreeSet<(Duration, Timer)>,
+    armed: &mut Option<Duration>,
+    deadline: Option<Duration>,
+    timer: impl Fn() -> Timer,
+) {
+    if *armed == deadline {
+        return;
+    }
+    if let Some(at) = armed.take() {
+        timers.remove(&(at, timer()));
+    }
+    if let Some(at) = deadline {
+        timers.insert((at, timer()));
+        *armed = Some(at);
+    }
+}
+
+/// A close reason has room for 123 bytes (RFC 6455 §5.5.1).
+fn clip(reason: &str) -> String {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason[..end].to_owned()
+}
+
+fn retry(what: &str, wait: Duration) -> String {
+    format!("{what}, try again in {} s", wait.as_secs_f64().ceil().max(1.0))
+}

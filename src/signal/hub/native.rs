@@ -1,0 +1,325 @@
+//! What a native client asks for: hello and resume, rooms, messages, ICE servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use serde_json::json;
+
+use super::presence::token_end;
+use super::{AskedIce, Hub, Ice, Now, Output, close};
+use crate::signal::dialect::native::{self, Frame, Hello, Join, Request};
+use crate::signal::envelope::{Code, Envelope, Refusal};
+use crate::signal::identity::Identity;
+use crate::signal::session::split_resume;
+use crate::signal::{ConnId, MemberId, SessionId};
+
+/// What this server can do beyond the first version of the protocol.
+const FEATURES: [&str; 4] = ["resume", "mailbox", "polite", "ice-push"];
+
+impl Hub {
+    pub(super) fn native_frame(&mut self, now: Now, id: ConnId, text: &str) {
+        let frame = match native::parse(text, &self.limits) {
+            Ok(frame) => frame,
+            Err((reference, refusal)) => {
+                return self.refuse_with_strike(now, id, reference.as_deref(), &refusal);
+            }
+        };
+        let Some(conn) = self.conns.get(&id) else { return };
+        match (conn.session, frame.request) {
+            (None, Request::Hello(hello)) => self.hello(now, id, hello),
+            (None, _) => self.refuse_with_strike(
+                now,
+                id,
+                frame.id.as_deref(),
+                &Refusal::new(Code::BadFrame, "the first frame is hello"),
+            ),
+            (Some(session), request) => {
+                self.acknowledge(session, frame.ack);
+                self.request(now, id, session, Frame { request, ..frame });
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, session: SessionId, ack: Option<u64>) {
+        if let (Some(ack), Some(session)) = (ack, self.sessions.get_mut(&session)) {
+            session.outbox.confirm(ack);
+            session.resume.confirmed();
+        }
+    }
+
+    fn hello(&mut self, now: Now, id: ConnId, hello: Hello) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.greeting.is_some() {
+            return;
+        }
+        if let Some(token) = hello.token.clone() {
+            conn.greeting = Some(hello);
+            self.outputs.push_back(Output::Authenticate { conn: id, token });
+            return;
+        }
+        let identity = conn.identity.clone();
+        self.greet(now, id, &hello, identity);
+    }
+
+    /// The token of a hello was checked.
+    pub fn handle_identity(&mut self, now: Now, id: ConnId, result: Result<Identity, String>) {
+        let Some(hello) = self.conns.get_mut(&id).and_then(|c| c.greeting.take()) else { return };
+        match result {
+            Ok(identity) => self.greet(now, id, &hello, Some(identity)),
+            Err(why) => {
+                self.refuse(id, None, &Refusal::new(Code::Unauthenticated, why.clone()));
+                self.close(now, id, close::UNAUTHENTICATED, &why);
+            }
+        }
+        self.arm_conn(id);
+    }
+
+    fn greet(&mut self, now: Now, id: ConnId, hello: &Hello, identity: Option<Identity>) {
+        if let Some(resume) = &hello.resume {
+            match self.resume(now, id, resume, hello.last_seq.unwrap_or(0), identity.as_ref()) {
+                Resumed::Yes => return,
+                Resumed::Closed => return,
+                Resumed::No => self.stats.resume_failed += 1,
+            }
+        }
+        let Some(identity) = identity else {
+            let why = "a token is needed: ?token=, Authorization: Bearer, or hello.token";
+            self.refuse(id, None, &Refusal::new(Code::Unauthenticated, why));
+            return self.close(now, id, close::UNAUTHENTICATED, why);
+        };
+        let Some(key) = self.conns.get(&id).map(|c| c.key.clone()) else { return };
+        match self.open_session(now, id, identity, key, false) {
+            Ok(session) => self.ask_ice(session, AskedIce::Welcome(None)),
+            Err(refusal) => {
+                self.refuse(id, None, &refusal);
+                self.close(now, id, close::FULL, &refusal.message);
+            }
+        }
+    }
+
+    /// Puts a session on this socket if the secret is right and nothing it missed is gone.
+    fn resume(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        resume: &str,
+        last_seq: u64,
+        identity: Option<&Identity>,
+    ) -> Resumed {
+        let Some(ip) = self.conns.get(&id).map(|c| c.ip) else { return Resumed::Closed };
+        let per_minute = self.limits.resumes_per_minute;
+        if let Err(wait) = self.resumes.check(now.mono, ip, per_minute) {
+            let reason = super::retry("too many failed resumes", wait);
+            self.close(now, id, close::RATE, &reason);
+            return Resumed::Closed;
+        }
+        let found = split_resume(resume).filter(|(session, secret)| {
+            self.sessions.get_mut(session).is_some_and(|s| s.resume.accept(secret))
+        });
+        let Some((session, _)) = found else {
+            // Only wrong secrets count; that a window is over is nobody's fault, but looks the same.
+            let _ = self.resumes.take(now.mono, ip, per_minute);
+            return Resumed::No;
+        };
+        let Some(known) = self.sessions.get_mut(&session) else { return Resumed::No };
+        if identity.is_some_and(|i| !i.is_guest && i.user != known.identity.user) {
+            return Resumed::No;
+        }
+        if !known.outbox.can_replay_from(last_seq) {
+            self.end_session_and_socket(now, session);
+            return Resumed::No;
+        }
+        if let Some(fresh) = identity.filter(|i| !i.is_guest) {
+            known.identity = fresh.clone();
+            known.expires_at = token_end(now, fresh);
+        }
+        if known.expires_at.is_some_and(|at| at <= now.mono) {
+            self.close(now, id, close::UNAUTHENTICATED, "the token has expired, come back with a new one");
+            return Resumed::Closed;
+        }
+        known.outbox.confirm(last_seq);
+        self.attach(now, session, id);
+        self.ask_ice(session, AskedIce::Welcome(Some(last_seq)));
+        Resumed::Yes
+    }
+
+    fn end_session_and_socket(&mut self, now: Now, session: SessionId) {
+        let conn = self.sessions.get(&session).and_then(|s| s.conn);
+        self.end_session(now, session, "lost");
+        if let Some(conn) = conn {
+            self.close(now, conn, close::REPLACED, "another socket of this session took over");
+        }
+    }
+
+    /// ICE servers for a session, as [`Output::NeedIce`] asked.
+    pub fn handle_ice(&mut self, now: Now, id: SessionId, asked: AskedIce, ice: &Ice) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        self.stats.credentials += u64::from(session.identity.may_relay);
+        session.ice_at = Some(now.mono + ice.ttl / 2);
+        let Some(conn) = session.conn else { return };
+        let servers =
+            json!({ "ice_servers": ice.servers, "ttl": ice.ttl.as_secs(), "expires_at": ice.expires_at });
+        match asked {
+            AskedIce::Push => self.send(conn, native::reply("ice", None, &servers)),
+            AskedIce::Reply(reference) => {
+                self.send(conn, native::reply("ice", reference.as_deref(), &servers))
+            }
+            AskedIce::Welcome(resumed_after) => self.welcome(now, id, conn, resumed_after, ice),
+        }
+        self.arm_session(id);
+    }
+
+    fn welcome(&mut self, now: Now, id: SessionId, conn: ConnId, resumed_after: Option<u64>, ice: &Ice) {
+        let mut secret = [0; 32];
+        self.rng.fill_bytes(&mut secret);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let resume = session.resume.rotate(id, secret);
+        let replay: Vec<Arc<str>> = match resumed_after {
+            None => Vec::new(),
+            Some(seq) => session.outbox.iter().filter(|f| f.seq > seq).map(|f| f.text.clone()).collect(),
+        };
+        let l = &self.limits;
+        let welcome = json!({
+            "session": id.to_string(),
+            "user": &*session.identity.user,
+            "resume": resume,
+            "resume_window": l.resume_window.as_secs(),
+            "ping": l.ping.as_secs(),
+            "limits": {
+                "frame": l.frame, "sdp": l.sdp, "candidate": l.candidate, "chat": l.chat, "depth": l.depth,
+                "rate": l.frame_rate, "burst": l.frame_burst, "members": l.members,
+            },
+            "server_time": now.unix,
+            "features": FEATURES,
+            "ice_servers": ice.servers,
+            "ice_ttl": ice.ttl.as_secs(),
+            "ice_expires_at": ice.expires_at,
+            "resumed": resumed_after.is_some(),
+            "replayed": replay.len(),
+        });
+        self.send(conn, native::reply("welcome", None, &welcome));
+        for text in replay {
+            self.send(conn, text);
+        }
+    }
+
+    fn request(&mut self, now: Now, conn: ConnId, session: SessionId, frame: Frame) {
+        let reference = frame.id.as_deref();
+        match frame.request {
+            Request::Hello(_) => {
+                let refusal = Refusal::new(Code::BadFrame, "hello was said already");
+                self.refuse_with_strike(now, conn, reference, &refusal);
+            }
+            Request::Join(join) => self.join(now, conn, session, reference, join),
+            Request::Leave => {
+                self.leave(now, session, "left");
+                self.send(conn, native::reply("left", reference, &json!({})));
+            }
+            Request::Relay { to, envelope } => {
+                self.relay_once(now, conn, session, reference, to.as_deref(), &envelope);
+            }
+            Request::Ice => self.ask_ice(session, AskedIce::Reply(frame.id)),
+            Request::Ping => self.send(conn, native::reply("pong", reference, &json!({}))),
+            Request::Pong | Request::Ack => {}
+            Request::Bye => {
+                self.end_session(now, session, "left");
+                self.close(now, conn, close::NORMAL, "bye");
+            }
+        }
+    }
+
+    fn join(&mut self, now: Now, conn: ConnId, session: SessionId, reference: Option<&str>, join: Join) {
+        if let Err(wait) = self.take_join(now, conn) {
+            let refusal = Refusal::later(Code::RateLimited, super::retry("too many joins", wait), wait);
+            return self.refuse(conn, reference, &refusal);
+        }
+        let place = self.sessions.get(&session).and_then(|s| s.place.clone());
+        let is_there = place.filter(|(room, _)| **room == join.room);
+        let entered = match is_there {
+            // A join is repeated when its answer was lost.
+            Some(place) => Ok((place, false)),
+            None => {
+                self.leave(now, session, "left");
+                self.end_ghosts(now, session, &join.room);
+                self.enter(now, session, &join.room, join.name, join.role).map(|place| (place, true))
+            }
+        };
+        match entered {
+            Err(refusal) => self.refuse(conn, reference, &refusal),
+            Ok(((room, member), is_new)) => {
+                if let Some(roster) = self.roster(&room, member) {
+                    self.send(conn, native::reply("joined", reference, &roster));
+                }
+                if is_new {
+                    self.give_mail(now, &room, member, None);
+                }
+            }
+        }
+    }
+
+    fn take_join(&mut self, now: Now, conn: ConnId) -> Result<(), Duration> {
+        let per_minute = self.limits.joins_per_minute;
+        let Some(conn) = self.conns.get_mut(&conn) else { return Ok(()) };
+        conn.joins.take(now.mono, f64::from(per_minute) / 60.0, per_minute)
+    }
+
+    /// A user who comes back without resuming, by a reload for instance, leaves no ghost behind.
+    fn end_ghosts(&mut self, now: Now, session: SessionId, room: &str) {
+        let Some(me) = self.sessions.get(&session).map(|s| s.identity.clone()) else { return };
+        if me.is_guest {
+            return;
+        }
+        let Some(room) = self.rooms.get(room) else { return };
+        let ghosts: Vec<SessionId> = room
+            .members
+            .iter()
+            .filter(|m| m.is_away && !m.is_guest && m.user == me.user && m.session != session)
+            .map(|m| m.session)
+            .collect();
+        for ghost in ghosts {
+            self.end_session(now, ghost, "lost");
+        }
+    }
+
+    /// Relays a message; one whose id was answered already is only answered again.
+    fn relay_once(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        session: SessionId,
+        reference: Option<&str>,
+        to: Option<&str>,
+        envelope: &Envelope,
+    ) {
+        if let Some(answer) = reference.and_then(|id| self.sessions.get(&session)?.answered.find(id)) {
+            self.stats.duplicates += 1;
+            return self.send(conn, answer);
+        }
+        let to = match to.map(MemberId::parse) {
+            None => Ok(None),
+            Some(Some(member)) => Ok(Some(member)),
+            Some(None) => Err(Refusal::new(Code::NoSuchMember, "the room has no such member")),
+        };
+        match to.and_then(|to| self.relay(now, session, to, envelope)) {
+            Err(refusal) => self.refuse(conn, reference, &refusal),
+            Ok(delivery) => {
+                let Some(id) = reference else { return };
+                let data = json!({ "delivered": delivery.delivered, "held": delivery.held });
+                let answer = native::reply("ok", Some(id), &data);
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.answered.remember(id, answer.clone(), self.limits.message_ids);
+                }
+                self.send(conn, answer);
+            }
+        }
+    }
+}
+
+/// What became of a wish to resume.
+enum Resumed {
+    Yes,
+    No,
+    /// The socket was closed.
+    Closed,
+}

@@ -1,0 +1,362 @@
+//! Who is in a room: entering, leaving, a socket that goes away and one that comes back.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Hub, Now, close};
+use crate::signal::dialect::{Dialect, broadcast, native};
+use crate::signal::envelope::{Code, Refusal};
+use crate::signal::identity::{ClientKey, Identity};
+use crate::signal::outbox::Outbox;
+use crate::signal::room::{Member, Policy, Room};
+use crate::signal::session::{Answered, ResumeSecrets, Session};
+use crate::signal::{ConnId, MemberId, SessionId};
+
+/// A member as the others see it.
+#[derive(Serialize)]
+pub(super) struct Card<'a> {
+    id: String,
+    user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'a str>,
+    /// Whether the reader is the polite one toward this member.
+    polite: bool,
+    away: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media: Option<&'a RawValue>,
+}
+
+impl<'a> Card<'a> {
+    fn new(member: &'a Member, reader: &Member) -> Self {
+        Self {
+            id: member.id.to_string(),
+            user: &member.user,
+            name: member.name.as_deref(),
+            role: member.role.as_deref(),
+            polite: reader.is_polite_toward(member),
+            away: member.is_away,
+            media: member.media.as_deref(),
+        }
+    }
+}
+
+/// What the others are told of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Joined,
+    Away,
+    Back,
+    Left(&'static str),
+}
+
+impl Presence {
+    fn native_word(self) -> &'static str {
+        match self {
+            Self::Joined => "member-joined",
+            Self::Away => "member-away",
+            Self::Back => "member-back",
+            Self::Left(_) => "member-left",
+        }
+    }
+
+    fn raw_word(self) -> &'static str {
+        match self {
+            Self::Joined => "peer-joined",
+            Self::Away => "peer-away",
+            Self::Back => "peer-back",
+            Self::Left(_) => "peer-left",
+        }
+    }
+}
+
+impl Hub {
+    /// Opens a session on a socket.
+    pub(super) fn open_session(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        identity: Identity,
+        key: ClientKey,
+        wants_events: bool,
+    ) -> Result<SessionId, Refusal> {
+        if self.sessions.len() >= self.limits.sessions {
+            return Err(Refusal::new(Code::Busy, "the server has as many sessions as it may have"));
+        }
+        let Some(socket) = self.conns.get_mut(&conn) else {
+            return Err(Refusal::new(Code::BadFrame, "the socket is gone"));
+        };
+        let dialect = socket.dialect;
+        socket.said_hello();
+        let id = SessionId(self.fresh_id());
+        if let Some(socket) = self.conns.get_mut(&conn) {
+            socket.session = Some(id);
+        }
+        let expires_at = token_end(now, &identity);
+        let session = Session {
+            dialect,
+            identity,
+            key,
+            conn: Some(conn),
+            place: None,
+            outbox: Outbox::default(),
+            resume: ResumeSecrets::default(),
+            answered: Answered::default(),
+            wants_events,
+            away_until: None,
+            ice_at: None,
+            expires_at,
+            armed: None,
+        };
+        self.sessions.insert(id, session);
+        self.arm_session(id);
+        Ok(id)
+    }
+
+    /// Puts a session on another socket; one it still has is closed.
+    pub(super) fn attach(&mut self, now: Now, id: SessionId, conn: ConnId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let older = session.conn.replace(conn);
+        session.away_until = None;
+        if let Some(socket) = self.conns.get_mut(&conn) {
+            socket.session = Some(id);
+            socket.said_hello();
+        }
+        if let Some(older) = older.filter(|o| *o != conn) {
+            if let Some(socket) = self.conns.get_mut(&older) {
+                socket.session = None;
+            }
+            self.close(now, older, close::REPLACED, "another socket of this session took over");
+        }
+        self.stats.resumed += 1;
+        self.set_away(now, id, false);
+        self.arm_session(id);
+    }
+
+    /// The socket of a session is gone; the session waits for another one.
+    pub(super) fn detach(&mut self, now: Now, id: SessionId, conn: ConnId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.conn != Some(conn) {
+            return;
+        }
+        session.conn = None;
+        session.away_until = Some(now.mono + self.limits.resume_window);
+        self.set_away(now, id, true);
+        self.arm_session(id);
+    }
+
+    fn set_away(&mut self, now: Now, id: SessionId, is_away: bool) {
+        let Some((room_name, member)) = self.sessions.get(&id).and_then(|s| s.place.clone()) else { return };
+        let Some(room) = self.rooms.get_mut(&room_name) else { return };
+        let before = room.present();
+        match room.member_mut(member) {
+            Some(found) if found.is_away != is_away => found.is_away = is_away,
+            Some(_) | None => return,
+        }
+        let after = room.present();
+        self.count_present(before, after);
+        let presence = if is_away { Presence::Away } else { Presence::Back };
+        self.announce(now, &room_name, member, presence);
+    }
+
+    /// Puts a session into a room.
+    pub(super) fn enter(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        room_name: &str,
+        name: Option<String>,
+        role: Option<String>,
+    ) -> Result<(Arc<str>, MemberId), Refusal> {
+        let protects = self.protects_rooms;
+        let Some(session) = self.sessions.get(&id) else {
+            return Err(Refusal::new(Code::BadFrame, "the session is gone"));
+        };
+        let identity = session.identity.clone();
+        let dialect = session.dialect;
+        check_identity(&identity, room_name)?;
+        let room_name = self.room_for(room_name)?;
+        let is_protected = self.rooms.get(&room_name).is_some_and(|r| r.policy == Policy::Protected);
+        if protects && identity.is_guest && is_protected {
+            return Err(Refusal::new(Code::Forbidden, "this room is open only with a token for it"));
+        }
+        let names_it = protects && identity.rooms.names(&room_name);
+        if names_it && !is_protected {
+            self.turn_guests_out(now, &room_name);
+        }
+        let member = MemberId(self.fresh_id());
+        let max = self.limits.members;
+        let room = self.rooms.entry(room_name.clone()).or_insert_with(|| Room::new(room_name.clone()));
+        if names_it {
+            room.policy = Policy::Protected;
+        }
+        if room.members.len() >= max {
+            return Err(Refusal::new(Code::RoomFull, format!("the room has {max} members already")));
+        }
+        let before = room.present();
+        let arrival = room.next_arrival();
+        room.members.push(Member {
+            id: member,
+            session: id,
+            user: identity.user.clone(),
+            name: identity.name.clone().or_else(|| name.map(Arc::from)),
+            role: identity.role.clone().or_else(|| role.map(Arc::from)),
+            dialect,
+            is_guest: identity.is_guest,
+            arrival,
+            is_away: false,
+            media: None,
+            described: Vec::new(),
+            early: Vec::new(),
+        });
+        let after = room.present();
+        self.count_present(before, after);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.place = Some((room_name.clone(), member));
+        }
+        self.announce(now, &room_name, member, Presence::Joined);
+        Ok((room_name, member))
+    }
+
+    /// The room's name as the table has it; makes sure there is room for another one.
+    fn room_for(&self, name: &str) -> Result<Arc<str>, Refusal> {
+        if let Some((known, _)) = self.rooms.get_key_value(name) {
+            return Ok(known.clone());
+        }
+        if self.rooms.len() >= self.limits.rooms {
+            return Err(Refusal::new(Code::Busy, "the server has as many rooms as it may have"));
+        }
+        Ok(Arc::from(name))
+    }
+
+    /// A room that became protected keeps nobody who came without a token.
+    fn turn_guests_out(&mut self, now: Now, room_name: &Arc<str>) {
+        let Some(room) = self.rooms.get(room_name) else { return };
+        let guests: Vec<SessionId> = room.members.iter().filter(|m| m.is_guest).map(|m| m.session).collect();
+        for guest in guests {
+            let conn = self.sessions.get(&guest).and_then(|s| s.conn);
+            self.end_session(now, guest, "kicked");
+            if let Some(conn) = conn {
+                self.close(now, conn, close::FORBIDDEN, "this room is open only with a token for it");
+            }
+        }
+    }
+
+    /// Takes a session out of its room.
+    pub(super) fn leave(&mut self, now: Now, id: SessionId, reason: &'static str) -> bool {
+        let Some((room_name, member)) = self.sessions.get_mut(&id).and_then(|s| s.place.take()) else {
+            return false;
+        };
+        let Some(room) = self.rooms.get_mut(&room_name) else { return false };
+        let before = room.present();
+        room.remove(member);
+        let (after, is_empty) = (room.present(), room.members.is_empty());
+        self.count_present(before, after);
+        if is_empty {
+            self.rooms.remove(&room_name);
+        } else {
+            self.announce(now, &room_name, member, Presence::Left(reason));
+        }
+        self.arm_room(&room_name);
+        true
+    }
+
+    /// Ends a session; its socket, if it has one, is left to the caller.
+    pub(super) fn end_session(&mut self, now: Now, id: SessionId, reason: &'static str) {
+        self.leave(now, id, reason);
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(at) = session.armed {
+            self.timers.remove(&(at, super::Timer::Session(id)));
+        }
+        if let Some(conn) = session.conn.and_then(|c| self.conns.get_mut(&c)) {
+            conn.session = None;
+        }
+    }
+
+    /// Tells the others in the room.
+    pub(super) fn announce(&mut self, now: Now, room_name: &Arc<str>, about: MemberId, presence: Presence) {
+        let Some(room) = self.rooms.get(room_name) else { return };
+        let readers: Vec<(SessionId, MemberId)> =
+            room.members.iter().filter(|m| m.id != about).map(|m| (m.session, m.id)).collect();
+        for (session, reader) in readers {
+            let Some(found) = self.sessions.get(&session) else { continue };
+            match found.dialect {
+                Dialect::Broadcast if !found.wants_events => {}
+                Dialect::Broadcast => {
+                    let text = broadcast::event(presence.raw_word(), &about.to_string());
+                    self.deliver(now, session, None, |_, _| Some(text));
+                }
+                Dialect::Native => self.announce_native(now, room_name, session, reader, about, presence),
+            }
+        }
+    }
+
+    fn announce_native(
+        &mut self,
+        now: Now,
+        room_name: &Arc<str>,
+        session: SessionId,
+        reader: MemberId,
+        about: MemberId,
+        presence: Presence,
+    ) {
+        let word = presence.native_word();
+        let data = match presence {
+            Presence::Joined => {
+                let Some(room) = self.rooms.get(room_name) else { return };
+                let (Some(member), Some(reader)) = (room.member(about), room.member(reader)) else { return };
+                let card = Card::new(member, reader);
+                serde_json::json!({ "room": &**room_name, "member": card })
+            }
+            Presence::Away | Presence::Back => {
+                serde_json::json!({ "room": &**room_name, "member": about.to_string() })
+            }
+            Presence::Left(reason) => {
+                serde_json::json!({ "room": &**room_name, "member": about.to_string(), "reason": reason })
+            }
+        };
+        self.deliver(now, session, None, |_, seq| Some(native::event(word, seq, &data)));
+    }
+
+    /// The answer to a join.
+    pub(super) fn roster(&self, room_name: &str, member: MemberId) -> Option<serde_json::Value> {
+        let room = self.rooms.get(room_name)?;
+        let me = room.member(member)?;
+        let others: Vec<Card<'_>> =
+            room.members.iter().filter(|m| m.id != member).map(|m| Card::new(m, me)).collect();
+        Some(serde_json::json!({
+            "room": &*room.name,
+            "member": member.to_string(),
+            "role": me.role.as_deref(),
+            "members": others,
+        }))
+    }
+
+    pub(super) fn count_present(&mut self, before: usize, after: usize) {
+        self.stats.members = (self.stats.members + after as u64).saturating_sub(before as u64);
+        match (before, after) {
+            (0, 1..) => self.stats.rooms += 1,
+            (1.., 0) => self.stats.rooms = self.stats.rooms.saturating_sub(1),
+            (_, _) => {}
+        }
+    }
+}
+
+/// When the token ends, on the clock of the timers.
+pub(super) fn token_end(now: Now, identity: &Identity) -> Option<std::time::Duration> {
+    let left = identity.expires_at?.saturating_sub(now.unix);
+    Some(now.mono + std::time::Duration::from_secs(left))
+}
+
+fn check_identity(identity: &Identity, room: &str) -> Result<(), Refusal> {
+    if !identity.rooms.contains(room) {
+        return Err(Refusal::new(Code::Forbidden, "the token is for another room"));
+    }
+    if !identity.grants.join {
+        return Err(Refusal::new(Code::Forbidden, "the token does not grant join"));
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Raw sockets (seed 000): connecting is joining, and a socket says nothing about whose it is.
+//!
+//! Three mechanisms stand in for what such a client lacks. A pong confirms every frame sent before
+//! its ping, so the server knows what a dead socket never received. A new socket that may belong to
+//! the client of an older one ([`ClientKey::may_be`]) takes over its seat if that one is closed. If
+//! that one is open, it is asked for a sign of life, and until it gives one its own held messages
+//! are not given to the new socket: a sign of life proves two clients, silence proves a successor.
+//!
+//! [`ClientKey::may_be`]: crate::signal::ClientKey::may_be
+
+use std::sync::Arc;
+
+use super::conn::{Conn, Suspect};
+use super::presence::token_end;
+use super::{Connect, Hub, Now, Output, close};
+use crate::signal::dialect::{Dialect, broadcast};
+use crate::signal::envelope::{Code, Kind, Refusal};
+use crate::signal::identity::ClientKey;
+use crate::signal::room::Member;
+use crate::signal::{ConnId, MemberId, SessionId};
+
+impl Hub {
+    pub(super) fn raw_connected(&mut self, now: Now, id: ConnId, connect: Connect) {
+        let Some(identity) = connect.identity else {
+            return self.close(
+                now,
+                id,
+                close::UNAUTHENTICATED,
+                "a token is needed: ?token= or a bearer subprotocol",
+            );
+        };
+        let room = connect.room.unwrap_or_default();
+        if room.is_empty() || room.len() > self.limits.name {
+            let reason = format!("a room name has 1 to {} bytes", self.limits.name);
+            return self.close(now, id, close::BAD_FRAME, &reason);
+        }
+        if let Some(seat) = self.free_seat(&room, &connect.key)
+            && identity.rooms.contains(&room)
+            && identity.grants.join
+        {
+            if let Some(session) = self.sessions.get_mut(&seat) {
+                session.expires_at = token_end(now, &identity);
+                session.identity = identity;
+                session.wants_events = connect.wants_events;
+                session.key = connect.key;
+            }
+            return self.take_seat(now, id, seat);
+        }
+        let suspect = self.silent_twin(&room, &connect.key);
+        let key = connect.key;
+        let entered = self
+            .open_session(now, id, identity, key.clone(), connect.wants_events)
+            .and_then(|session| self.enter(now, session, &room, None, None).map(|place| (session, place)));
+        match entered {
+            Err(refusal) => self.raw_refused(now, id, &refusal),
+            Ok((_, (room, member))) => {
+                self.give_mail(now, &room, member, suspect.map(|(member, _)| member));
+                if let Some((older, conn)) = suspect {
+                    self.suspect(now, id, older, conn, key.is_strong());
+                }
+            }
+        }
+    }
+
+    fn raw_refused(&mut self, now: Now, id: ConnId, refusal: &Refusal) {
+        self.refuse(id, None, refusal);
+        let code = match refusal.code {
+            Code::Forbidden => close::FORBIDDEN,
+            Code::RoomFull | Code::Busy => close::FULL,
+            _ => close::BAD_FRAME,
+        };
+        if let Some(session) = self.conns.get(&id).and_then(|c| c.session) {
+            self.end_session(now, session, "left");
+        }
+        self.close(now, id, code, &refusal.message);
+    }
+
+    pub(super) fn raw_frame(&mut self, now: Now, id: ConnId, text: &str) {
+        let envelope = match broadcast::parse(text, &self.limits) {
+            Ok(envelope) => envelope,
+            Err(refusal) => return self.refuse_with_strike(now, id, None, &refusal),
+        };
+        let Some(session) = self.conns.get(&id).and_then(|c| c.session) else { return };
+        if let Err(refusal) = self.relay(now, session, None, &envelope) {
+            self.refuse(id, None, &refusal);
+        }
+    }
+
+    /// The seat in `room` that waits for this client's next socket; the longest empty one first.
+    fn free_seat(&self, room: &str, key: &ClientKey) -> Option<SessionId> {
+        let twins = self.twins(room, key).filter(|(_, member)| member.is_away);
+        twins.min_by_key(|(session, _)| self.sessions.get(session).and_then(|s| s.away_until)).map(|(s, _)| s)
+    }
+
+    /// The member with an open socket that may be this client's own older one.
+    fn silent_twin(&self, room: &str, key: &ClientKey) -> Option<(MemberId, ConnId)> {
+        let twins = self.twins(room, key).filter(|(_, member)| !member.is_away);
+        twins
+            .filter_map(|(session, member)| Some((member.id, self.sessions.get(&session)?.conn?)))
+            .min_by_key(|(_, conn)| *conn)
+    }
+
+    fn twins<'a>(&'a self, room: &str, key: &'a ClientKey) -> impl Iterator<Item = (SessionId, &'a Member)> {
+        let members = self.rooms.get(room).map(|r| r.members.as_slice()).unwrap_or_default();
+        members
+            .iter()
+            .filter(|m| m.dialect == Dialect::Broadcast)
+            .filter(|m| self.sessions.get(&m.session).is_some_and(|s| s.key.may_be(key)))
+            .map(|m| (m.session, m))
+    }
+
+    /// Goes on with a session whose socket is closed: what that one did not confirm comes again,
+    /// then the unanswered offers of the others.
+    fn take_seat(&mut self, now: Now, id: ConnId, seat: SessionId) {
+        self.attach(now, seat, id);
+        let Some(session) = self.sessions.get(&seat) else { return };
+        let Some((room, member)) = session.place.clone() else { return };
+        let replay: Vec<Arc<str>> = session.outbox.iter().map(|f| f.text.clone()).collect();
+        let has_offer_of: Vec<MemberId> = session
+            .outbox
+            .iter()
+            .filter_map(|f| f.about.filter(|(_, kind)| *kind == Kind::Offer).map(|(from, _)| from))
+            .collect();
+        let wait = now.mono + self.limits.confirm;
+        for text in replay {
+            self.send(id, text);
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.confirm_by(wait);
+            }
+        }
+        let senders = self.rooms.get(&room).map(|r| r.mail_for(member, None)).unwrap_or_default();
+        for sender in senders.into_iter().filter(|s| !has_offer_of.contains(s)) {
+            self.give_mail_of(now, &room, sender, member);
+        }
+    }
+
+    fn suspect(&mut self, now: Now, id: ConnId, member: MemberId, older: ConnId, is_strong: bool) {
+        let patience = if is_strong { self.limits.probe } else { self.limits.confirm };
+        let Some(conn) = self.conns.get_mut(&older) else { return };
+        conn.suspected_by.push(id);
+        let last_seq = conn.session.and_then(|s| self.sessions.get(&s)).map_or(0, |s| s.outbox.last_seq());
+        self.outputs.push_back(Output::Ping { conn: older, seq: last_seq });
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.suspect = Some(Suspect { member, conn: older, until: now.mono + patience, last_seq });
+        }
+    }
+
+    /// A socket is alive: those that suspected it to be their own older one are other clients.
+    pub(super) fn shows_life(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.is_alive();
+        for younger in std::mem::take(&mut conn.suspected_by) {
+            self.is_another(now, younger);
+        }
+    }
+
+    fn is_another(&mut self, now: Now, id: ConnId) {
+        let Some(suspect) = self.conns.get_mut(&id).and_then(|c| c.suspect.take()) else { return };
+        if let Some((_, room, member)) = self.place_of(id) {
+            self.give_mail_of(now, &room, suspect.member, member);
+        }
+        self.arm_conn(id);
+    }
+
+    /// The older socket had its time. A browser would have answered, so its socket is dead; a bare
+    /// client may only not be reading, so it gets the benefit of the doubt.
+    pub(super) fn probe_timeout(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let Some(suspect) = conn.suspect.filter(|s| s.until <= now.mono) else { return };
+        if !conn.key.is_strong() {
+            if let Some(older) = self.conns.get_mut(&suspect.conn) {
+                older.suspected_by.retain(|c| *c != id);
+            }
+            return self.is_another(now, id);
+        }
+        self.stats.dead_sockets += 1;
+        self.close(now, suspect.conn, close::REPLACED, "a younger socket of this client took over");
+    }
+
+    /// A socket is gone: a younger one that suspected it takes over, one that it suspected is free.
+    pub(super) fn suspicion_ends_with(&mut self, now: Now, id: ConnId, gone: &Conn) {
+        if let Some(older) = gone.suspect.and_then(|s| self.conns.get_mut(&s.conn)) {
+            older.suspected_by.retain(|c| *c != id);
+        }
+        let mut younger = gone.suspected_by.iter().copied();
+        if let (Some(heir), Some(session)) = (younger.next(), gone.session) {
+            self.inherit(now, heir, session);
+        }
+        for other in younger {
+            self.is_another(now, other);
+        }
+    }
+
+    /// `heir` goes on with what waited for the session of a dead socket, and keeps its own seat.
+    fn inherit(&mut self, now: Now, heir: ConnId, dead: SessionId) {
+        let Some(suspect) = self.conns.get_mut(&heir).and_then(|c| c.suspect.take()) else { return };
+        let Some((session, room_name, member)) = self.place_of(heir) else { return };
+        let Some(old) = self.sessions.get(&dead) else { return };
+        // What came after the heir's arrival went to the heir as well.
+        let missed: Vec<_> = old
+            .outbox
+            .iter()
+            .filter(|f| f.seq <= suspect.last_seq)
+            .map(|f| (f.text.clone(), f.about))
+            .collect();
+        let room = self.rooms.get_mut(&room_name);
+        let ready = room.map(|r| r.succeed(suspect.member, member)).unwrap_or_default();
+        for (reader, candidate) in ready {
+            self.pass(now, &room_name, member, reader, &candidate);
+        }
+        for (text, about) in missed {
+            self.deliver(now, session, about, |_, _| Some(text));
+        }
+        self.end_session(now, dead, "lost");
+        self.arm_conn(heir);
+    }
+}

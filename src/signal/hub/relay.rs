@@ -1,0 +1,240 @@
+//! Who gets a message, when, and what waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Hub, Now};
+use crate::signal::dialect::Dialect;
+use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
+use crate::signal::room::{Kept, waits_for_description};
+use crate::signal::{MemberId, SessionId};
+
+/// How many have a message now, and how many will have it later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub(super) delivered: usize,
+    pub(super) held: usize,
+}
+
+impl Hub {
+    /// Relays a message of a session to one member of its room, or to all others.
+    pub(super) fn relay(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        to: Option<MemberId>,
+        envelope: &Envelope,
+    ) -> Result<Delivery, Refusal> {
+        let Some((room_name, from)) = self.sessions.get(&session).and_then(|s| s.place.clone()) else {
+            return Err(Refusal::new(Code::NotJoined, "join a room first"));
+        };
+        self.check_grant(session, envelope.kind)?;
+        let targets = self.targets(&room_name, from, to)?;
+        let mut delivery = self.keep_mail(now, &room_name, from, to, envelope)?;
+        for target in targets {
+            let one = self.pass(now, &room_name, from, target, envelope);
+            delivery.delivered += one.delivered;
+            delivery.held += one.held;
+        }
+        self.arm_room(&room_name);
+        Ok(delivery)
+    }
+
+    fn check_grant(&self, session: SessionId, kind: Kind) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get(&session) else { return Ok(()) };
+        let grants = session.identity.grants;
+        let (is_granted, word) = match kind {
+            Kind::Offer | Kind::Answer | Kind::Candidate | Kind::Restart => (grants.signal, "signal"),
+            Kind::Chat => (grants.chat, "chat"),
+            Kind::Media | Kind::State | Kind::Custom => (true, "join"),
+        };
+        if is_granted {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::Forbidden, format!("the token does not grant {word}")))
+    }
+
+    fn targets(
+        &self,
+        room: &Arc<str>,
+        from: MemberId,
+        to: Option<MemberId>,
+    ) -> Result<Vec<MemberId>, Refusal> {
+        let Some(room) = self.rooms.get(room) else {
+            return Err(Refusal::new(Code::NotJoined, "join a room first"));
+        };
+        match to {
+            None => Ok(room.members.iter().map(|m| m.id).filter(|m| *m != from).collect()),
+            Some(to) if to != from && room.member(to).is_some() => Ok(vec![to]),
+            Some(_) => Err(Refusal::new(Code::NoSuchMember, "the room has no such member")),
+        }
+    }
+
+    /// Keeps an offer to the room, and the candidates that belong to it, for whoever comes.
+    ///
+    /// An offer of a client that confirms nothing is kept until it is answered, even with others
+    /// present: their sockets may be dead without anybody knowing.
+    fn keep_mail(
+        &mut self,
+        now: Now,
+        room_name: &Arc<str>,
+        from: MemberId,
+        to: Option<MemberId>,
+        envelope: &Envelope,
+    ) -> Result<Delivery, Refusal> {
+        let limits = &self.limits;
+        let Some(room) = self.rooms.get_mut(room_name) else { return Ok(Delivery::default()) };
+        let is_alone = !room.members.iter().any(|m| m.id != from && !m.is_away);
+        let is_raw = room.member(from).is_some_and(|m| m.dialect == Dialect::Broadcast);
+        let kept = match (envelope.kind, to) {
+            (Kind::Answer, _) => {
+                room.settle(from, to);
+                return Ok(Delivery::default());
+            }
+            (Kind::Offer, None) if is_alone || is_raw => room.keep_offer(from, envelope, now.mono, limits),
+            (Kind::Offer, None) => {
+                room.mail.remove(&from);
+                return Ok(Delivery::default());
+            }
+            (Kind::Candidate, None) if is_alone || room.has_offer_of(from) => {
+                room.keep_candidate(from, envelope, now.mono, limits)
+            }
+            (
+                Kind::Offer
+                | Kind::Candidate
+                | Kind::Restart
+                | Kind::Media
+                | Kind::State
+                | Kind::Chat
+                | Kind::Custom,
+                _,
+            ) => return Ok(Delivery::default()),
+        };
+        match kept {
+            Kept::Yes => {
+                self.stats.mail_held += u64::from(is_alone && envelope.kind == Kind::Offer);
+                Ok(Delivery { delivered: 0, held: usize::from(is_alone) })
+            }
+            Kept::Full => {
+                self.stats.overflowed += 1;
+                if is_alone {
+                    return Err(Refusal::new(
+                        Code::MailboxFull,
+                        "nobody is there and too much waits already",
+                    ));
+                }
+                Ok(Delivery::default())
+            }
+        }
+    }
+
+    /// One message to one member: now, or with the description it must not overtake.
+    pub(super) fn pass(
+        &mut self,
+        now: Now,
+        room_name: &Arc<str>,
+        from: MemberId,
+        to: MemberId,
+        envelope: &Envelope,
+    ) -> Delivery {
+        let (max, bytes) = (self.limits.mail_candidates, self.limits.mail_bytes);
+        let Some(room) = self.rooms.get_mut(room_name) else { return Delivery::default() };
+        let Some(target) = room.member_mut(to) else { return Delivery::default() };
+        let (session, is_away) = (target.session, target.is_away);
+        if waits_for_description(envelope.kind) && !target.described.contains(&from) {
+            let waiting = target.early.iter().filter(|(sender, _)| *sender == from);
+            let (count, size) = waiting.fold((0, 0), |(n, size), (_, e)| (n + 1, size + e.len()));
+            if count >= max || size + envelope.len() > bytes {
+                self.stats.overflowed += 1;
+                return Delivery::default();
+            }
+            target.early.push((from, envelope.clone()));
+            return Delivery { delivered: 0, held: 1 };
+        }
+        let is_description = envelope.kind.is_description();
+        let ready = if is_description { target.description_arrived(from) } else { Vec::new() };
+        if envelope.kind == Kind::Offer
+            && let Some(mail) = room.mail.get_mut(&from)
+            && !mail.given_to.contains(&to)
+        {
+            mail.given_to.push(to);
+        }
+        if envelope.kind == Kind::Media
+            && let Some(sender) = room.member_mut(from)
+        {
+            sender.media.clone_from(&envelope.payload);
+        }
+        self.deliver_message(now, session, from, envelope);
+        for candidate in &ready {
+            self.deliver_message(now, session, from, candidate);
+        }
+        Delivery { delivered: usize::from(!is_away), held: usize::from(is_away) }
+    }
+
+    fn deliver_message(&mut self, now: Now, to: SessionId, from: MemberId, envelope: &Envelope) {
+        let about = Some((from, envelope.kind));
+        self.deliver(now, to, about, |dialect, seq| dialect.render(from, seq, envelope));
+    }
+
+    /// Puts a frame into a session's outbox and, if it has a socket, on its way.
+    pub(super) fn deliver(
+        &mut self,
+        now: Now,
+        to: SessionId,
+        about: Option<(MemberId, Kind)>,
+        render: impl FnOnce(Dialect, u64) -> Option<Arc<str>>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&to) else { return };
+        let Some(text) = render(session.dialect, session.outbox.next_seq()) else { return };
+        let confirms_itself = session.dialect.acknowledges();
+        if let (None, false, Some((from, Kind::Offer))) = (session.conn, confirms_itself, about) {
+            session.outbox.forget_negotiation(from);
+        }
+        let (frames, bytes) = (self.limits.outbox_frames, self.limits.outbox_bytes);
+        let dropped = session.outbox.push(text.clone(), about, frames, bytes);
+        let conn = session.conn;
+        if let Some(conn) = conn {
+            self.send(conn, text);
+            if !confirms_itself {
+                self.confirm_soon(now.mono, conn);
+            }
+        } else {
+            self.stats.overflowed += dropped;
+        }
+    }
+
+    fn confirm_soon(&mut self, now: Duration, conn: crate::signal::ConnId) {
+        let at = now + self.limits.confirm;
+        if let Some(found) = self.conns.get_mut(&conn) {
+            found.confirm_by(at);
+            self.arm_conn(conn);
+        }
+    }
+
+    /// Gives a member the mail that waits in its room.
+    pub(super) fn give_mail(
+        &mut self,
+        now: Now,
+        room_name: &Arc<str>,
+        to: MemberId,
+        except: Option<MemberId>,
+    ) {
+        let Some(room) = self.rooms.get(room_name) else { return };
+        for sender in room.mail_for(to, except) {
+            self.give_mail_of(now, room_name, sender, to);
+        }
+    }
+
+    /// Gives a member the mail of one sender, unless it has it.
+    pub(super) fn give_mail_of(&mut self, now: Now, room_name: &Arc<str>, sender: MemberId, to: MemberId) {
+        let Some(mail) = self.rooms.get(room_name).and_then(|r| r.mail.get(&sender)) else { return };
+        if mail.offer.is_none() {
+            return;
+        }
+        let messages: Vec<Envelope> = mail.messages().cloned().collect();
+        self.stats.mail_delivered += 1;
+        for envelope in &messages {
+            self.pass(now, room_name, sender, to, envelope);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Every bound of the signaling server in one place. A bound that is reached answers with a code;
+//! none of them ends somebody else's call.
+
+use std::time::Duration;
+
+/// Sizes, rates and lifetimes of signaling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one WebSocket message.
+    pub frame: usize,
+    /// Bytes of one session description.
+    pub sdp: usize,
+    /// Bytes of one candidate.
+    pub candidate: usize,
+    /// Bytes of one chat message.
+    pub chat: usize,
+    /// Nesting of one JSON message.
+    pub depth: usize,
+    /// Frames a second of one connection, on average.
+    pub frame_rate: u32,
+    /// Frames of one connection in a burst.
+    pub frame_burst: u32,
+    /// Members of one room, those that are away included.
+    pub members: usize,
+    /// Rooms of the server.
+    pub rooms: usize,
+    /// Sessions of the server, those without a socket included.
+    pub sessions: usize,
+    /// Sockets of one client address (IPv4) or /64 (IPv6).
+    pub sockets_per_ip: usize,
+    /// New sockets a minute of one client address or /64.
+    pub connects_per_minute: u32,
+    /// Joins a minute of one connection.
+    pub joins_per_minute: u32,
+    /// Failed resumes a minute of one client address or /64.
+    pub resumes_per_minute: u32,
+    /// Bad frames of one connection before it is closed.
+    pub strikes: u32,
+    /// Bytes of a room or display name.
+    pub name: usize,
+    /// Frames that wait for one session.
+    pub outbox_frames: usize,
+    /// Bytes that wait for one session.
+    pub outbox_bytes: usize,
+    /// Candidates that wait with one offer, or ahead of one description.
+    pub mail_candidates: usize,
+    /// Bytes of one waiting offer with its candidates.
+    pub mail_bytes: usize,
+    /// How long an unanswered offer waits.
+    pub mail_ttl: Duration,
+    /// How long a session outlives its socket.
+    pub resume_window: Duration,
+    /// Time for the first frame of a native connection.
+    pub hello: Duration,
+    /// Interval of WebSocket pings; two unanswered ones end the socket.
+    pub ping: Duration,
+    /// A frame to a raw socket is confirmed by a ping this long after it.
+    pub confirm: Duration,
+    /// How long a socket of the same client may take to show that it is alive.
+    pub probe: Duration,
+    /// Message ids of one session that are remembered.
+    pub message_ids: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame: 256 * 1024,
+            sdp: 128 * 1024,
+            candidate: 4 * 1024,
+            chat: 8 * 1024,
+            depth: 32,
+            frame_rate: 60,
+            frame_burst: 240,
+            members: 16,
+            rooms: 20_000,
+            sessions: 50_000,
+            sockets_per_ip: 64,
+            connects_per_minute: 60,
+            joins_per_minute: 20,
+            resumes_per_minute: 30,
+            strikes: 3,
+            name: 128,
+            outbox_frames: 256,
+            outbox_bytes: 512 * 1024,
+            mail_candidates: 64,
+            mail_bytes: 128 * 1024,
+            mail_ttl: Duration::from_secs(120),
+            resume_window: Duration::from_secs(60),
+            hello: Duration::from_secs(5),
+            ping: Duration::from_secs(15),
+            confirm: Duration::from_secs(1),
+            probe: Duration::from_secs(5),
+            message_ids: 512,
+        }
+    }
+}

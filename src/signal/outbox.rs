@@ -1,0 +1,116 @@
+//! What one session was sent and has not confirmed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::MemberId;
+use super::envelope::Kind;
+
+/// One frame that waits for confirmation.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) seq: u64,
+    pub(crate) text: Arc<str>,
+    /// Sender and kind of a relayed message; `None` for the server's own frames.
+    pub(crate) about: Option<(MemberId, Kind)>,
+}
+
+/// Bounded, in order of sequence numbers. Beyond its bounds the oldest frame goes, which a resume
+/// then notices.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    frames: VecDeque<Queued>,
+    bytes: usize,
+    last: u64,
+    /// The highest sequence number that is gone, confirmed or dropped.
+    gone: u64,
+}
+
+impl Outbox {
+    /// The number the next frame gets.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.last + 1
+    }
+
+    /// The number of the last frame.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last
+    }
+
+    /// Takes in the frame that was rendered with [`Self::next_seq`]; how many were dropped for it.
+    pub(crate) fn push(
+        &mut self,
+        text: Arc<str>,
+        about: Option<(MemberId, Kind)>,
+        max_frames: usize,
+        max_bytes: usize,
+    ) -> u64 {
+        self.last += 1;
+        self.bytes += text.len();
+        self.frames.push_back(Queued { seq: self.last, text, about });
+        let mut dropped = 0;
+        while self.frames.len() > max_frames || self.bytes > max_bytes {
+            let Some(oldest) = self.frames.pop_front() else { break };
+            self.bytes -= oldest.text.len();
+            self.gone = oldest.seq;
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Forgets what was confirmed.
+    pub(crate) fn confirm(&mut self, seq: u64) {
+        self.gone = self.gone.max(seq.min(self.last));
+        while self.frames.front().is_some_and(|f| f.seq <= seq) {
+            if let Some(frame) = self.frames.pop_front() {
+                self.bytes -= frame.text.len();
+            }
+        }
+    }
+
+    /// Whether everything after `seq` is still there.
+    pub(crate) fn can_replay_from(&self, seq: u64) -> bool {
+        seq >= self.gone && seq <= self.last
+    }
+
+    /// Forgets descriptions and candidates of `from`: a newer offer makes them stale.
+    pub(crate) fn forget_negotiation(&mut self, from: MemberId) {
+        let bytes = &mut self.bytes;
+        self.frames.retain(|frame| {
+            let stale = matches!(
+                frame.about,
+                Some((sender, Kind::Offer | Kind::Answer | Kind::Candidate)) if sender == from
+            );
+            if stale {
+                *bytes -= frame.text.len();
+            }
+            !stale
+        });
+    }
+
+    /// What waits, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Queued> {
+        self.frames.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outbox_is_bounded_in_frames_and_bytes_and_knows_what_it_lost() {
+        let mut outbox = Outbox::default();
+        for _ in 0..5 {
+            outbox.push("12345".into(), None, 3, 100);
+        }
+        assert_eq!(outbox.iter().map(|f| f.seq).collect::<Vec<_>>(), [3, 4, 5]);
+        assert!(!outbox.can_replay_from(1));
+        assert!(outbox.can_replay_from(2));
+        assert_eq!(outbox.push("x".repeat(90).into(), None, 3, 100), 1);
+        assert_eq!(outbox.bytes, 100);
+        outbox.confirm(6);
+        assert_eq!((outbox.bytes, outbox.frames.len()), (0, 0));
+        assert!(!outbox.can_replay_from(9), "a number that was never given");
+    }
+}

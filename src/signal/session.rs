@@ -1,0 +1,147 @@
+//! A session: what of a client outlives its sockets.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::dialect::Dialect;
+use super::identity::{ClientKey, Identity};
+use super::outbox::Outbox;
+use super::{ConnId, MemberId, SessionId};
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) dialect: Dialect,
+    pub(crate) identity: Identity,
+    pub(crate) key: ClientKey,
+    pub(crate) conn: Option<ConnId>,
+    /// The room it is in; one at a time.
+    pub(crate) place: Option<(Arc<str>, MemberId)>,
+    pub(crate) outbox: Outbox,
+    pub(crate) resume: ResumeSecrets,
+    pub(crate) answered: Answered,
+    /// Whether a raw client asked for presence events.
+    pub(crate) wants_events: bool,
+    /// When the session ends because nobody came back.
+    pub(crate) away_until: Option<Duration>,
+    /// When fresh credentials are due.
+    pub(crate) ice_at: Option<Duration>,
+    /// When the token ends.
+    pub(crate) expires_at: Option<Duration>,
+    /// What the timer is set to.
+    pub(crate) armed: Option<Duration>,
+}
+
+impl Session {
+    /// The earliest of its deadlines.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let attached = self.conn.is_some();
+        let when_attached = [self.ice_at, self.expires_at].into_iter().flatten().filter(|_| attached);
+        when_attached.chain(self.away_until).min()
+    }
+}
+
+/// The resume secret, hashed. The one before it stays valid until the client has shown that it
+/// received the new one: the welcome that carried it may have died with its socket.
+#[derive(Debug, Default)]
+pub(crate) struct ResumeSecrets {
+    current: Option<[u8; 32]>,
+    previous: Option<[u8; 32]>,
+}
+
+impl ResumeSecrets {
+    /// Puts a new secret in place; `bytes` come from the caller's random source.
+    pub(crate) fn rotate(&mut self, session: SessionId, bytes: [u8; 32]) -> String {
+        let secret = URL_SAFE_NO_PAD.encode(bytes);
+        self.previous = self.current.replace(hash(&secret));
+        format!("{session}.{secret}")
+    }
+
+    /// Whether `secret` is the current one or the one before it. The one that matched is the one
+    /// that stays valid beside the next.
+    pub(crate) fn accept(&mut self, secret: &str) -> bool {
+        let given = hash(secret);
+        let equals = |known: &Option<[u8; 32]>| known.is_some_and(|k| bool::from(k.ct_eq(&given)));
+        let (current, previous) = (equals(&self.current), equals(&self.previous));
+        if previous && !current {
+            self.current = self.previous;
+        }
+        current || previous
+    }
+
+    /// The client has the current secret.
+    pub(crate) fn confirmed(&mut self) {
+        self.previous = None;
+    }
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Splits a resume string into the session it names and its secret.
+pub(crate) fn split_resume(text: &str) -> Option<(SessionId, &str)> {
+    let (session, secret) = text.split_once('.')?;
+    let id = MemberId::parse(session)?;
+    Some((SessionId(id.0), secret))
+}
+
+/// The client's message ids with their answers: a repeated id is answered, not carried out again.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    answers: HashMap<Box<str>, Arc<str>>,
+    order: VecDeque<Box<str>>,
+}
+
+impl Answered {
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<str>> {
+        self.answers.get(id).cloned()
+    }
+
+    pub(crate) fn remember(&mut self, id: &str, answer: Arc<str>, bound: usize) {
+        if self.answers.insert(id.into(), answer).is_none() {
+            self.order.push_back(id.into());
+        }
+        while self.order.len() > bound {
+            if let Some(oldest) = self.order.pop_front() {
+                self.answers.remove(&oldest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_previous_resume_secret_is_valid_until_the_new_one_is_confirmed() {
+        let id = SessionId(7);
+        let mut secrets = ResumeSecrets::default();
+        let first = secrets.rotate(id, [1; 32]);
+        let second = secrets.rotate(id, [2; 32]);
+        let secret = |s: &str| split_resume(s).map(|(_, s)| s.to_owned()).expect("well formed");
+        assert!(secrets.accept(&secret(&first)), "the second may never have arrived");
+        let third = secrets.rotate(id, [3; 32]);
+        assert!(!secrets.accept(&secret(&second)), "nobody has it");
+        secrets.confirmed();
+        assert!(!secrets.accept(&secret(&first)));
+        assert!(secrets.accept(&secret(&third)));
+    }
+
+    #[test]
+    fn remembered_ids_are_bounded() {
+        let mut answered = Answered::default();
+        for n in 0..10 {
+            answered.remember(&n.to_string(), "ok".into(), 4);
+        }
+        assert!(answered.find("5").is_none() && answered.find("6").is_some());
+        assert_eq!(answered.answers.len(), 4);
+    }
+}

@@ -1,0 +1,6 @@
+//! Signaling from outside: the pure hub in simulated time, and real sockets against a real server.
+
+mod limits;
+mod native;
+mod raw;
+mod sim;

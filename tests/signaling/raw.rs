@@ -1,0 +1,278 @@
+//! Seed 000 promise by promise, on the pure hub.
+
+use std::time::Duration;
+
+use crate::sim::{Sim, bare, browser, token};
+
+const OFFER: &str = r#"{"type":"offer","offer":{"type":"offer","sdp":"v=0\r\na=ice-ufrag:aaaa\r\n"}}"#;
+const OFFER_2: &str = r#"{"type":"offer","offer":{"type":"offer","sdp":"v=0\r\na=ice-ufrag:bbbb\r\n"}}"#;
+const ANSWER: &str = r#"{"type":"answer","answer":{"type":"answer","sdp":"v=0\r\n"}}"#;
+
+fn candidate(n: u32) -> String {
+    format!(
+        r#"{{"type":"ice-candidate","candidate":{{"candidate":"candidate:{n} 1 udp 1 192.0.2.1 9 typ host","sdpMid":"0","usernameFragment":"aaaa"}}}}"#
+    )
+}
+
+#[test]
+fn s0_01_connecting_is_joining_and_s0_04_messages_go_to_all_others_verbatim() {
+    let mut sim = Sim::new();
+    let (a, b, c) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)), sim.raw("r", browser(3)));
+    let elsewhere = sim.raw("other", browser(4));
+    for text in [
+        r#"{ "type" : "anything", "n": 1.50, "z":1, "a": "\u00e9" }"#,
+        "[1,2,3]",
+        "42",
+        r#"{"type":7}"#,
+        r#"{"a":1,"a":2}"#,
+        ANSWER,
+    ] {
+        sim.frame(a, text);
+        assert_eq!(sim.take(b), [text]);
+        assert_eq!(sim.take(c), [text]);
+    }
+    assert!(sim.take(a).is_empty(), "never to the sender");
+    assert!(sim.take(elsewhere).is_empty(), "never to another room");
+}
+
+#[test]
+fn s0_03_a_room_lives_from_its_first_socket_to_its_last() {
+    let mut sim = Sim::new();
+    assert_eq!(sim.hub.stats().rooms, 0);
+    let (a, b) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    assert_eq!((sim.hub.stats().rooms, sim.hub.stats().members), (1, 2));
+    sim.lose(a);
+    sim.lose(b);
+    assert_eq!((sim.hub.stats().rooms, sim.hub.stats().members), (0, 0));
+    sim.pass(Duration::from_secs(200));
+    assert_eq!(sim.hub.stats().sessions, 0, "nothing is left once the window is over");
+    assert_eq!(sim.hub.poll_timeout(), None);
+}
+
+#[test]
+fn s0_05_s0_06_s0_07_s0_10_offer_answer_and_candidates_pass_both_ways_in_order() {
+    let mut sim = Sim::new();
+    let (doctor, patient) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    for (from, to) in [(doctor, patient), (patient, doctor)] {
+        let sent = [OFFER.to_owned(), candidate(1), ANSWER.to_owned(), candidate(2)];
+        for text in &sent {
+            sim.frame(from, text);
+        }
+        assert_eq!(sim.take(to), sent);
+    }
+}
+
+#[test]
+fn s0_08_a_null_candidate_is_tolerated() {
+    let mut sim = Sim::new();
+    let (a, b) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    sim.frame(a, OFFER);
+    for text in [r#"{"type":"ice-candidate","candidate":null}"#, r#"{"type":"ice-candidate"}"#] {
+        sim.frame(a, text);
+        assert_eq!(sim.take(b).last().expect("relayed"), text);
+    }
+    assert!(sim.take(a).is_empty());
+}
+
+#[test]
+fn s0_09_s0_12_nobody_is_told_of_comings_and_goings_unless_asked_for() {
+    let mut sim = Sim::new();
+    let a = sim.raw("r", browser(1));
+    let b = sim.raw("r", browser(2));
+    sim.lose(b);
+    sim.pass(Duration::from_secs(61));
+    assert!(sim.take(a).is_empty());
+}
+
+#[test]
+fn s0_11_early_offer_waits_for_the_one_who_joins_later_with_its_candidates_after_it() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    sim.frame(doctor, OFFER);
+    sim.frame(doctor, &candidate(1));
+    sim.frame(doctor, &candidate(2));
+    sim.pass(Duration::from_secs(100));
+    let patient = sim.raw("r", browser(2));
+    assert_eq!(sim.take(patient), [OFFER.to_owned(), candidate(1), candidate(2)]);
+    sim.frame(patient, ANSWER);
+    assert_eq!(sim.take(doctor), [ANSWER]);
+    let third = sim.raw("r", browser(3));
+    assert!(sim.take(third).is_empty(), "an answered offer does not wait");
+}
+
+#[test]
+fn s0_11_candidates_that_overtook_the_offer_come_after_it() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    sim.frame(doctor, &candidate(1));
+    sim.frame(doctor, OFFER);
+    let patient = sim.raw("r", browser(2));
+    assert_eq!(sim.take(patient), [OFFER.to_owned(), candidate(1)]);
+
+    let mut sim = Sim::new();
+    let (doctor, patient) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    sim.frame(doctor, &candidate(1));
+    assert!(sim.take(patient).is_empty(), "held for its description");
+    sim.frame(doctor, OFFER);
+    assert_eq!(sim.take(patient), [OFFER.to_owned(), candidate(1)]);
+}
+
+#[test]
+fn s0_11_a_newer_offer_replaces_the_older_one_with_its_candidates() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    sim.frame(doctor, OFFER);
+    sim.frame(doctor, &candidate(1));
+    sim.frame(doctor, OFFER_2);
+    let patient = sim.raw("r", browser(2));
+    assert_eq!(sim.take(patient), [OFFER_2]);
+}
+
+#[test]
+fn s0_11_mail_ends_after_its_life() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    sim.frame(doctor, OFFER);
+    sim.pass(Duration::from_secs(121));
+    assert_eq!(sim.hub.stats().mail_expired, 1);
+    let patient = sim.raw("r", browser(2));
+    assert!(sim.take(patient).is_empty());
+}
+
+#[test]
+fn s0_16_two_tabs_of_one_browser_call_each_other() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    sim.frame(doctor, OFFER);
+    sim.frame(doctor, &candidate(1));
+    let patient = sim.raw("r", browser(1));
+    assert_eq!(
+        sim.take(patient),
+        [OFFER.to_owned(), candidate(1)],
+        "the first tab answered a ping: it is another client"
+    );
+    sim.frame(patient, ANSWER);
+    assert_eq!(sim.take(doctor), [ANSWER]);
+}
+
+#[test]
+fn s0_16_a_held_message_does_not_come_back_to_its_senders_new_socket() {
+    for key in [browser(1), bare(1)] {
+        let mut sim = Sim::new();
+        let doctor = sim.raw("r", key.clone());
+        sim.frame(doctor, OFFER);
+        sim.lose(doctor);
+        let doctor = sim.raw("r", key.clone());
+        assert!(sim.take(doctor).is_empty());
+        let patient = sim.raw("r", browser(2));
+        assert_eq!(sim.take(patient), [OFFER], "and is not lost either");
+        sim.frame(patient, ANSWER);
+        assert_eq!(sim.take(doctor), [ANSWER]);
+    }
+}
+
+#[test]
+fn s0_16_a_second_connection_is_accepted_while_the_first_is_silently_dead_and_takes_over() {
+    for identity in [None, Some(token("dr", None))] {
+        let mut sim = Sim::new();
+        let mut dial = |sim: &mut Sim, traits| match &identity {
+            None => sim.raw("r", browser(traits)),
+            Some(identity) => sim.raw_as("r", bare(traits), identity.clone()),
+        };
+        let doctor = dial(&mut sim, 1);
+        sim.frame(doctor, OFFER);
+        let patient = sim.raw("r", browser(2));
+        assert_eq!(sim.take(patient), [OFFER]);
+        sim.silence(doctor);
+        sim.frame(patient, ANSWER);
+        sim.frame(patient, &candidate(9));
+        let again = dial(&mut sim, 1);
+        assert!(sim.take(again).is_empty(), "its own offer does not come back");
+        sim.frame(again, &candidate(3));
+        assert!(sim.closed(doctor).is_none());
+        sim.pass(Duration::from_secs(6));
+        assert_eq!(sim.closed(doctor), Some(4440));
+        assert_eq!(sim.take(again), [ANSWER.to_owned(), candidate(9)], "what the dead socket never got");
+        assert_eq!(sim.take(patient), [candidate(3)], "same sender, no new description needed");
+    }
+}
+
+#[test]
+fn s0_16_a_silent_bare_client_gets_the_benefit_of_the_doubt() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", bare(1));
+    sim.silence(doctor);
+    sim.frame(doctor, OFFER);
+    let patient = sim.raw("r", bare(1));
+    assert!(sim.take(patient).is_empty());
+    sim.pass(Duration::from_secs(2));
+    assert_eq!(sim.take(patient), [OFFER]);
+}
+
+#[test]
+fn s0_16_an_answer_sent_to_a_closed_socket_is_replayed() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    sim.frame(doctor, OFFER);
+    let patient = sim.raw("r", browser(2));
+    sim.silence(doctor);
+    sim.frame(patient, ANSWER);
+    sim.pass(Duration::from_secs(3));
+    sim.lose(doctor);
+    sim.frame(patient, &candidate(4));
+    let doctor = sim.raw("r", browser(1));
+    assert_eq!(sim.take(doctor), [ANSWER.to_owned(), candidate(4)]);
+}
+
+#[test]
+fn s0_16_an_unanswered_offer_is_given_to_the_patients_next_socket() {
+    let mut sim = Sim::new();
+    let (doctor, patient) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    sim.frame(doctor, OFFER);
+    sim.frame(doctor, &candidate(1));
+    sim.pass(Duration::from_secs(3));
+    assert_eq!(sim.take(patient).len(), 2);
+    sim.lose(patient);
+    let patient = sim.raw("r", browser(2));
+    assert_eq!(sim.take(patient), [OFFER.to_owned(), candidate(1)]);
+}
+
+#[test]
+fn s0_16_only_the_latest_offer_waits_for_a_raw_client_that_is_away() {
+    let mut sim = Sim::new();
+    let (doctor, patient) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    sim.lose(patient);
+    sim.frame(doctor, OFFER);
+    sim.frame(doctor, &candidate(1));
+    sim.frame(doctor, OFFER_2);
+    let patient = sim.raw("r", browser(2));
+    assert_eq!(sim.take(patient), [OFFER_2]);
+}
+
+#[test]
+fn s0_18_bad_json_is_answered_and_the_socket_stays_up_to_the_strike_limit() {
+    let mut sim = Sim::new();
+    let (a, b) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    for _ in 0..2 {
+        sim.frame(a, "{not json");
+        let error = sim.take_one(a);
+        assert_eq!((&error["type"], &error["code"]), (&"error".into(), &"bad_frame".into()));
+    }
+    sim.frame(a, ANSWER);
+    assert_eq!(sim.take(b), [ANSWER], "still up");
+    sim.frame(a, "{");
+    assert_eq!(sim.take(a).len(), 1);
+    assert_eq!(sim.closed(a), Some(4400));
+}
+
+#[test]
+fn a_socket_is_pinged_every_15_s_and_dead_after_two_missed() {
+    let mut sim = Sim::new();
+    let a = sim.raw("r", browser(1));
+    sim.pass(Duration::from_secs(120));
+    assert_eq!(sim.closed(a), None);
+    sim.silence(a);
+    sim.pass(Duration::from_secs(46));
+    assert!(sim.closed(a).is_some());
+    assert_eq!(sim.hub.stats().dead_sockets, 1);
+}
