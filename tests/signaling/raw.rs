@@ -175,7 +175,7 @@ fn s0_16_a_held_message_does_not_come_back_to_its_senders_new_socket() {
 fn s0_16_a_second_connection_is_accepted_while_the_first_is_silently_dead_and_takes_over() {
     for identity in [None, Some(token("dr", None))] {
         let mut sim = Sim::new();
-        let mut dial = |sim: &mut Sim, traits| match &identity {
+        let dial = |sim: &mut Sim, traits| match &identity {
             None => sim.raw("r", browser(traits)),
             Some(identity) => sim.raw_as("r", bare(traits), identity.clone()),
         };
