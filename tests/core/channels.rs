@@ -72,7 +72,7 @@ fn rfc8656_12_data_flows_both_ways_without_padding_over_udp() {
         [Event::ToPeer(relay, addr(PEER), b"hello".to_vec())]
     );
     assert_eq!(
-        lab.from_peer(relayed, PEER, b"world"),
+        lab.peer_sends(relayed, PEER, b"world"),
         [Event::ToClient(client.path, channel_data(0x4000, b"world"))]
     );
     assert_eq!(
@@ -80,7 +80,7 @@ fn rfc8656_12_data_flows_both_ways_without_padding_over_udp() {
         [Event::ToPeer(relay, addr(PEER), vec![])],
         "empty datagrams too"
     );
-    assert_eq!(lab.from_peer(relayed, PEER, b""), [Event::ToClient(client.path, channel_data(0x4000, b""))]);
+    assert_eq!(lab.peer_sends(relayed, PEER, b""), [Event::ToClient(client.path, channel_data(0x4000, b""))]);
     let stats = lab.server.stats();
     assert_eq!((stats.to_peer_packets, stats.to_peer_bytes), (2, 5));
     assert_eq!((stats.to_client_packets, stats.to_client_bytes), (2, 5));
@@ -92,7 +92,7 @@ fn rfc8656_12_5_padding_is_accepted_over_udp_and_written_over_streams() {
     let mut padded = channel_data(0x4000, b"hello");
     padded.extend([0; 3]);
     let relay = lab.relays()[0].0;
-    assert_eq!(lab.from_client(client.path, &padded), [Event::ToPeer(relay, addr(PEER), b"hello".to_vec())]);
+    assert_eq!(lab.client_sends(client.path, &padded), [Event::ToPeer(relay, addr(PEER), b"hello".to_vec())]);
 
     let tcp = Client::with(&mut lab, path("192.0.2.9:7", Transport::Tcp), "static", "pass");
     let relayed = tcp.allocate(&mut lab);
@@ -101,7 +101,7 @@ fn rfc8656_12_5_padding_is_accepted_over_udp_and_written_over_streams() {
         let data = vec![7; len];
         let mut expected = channel_data(0x4000, &data);
         expected.resize(expected.len().next_multiple_of(4), 0);
-        assert_eq!(lab.from_peer(relayed, PEER, &data), [Event::ToClient(tcp.path, expected)]);
+        assert_eq!(lab.peer_sends(relayed, PEER, &data), [Event::ToClient(tcp.path, expected)]);
     }
 }
 
@@ -121,7 +121,7 @@ fn rfc8656_12_6_short_or_unbound_channel_data_is_dropped() {
 fn rfc8656_12_2_binding_installs_the_permission() {
     let (mut lab, client, relayed) = bound();
     assert_eq!(client.send(&mut lab, "8.8.8.8:99", b"x").len(), 1);
-    assert_eq!(lab.from_peer(relayed, "8.8.8.8:99", b"x").len(), 1);
+    assert_eq!(lab.peer_sends(relayed, "8.8.8.8:99", b"x").len(), 1);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn rfc8656_12_data_on_a_live_channel_stops_with_its_permission() {
     assert_eq!(client.channel(&mut lab, 0x4000, b"x").len(), 1);
     lab.advance(Duration::from_millis(1));
     assert_eq!(client.channel(&mut lab, 0x4000, b"x"), []);
-    assert_eq!(lab.from_peer(relayed, PEER, b"x"), []);
+    assert_eq!(lab.peer_sends(relayed, PEER, b"x"), []);
     client.permit(&mut lab, PEER);
     assert_eq!(client.channel(&mut lab, 0x4000, b"x").len(), 1, "the channel was still there");
 }

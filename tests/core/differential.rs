@@ -32,7 +32,7 @@ proptest! {
         theirs.unmarshal_binary(&buffer[..len]).unwrap();
         prop_assert_eq!(theirs.typ.value(), message_type(CLASSES[class], Method::from_u16(method)));
         prop_assert_eq!(theirs.transaction_id.0, transaction);
-        prop_assert_eq!(TextAttribute::get_from_as(&theirs, ATTR_USERNAME).unwrap().text, name.clone());
+        prop_assert_eq!(TextAttribute::get_from_as(&theirs, ATTR_USERNAME).unwrap().text, &*name);
         let mut mapped = XorMappedAddress::default();
         mapped.get_from(&theirs).unwrap();
         prop_assert_eq!((mapped.ip, mapped.port), (ip, port));

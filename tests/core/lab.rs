@@ -145,13 +145,13 @@ impl Lab {
     }
 
     /// Hands in a packet of a client and returns all that left.
-    pub(crate) fn from_client(&mut self, path: ClientPath, packet: &[u8]) -> Vec<Event> {
+    pub(crate) fn client_sends(&mut self, path: ClientPath, packet: &[u8]) -> Vec<Event> {
         let verdict = self.server.handle_client(self.now(), path, packet, &mut self.reply);
         self.collect(verdict, packet)
     }
 
     /// Hands in a packet of a peer.
-    pub(crate) fn from_peer(&mut self, relayed: SocketAddr, peer: &str, packet: &[u8]) -> Vec<Event> {
+    pub(crate) fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, packet: &[u8]) -> Vec<Event> {
         let of_port = |(_, bind): &(RelayId, SocketAddr)| bind.port() == relayed.port();
         let relay = self.relays().into_iter().find(of_port).expect("an open relay socket").0;
         let verdict = self.server.handle_peer(self.now(), relay, addr(peer), packet);
@@ -210,7 +210,7 @@ impl Lab {
 
     /// Sends a request and expects one answer to the same client.
     pub(crate) fn ask(&mut self, path: ClientPath, packet: &[u8]) -> Answer {
-        let mut events = self.from_client(path, packet);
+        let mut events = self.client_sends(path, packet);
         assert_eq!(events.len(), 1, "one answer: {events:?}");
         match events.remove(0) {
             Event::Answer(to, answer) if to == path => answer,
@@ -220,7 +220,7 @@ impl Lab {
 
     /// Sends what must not be answered.
     pub(crate) fn silent(&mut self, path: ClientPath, packet: &[u8]) {
-        assert_eq!(self.from_client(path, packet), [], "no answer");
+        assert_eq!(self.client_sends(path, packet), [], "no answer");
     }
 
     /// Open relay sockets with their local addresses, in the order of their names.
@@ -366,12 +366,12 @@ impl Client {
     /// A Send indication.
     pub(crate) fn send(&self, lab: &mut Lab, peer: &str, data: &[u8]) -> Vec<Event> {
         let packet = send_indication(lab.transaction(), addr(peer), data);
-        lab.from_client(self.path, &packet)
+        lab.client_sends(self.path, &packet)
     }
 
     /// ChannelData.
     pub(crate) fn channel(&self, lab: &mut Lab, number: u16, data: &[u8]) -> Vec<Event> {
-        lab.from_client(self.path, &channel_data(number, data))
+        lab.client_sends(self.path, &channel_data(number, data))
     }
 }
 

@@ -46,11 +46,11 @@ fn rfc8656_9_a_permission_lives_five_minutes_and_data_does_not_refresh_it() {
     for _ in 0..299 {
         lab.advance(seconds(1));
         assert_eq!(client.send(&mut lab, PEER, b"x").len(), 1);
-        assert_eq!(lab.from_peer(relayed, PEER, b"x").len(), 1);
+        assert_eq!(lab.peer_sends(relayed, PEER, b"x").len(), 1);
     }
     lab.advance(seconds(1));
     assert_eq!(client.send(&mut lab, PEER, b"x"), []);
-    assert_eq!(lab.from_peer(relayed, PEER, b"x"), []);
+    assert_eq!(lab.peer_sends(relayed, PEER, b"x"), []);
     client.permit(&mut lab, PEER);
     assert_eq!(client.send(&mut lab, PEER, b"x").len(), 1);
 }
@@ -67,7 +67,7 @@ fn rfc8656_12_a_channel_lives_ten_minutes() {
     assert_eq!(client.channel(&mut lab, 0x4000, b"x").len(), 1);
     lab.advance(seconds(1));
     assert_eq!(client.channel(&mut lab, 0x4000, b"x"), [], "the channel is over");
-    let crate::lab::Event::ToClient(_, bytes) = lab.from_peer(relayed, PEER, b"x").remove(0) else {
+    let crate::lab::Event::ToClient(_, bytes) = lab.peer_sends(relayed, PEER, b"x").remove(0) else {
         panic!()
     };
     crate::lab::data_indication(&bytes);
@@ -104,7 +104,7 @@ fn rfc8656_7_2_everything_of_an_allocation_goes_with_it() {
     assert_ne!(first.port(), second.port(), "the old port rests");
     assert_eq!(client.channel(&mut lab, 0x4000, b"x"), []);
     assert_eq!(client.send(&mut lab, PEER, b"x"), []);
-    assert_eq!(lab.from_peer(second, PEER, b"x"), []);
+    assert_eq!(lab.peer_sends(second, PEER, b"x"), []);
 }
 
 #[test]

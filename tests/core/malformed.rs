@@ -46,7 +46,7 @@ fn samples(lab: &mut Lab, client: &Client) -> Vec<Vec<u8>> {
 
 /// Sends a damaged packet of a stranger and checks the size of whatever comes back.
 fn check(lab: &mut Lab, client: &Client, packet: &[u8]) {
-    for event in lab.from_client(client.path, packet) {
+    for event in lab.client_sends(client.path, packet) {
         let Event::Answer(_, answer) = event else { panic!("a stranger's packet went on: {event:?}") };
         assert!(answer.bytes.len() <= 128, "{} bytes to {} bytes", answer.bytes.len(), packet.len());
     }
@@ -81,7 +81,7 @@ fn rfc8489_14_5_a_signed_request_with_any_bit_flipped_changes_nothing() {
         for bit in 0..sample.len() * 8 {
             let mut damaged = sample.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            for event in lab.from_client(client.path, &damaged) {
+            for event in lab.client_sends(client.path, &damaged) {
                 let Event::Answer(_, answer) = event else { panic!("{event:?}") };
                 assert_eq!(answer.class, if answer.error.is_some() { Class::Error } else { Class::Success });
                 // A flipped bit in the method of a request makes it a Binding, which anybody may ask.
@@ -119,7 +119,7 @@ fn random_bytes_behind_every_first_byte_are_harmless() {
             packet[2..4].copy_from_slice(&length.to_be_bytes());
             packet.truncate(20 + usize::from(length));
         }
-        lab.from_client(client.path, &packet);
+        lab.client_sends(client.path, &packet);
     }
     assert_eq!(lab.allocations(), 1);
 }

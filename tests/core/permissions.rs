@@ -56,8 +56,8 @@ fn rfc8656_9_a_permission_is_for_an_address_whatever_the_port() {
     let relayed = client.allocate(&mut lab);
     client.permit(&mut lab, "8.8.8.8:1");
     assert_eq!(client.send(&mut lab, "8.8.8.8:2", b"x").len(), 1);
-    assert_eq!(lab.from_peer(relayed, "8.8.8.8:3", b"x").len(), 1);
-    assert_eq!(lab.from_peer(relayed, "8.8.8.9:1", b"x"), []);
+    assert_eq!(lab.peer_sends(relayed, "8.8.8.8:3", b"x").len(), 1);
+    assert_eq!(lab.peer_sends(relayed, "8.8.8.9:1", b"x"), []);
     assert_eq!(client.send(&mut lab, "8.8.8.9:1", b"x"), []);
     assert_eq!(lab.server.stats().drops[DropReason::NoPermission as usize], 2);
 }
@@ -127,6 +127,6 @@ fn rfc8656_9_policy_is_checked_again_when_the_rules_change() {
     lab.server.reconfigure(Settings { peers: Arc::new(denied), ..settings() });
     assert_eq!(client.channel(&mut lab, 0x4000, b"x"), []);
     assert_eq!(client.send(&mut lab, PEER, b"x"), []);
-    assert_eq!(lab.from_peer(relayed, PEER, b"x"), []);
+    assert_eq!(lab.peer_sends(relayed, PEER, b"x"), []);
     assert!(matches!(client.send(&mut lab, "1.1.1.1:1", b"x")[..], [Event::ToPeer(..)]));
 }

@@ -29,13 +29,13 @@ fn rfc8656_11_3_data_indications_for_every_length_and_family() {
     for len in [0, 1, 2, 3, 4, 5, 160, 1200, 9000, 65_504] {
         let data: Vec<u8> = (0..len).map(|n| n as u8).collect();
         for (relayed, peer) in [(relayed4, PEER), (relayed6, "[2600::9]:1234")] {
-            let bytes = to_client(&lab.from_peer(relayed, peer, &data));
+            let bytes = to_client(&lab.peer_sends(relayed, peer, &data));
             assert_eq!(data_indication(&bytes), (addr(peer), data.clone()));
             assert!(transactions.insert(bytes[8..20].to_vec()), "a fresh transaction id");
         }
     }
     // What does not fit into a STUN message cannot be told.
-    assert_eq!(lab.from_peer(relayed6, "[2600::9]:1", &[0; 65_507]), []);
+    assert_eq!(lab.peer_sends(relayed6, "[2600::9]:1", &[0; 65_507]), []);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn design_4_5_relays_of_another_worker_meet_behind_one_to_one_nat() {
     let events = one.send(&mut here, &relayed_two.to_string(), b"x");
     assert_eq!(events, [Event::ToPeer(RelayId(0), there.relays()[0].1, b"x".to_vec())]);
     // ... where its source is known by its public name.
-    let bytes = to_client(&there.from_peer(relayed_two, &local_one.to_string(), b"x"));
+    let bytes = to_client(&there.peer_sends(relayed_two, &local_one.to_string(), b"x"));
     assert_eq!(data_indication(&bytes), (relayed_one, b"x".to_vec()));
 }
 

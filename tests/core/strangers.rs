@@ -71,7 +71,7 @@ fn rfc8489_6_3_only_requests_of_known_methods_are_answered() {
         for class in [Class::Request, Class::Indication, Class::Success, Class::Error] {
             let mut buffer = [0; 20];
             MessageWriter::new(&mut buffer, class, method, TransactionId([1; 12])).finish().unwrap();
-            let answered = !lab.from_client(client, &buffer).is_empty();
+            let answered = !lab.client_sends(client, &buffer).is_empty();
             let served = [
                 Method::BINDING,
                 Method::ALLOCATE,
@@ -103,7 +103,7 @@ fn design_4_7_reflector_ports_and_impossible_sources_get_nothing() {
     }
     assert_eq!(lab.server.stats().drops[DropReason::SuspiciousSource as usize], 9);
     assert!(
-        !lab.from_client(path("192.0.2.9:53", Transport::Tcp), &packet).is_empty(),
+        !lab.client_sends(path("192.0.2.9:53", Transport::Tcp), &packet).is_empty(),
         "a connection proves itself"
     );
 }
@@ -116,7 +116,7 @@ fn design_4_7_unauthenticated_bytes_are_limited_by_prefix_and_authenticated_ones
     let binding = request(Method::BINDING, false, |_| {});
     let answered = (0..100)
         .filter(|n| {
-            !lab.from_client(path(&format!("198.51.100.{n}:777"), Transport::Udp), &binding).is_empty()
+            !lab.client_sends(path(&format!("198.51.100.{n}:777"), Transport::Udp), &binding).is_empty()
         })
         .count();
     assert!((20..32).contains(&answered), "{answered} of 32 bytes each");
@@ -125,7 +125,7 @@ fn design_4_7_unauthenticated_bytes_are_limited_by_prefix_and_authenticated_ones
         assert_eq!(client.refresh(&mut lab, 600).error, None);
     }
     assert!(
-        !lab.from_client(path("198.51.101.1:777", Transport::Udp), &binding).is_empty(),
+        !lab.client_sends(path("198.51.101.1:777", Transport::Udp), &binding).is_empty(),
         "another prefix"
     );
 }
@@ -144,9 +144,9 @@ fn design_4_3_a_hundred_thousand_spoofed_allocates_leave_no_state() {
         ));
         let mut spoofed = good.path;
         spoofed.five_tuple.client = source;
-        lab.from_client(spoofed, &bare);
+        lab.client_sends(spoofed, &bare);
         // A nonce of another address is worth nothing.
-        for event in lab.from_client(spoofed, &signed) {
+        for event in lab.client_sends(spoofed, &signed) {
             let Event::Answer(_, answer) = event else { panic!("{event:?}") };
             assert_eq!(answer.error, Some(438));
         }
