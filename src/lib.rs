@@ -11,6 +11,9 @@ pub mod check;
 #[cfg(feature = "server")]
 pub mod config;
 pub mod credential;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]

@@ -5,6 +5,8 @@ mod allocate;
 mod authentication;
 mod channels;
 mod differential;
+#[cfg(feature = "fuzzing")]
+mod fuzz_corpus;
 mod lab;
 mod lifetimes;
 mod malformed;

@@ -1,0 +1,283 @@
+//! Bodies of the fuzz targets, one a parser and two for the relay core: in front of the HMAC and
+//! behind it. Each checks a property, not only that nothing panics. `fuzz/` calls them with
+//! generated inputs, `tests/core` with the committed corpus.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::credential::{Nonces, Verifier};
+use crate::stun::{
+    self, AttributeType, ChannelData, Class, IntegrityKey, Message, MessageWriter, Method, PacketKind,
+    TransactionId,
+};
+use crate::turn::{
+    ClientPath, FiveTuple, LinkId, MAX_REPLY, Now, Output, PeerPolicy, RelayAddress, RelayId, ReplyBuffer,
+    Server, Settings, Shared, Transport, Verdict, Via,
+};
+
+const REALM: &str = "turnkey";
+const UNIX: u64 = 1_700_000_000;
+
+/// Any bytes as a STUN message: what is read can be written again and reads the same.
+pub fn stun_message(bytes: &[u8]) {
+    let Ok(message) = Message::parse(bytes) else { return };
+    let mut buffer = vec![0; bytes.len() + 64];
+    let mut writer =
+        MessageWriter::new(&mut buffer, message.class(), message.method(), message.transaction());
+    for attribute in message.attributes() {
+        writer.attribute(attribute.kind, attribute.value);
+        let at = message.value_offset(&attribute);
+        assert_eq!(&bytes[at..at + attribute.value.len()], attribute.value, "offsets point at the value");
+    }
+    let key = IntegrityKey::from_bytes(bytes.first_chunk::<4>().expect("a message has a header"));
+    let len = writer.integrity(&key).fingerprint().finish().expect("the buffer is larger");
+    let again = Message::parse(&buffer[..len]).expect("what is written is valid");
+    assert!(again.attributes().eq(message.attributes()), "attributes survive");
+    assert!(again.verify_integrity(&key) && again.verify_fingerprint() == Some(true));
+}
+
+/// Any bytes as ChannelData: header and payload give the message back.
+pub fn channel_data(bytes: &[u8]) {
+    let parsed = ChannelData::parse(bytes);
+    assert!(parsed.is_none() || stun::classify(bytes) == PacketKind::ChannelData);
+    let Some(data) = parsed else { return };
+    let len = u16::try_from(data.payload.len()).expect("the length field has 16 bits");
+    assert_eq!(ChannelData::header(data.number, len), bytes[..4]);
+    assert_eq!(data.payload, &bytes[4..4 + data.payload.len()]);
+}
+
+/// Any datagram of a stranger: nothing goes on, nothing stays, and the answer is small.
+pub fn stranger(bytes: &[u8]) {
+    let mut bench = Bench::new();
+    let verdict = bench.server.handle_client(bench.now(), path(0), bytes, &mut bench.reply);
+    match verdict {
+        Verdict::Reply { len, .. } => {
+            assert!(len <= 128 && len <= bytes.len() + 108, "{len} bytes for {}", bytes.len());
+            Message::parse(&bench.reply[..len]).expect("answers are valid");
+        }
+        Verdict::Forward(_) => panic!("a stranger's packet went on"),
+        Verdict::Consumed | Verdict::Drop(_) => {}
+    }
+    assert_eq!((bench.server.poll_output(), bench.server.poll_timeout()), (None, None));
+    assert_eq!(bench.server.stats().allocations, 0);
+}
+
+/// A script of signed requests, data and time: the sockets that are open are the allocations that
+/// live, and no packet reaches a peer that policy forbids.
+pub fn authenticated(script: &[u8]) {
+    let mut bench = Bench::new();
+    let mut script = Script(script);
+    while let Some(step) = script.byte() {
+        match step % 8 {
+            0 => bench.advance(Duration::from_secs(u64::from(script.number()) % 2000)),
+            1 => bench.send(script.byte().unwrap_or(0), script.chunk()),
+            2 => {
+                let (client, number) = (script.byte().unwrap_or(0), script.number());
+                let mut packet = (0x4000 | number % 4).to_be_bytes().to_vec();
+                let payload = script.chunk();
+                packet.extend((payload.len() as u16).to_be_bytes());
+                packet.extend(payload);
+                bench.send(client, &packet);
+            }
+            3 => bench.datagram(script.byte().unwrap_or(0), script.peer(), script.chunk()),
+            4 => {
+                let closed = path(script.byte().unwrap_or(0));
+                bench.server.handle_client_closed(bench.now(), closed);
+            }
+            _ => {
+                let client = script.byte().unwrap_or(0);
+                let packet = bench.signed(client, &mut script);
+                bench.send(client, &packet);
+            }
+        }
+        bench.check();
+    }
+}
+
+/// A relay core with a socket table that exists only in numbers.
+struct Bench {
+    server: Server,
+    policy: Arc<PeerPolicy>,
+    nonces: Nonces,
+    open: HashMap<RelayId, SocketAddr>,
+    mono: Duration,
+    transaction: u32,
+    reply: Box<ReplyBuffer>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let policy = Arc::new(PeerPolicy::default());
+        let nonces = Nonces::new([1; 32]).with_lifetime(Duration::from_secs(1 << 30));
+        let users = (0..4).map(|n| (format!("user{}", n % 2).into(), "pass".into())).collect();
+        let settings = Settings {
+            realm: REALM.into(),
+            addresses: vec![RelayAddress {
+                bind: Ipv4Addr::new(10, 0, 0, 1).into(),
+                public: Ipv4Addr::new(198, 51, 100, 1).into(),
+            }],
+            ports: 50_000..=50_007,
+            peers: Arc::clone(&policy),
+            verifier: Arc::new(Verifier { users, ..Verifier::default() }),
+            nonces: Arc::new(nonces.clone()),
+            user_quota: 3,
+            total_quota: 0,
+            max_lifetime: Duration::from_secs(3600),
+            legacy_channels: true,
+            strict_expiry: false,
+            unauthenticated_rate: 0,
+        };
+        let shared = Arc::new(Shared::new(settings.ports.clone()));
+        Self {
+            server: Server::new(settings, shared, [2; 32]),
+            policy,
+            nonces,
+            open: HashMap::new(),
+            mono: Duration::ZERO,
+            transaction: 0,
+            reply: Box::new([0; MAX_REPLY]),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.mono, unix: UNIX + self.mono.as_secs() }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.mono += by;
+        self.server.handle_timeout(self.now());
+        self.drain();
+        assert!(self.server.poll_timeout().is_none_or(|at| at > self.mono), "nothing due is left");
+    }
+
+    fn send(&mut self, client: u8, packet: &[u8]) {
+        let verdict = self.server.handle_client(self.now(), path(client), packet, &mut self.reply);
+        self.inspect(verdict, packet);
+    }
+
+    fn datagram(&mut self, relay: u8, peer: SocketAddr, payload: &[u8]) {
+        let relay = RelayId(u32::from(relay % 32));
+        let verdict = self.server.handle_peer(self.now(), relay, peer, payload);
+        self.inspect(verdict, payload);
+    }
+
+    fn inspect(&mut self, verdict: Verdict, packet: &[u8]) {
+        match verdict {
+            Verdict::Reply { len, .. } => {
+                assert!(Message::parse(&self.reply[..len]).is_ok(), "answers are valid");
+            }
+            Verdict::Forward(forward) => {
+                assert!(forward.payload.start <= forward.payload.end && forward.payload.end <= packet.len());
+                assert!(forward.pad < 4);
+                if let Via::Relay(relay, to) = forward.via {
+                    let is_relay = self.open.values().any(|bind| *bind == to);
+                    assert!(self.open.contains_key(&relay), "from a socket that is open");
+                    assert!(is_relay || self.policy.may_reach(to.ip()), "{to} is forbidden");
+                }
+            }
+            Verdict::Consumed | Verdict::Drop(_) => {}
+        }
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                Output::OpenRelay { relay, bind } => {
+                    assert_eq!(self.open.insert(relay, bind), None, "the name was free");
+                    let verdict = self.server.handle_relay_opened(self.now(), relay, Ok(()), &mut self.reply);
+                    assert!(matches!(verdict, Verdict::Reply { .. }), "the Allocate is answered");
+                }
+                Output::CloseRelay { relay } => drop(self.open.remove(&relay).expect("it was open")),
+            }
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.server.stats().allocations as usize, self.open.len());
+        assert!(self.open.is_empty() || self.server.poll_timeout().is_some(), "what lives will end");
+        assert!(self.open.len() <= 6, "two users with a quota of three");
+    }
+
+    /// A request whose attributes the script chooses and whose signature is right.
+    fn signed(&mut self, client: u8, script: &mut Script<'_>) -> Vec<u8> {
+        self.transaction += u32::from(script.byte().unwrap_or(1) % 4);
+        let mut transaction = [0; 12];
+        transaction[..4].copy_from_slice(&self.transaction.to_be_bytes());
+        let methods = [Method::ALLOCATE, Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND];
+        let method = methods[usize::from(script.byte().unwrap_or(0)) % methods.len()];
+        let mut buffer = vec![0; 4096];
+        let mut writer = MessageWriter::new(&mut buffer, Class::Request, method, TransactionId(transaction));
+        for _ in 0..script.byte().unwrap_or(0) % 6 {
+            match script.byte().unwrap_or(0) % 6 {
+                0 => writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
+                1 => writer.xor_address(AttributeType::XOR_PEER_ADDRESS, script.peer()),
+                2 => {
+                    writer.u32(AttributeType::CHANNEL_NUMBER, (0x4000 | u32::from(script.number() % 4)) << 16)
+                }
+                3 => writer.u32(AttributeType::LIFETIME, script.number().into()),
+                4 => writer.attribute(AttributeType(script.number()), script.chunk()),
+                _ => writer.attribute(AttributeType::EVEN_PORT, &[0]),
+            };
+        }
+        let username = format!("user{}", client % 2);
+        let nonce = self.nonces.issue(path(client).five_tuple.client, UNIX);
+        let len = writer
+            .attribute(AttributeType::USERNAME, username.as_bytes())
+            .attribute(AttributeType::REALM, REALM.as_bytes())
+            .attribute(AttributeType::NONCE, &nonce)
+            .integrity(&IntegrityKey::long_term(&username, REALM, "pass"))
+            .finish();
+        buffer.truncate(len.unwrap_or(0));
+        buffer
+    }
+}
+
+/// One of eight clients, every other one over TCP.
+fn path(client: u8) -> ClientPath {
+    let n = client % 8;
+    let five_tuple = FiveTuple {
+        client: (Ipv4Addr::new(192, 0, 2, 1), 4000 + u16::from(n)).into(),
+        server: (Ipv4Addr::new(10, 0, 0, 1), 3478).into(),
+        transport: if n % 2 == 0 { Transport::Udp } else { Transport::Tcp },
+    };
+    ClientPath { five_tuple, link: LinkId(0) }
+}
+
+/// Numbers and chunks out of the bytes of a script.
+struct Script<'a>(&'a [u8]);
+
+impl<'a> Script<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn number(&mut self) -> u16 {
+        u16::from_be_bytes([self.byte().unwrap_or(0), self.byte().unwrap_or(0)])
+    }
+
+    fn chunk(&mut self) -> &'a [u8] {
+        let len = usize::from(self.byte().unwrap_or(0)).min(self.0.len());
+        let (chunk, rest) = self.0.split_at(len);
+        self.0 = rest;
+        chunk
+    }
+
+    /// Public peers, forbidden ones, and the relays of this server by both names.
+    fn peer(&mut self) -> SocketAddr {
+        let port = 50_000 + self.number() % 8;
+        let ip = match self.byte().unwrap_or(0) % 6 {
+            0 => Ipv4Addr::new(8, 8, 8, 8),
+            1 => Ipv4Addr::new(198, 51, 100, 1),
+            2 => Ipv4Addr::new(10, 0, 0, 1),
+            3 => Ipv4Addr::LOCALHOST,
+            4 => Ipv4Addr::new(1, 1, 1, self.byte().unwrap_or(0)),
+            _ => Ipv4Addr::new(169, 254, 169, 254),
+        };
+        (ip, port).into()
+    }
+}
