@@ -85,6 +85,7 @@ pub fn authenticated(script: &[u8]) {
             4 => {
                 let closed = path(script.byte().unwrap_or(0));
                 bench.server.handle_client_closed(bench.now(), closed);
+                bench.drain();
             }
             _ => {
                 let client = script.byte().unwrap_or(0);

@@ -1,3 +1,5 @@
+//! The configuration as people write it: what is read, and what is refused with which words.
+
 use super::*;
 
 fn error(text: &str) -> String {

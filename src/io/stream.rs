@@ -1,4 +1,4 @@
-//! TURN over a byte stream (RFC 8656 §3.1, §12.5): where a message ends, and a bounded write queue.
+//! TURN over a byte stream (RFC 8656 §2.1, §12.5): where a message ends, and a bounded write queue.
 //!
 //! The reader keeps only the incomplete end of what was read; complete messages are used where the
 //! read has put them. The writer writes at once and queues what the connection does not take:

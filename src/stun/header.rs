@@ -24,7 +24,7 @@ pub enum Class {
 pub struct Method(u16);
 
 impl Method {
-    /// RFC 8489 §17.1
+    /// RFC 8489 §18.2
     pub const BINDING: Self = Self(0x001);
     /// RFC 8656 §17
     pub const ALLOCATE: Self = Self(0x003);

@@ -1,4 +1,4 @@
-//! One allocation with its permissions and channels, and their lifetimes (RFC 8656 §3.2, §9, §12).
+//! One allocation with its permissions and channels, and their lifetimes (RFC 8656 §7.2, §9, §12).
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

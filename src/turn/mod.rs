@@ -49,7 +49,7 @@ use request::{Request, refuse_unknown};
 use table::{AllocationId, Table};
 use timers::Timers;
 
-/// Lifetime of an allocation that asks for none, and the least one gets (RFC 8656 §3.2).
+/// Lifetime of an allocation that asks for none, and the least one gets (RFC 8656 §7.2).
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Large enough for every reply this server writes.

@@ -16,7 +16,7 @@ pub struct Now {
     pub unix: u64,
 }
 
-/// How a client reaches the server (RFC 8656 §3.1).
+/// How a client reaches the server (RFC 8656 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// Datagrams in the clear.

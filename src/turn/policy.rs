@@ -1,4 +1,4 @@
-//! Which peers clients may reach (RFC 8656 §21.4.3, and section 4.4 of the design).
+//! Which peers clients may reach (RFC 8656 §21.2, and section 4.4 of the design).
 //!
 //! Denied by default: everything that is not a public unicast address. An explicit allow wins over
 //! the deny lists, but never over two rules: the server's own listeners stay unreachable, and a cloud
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc8656_21_4_3_only_public_unicast_is_reachable_by_default() {
+    fn rfc8656_21_2_only_public_unicast_is_reachable_by_default() {
         let policy = policy(&[], &[]);
         for public in ["8.8.8.8", "1.1.1.1", "192.0.1.1", "172.32.0.1", "2600::1", "2a00:1450::8"] {
             assert!(policy.may_reach(ip(public)), "{public}");

@@ -1,4 +1,4 @@
-//! Every lifetime to its edge: RFC 8656 §3.2, §8, §9, §12. Ten minutes take microseconds.
+//! Every lifetime to its edge: RFC 8656 §7.2, §8, §9, §12. Ten minutes take microseconds.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn seconds(n: u64) -> Duration {
 }
 
 #[test]
-fn rfc8656_3_2_an_allocation_lives_ten_minutes() {
+fn rfc8656_7_2_an_allocation_lives_ten_minutes() {
     let mut lab = Lab::new();
     let client = Client::new(&mut lab, HERE);
     client.allocate(&mut lab);
