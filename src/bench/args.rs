@@ -140,7 +140,7 @@ pub enum Direction {
 pub enum Transport {
     /// Datagrams.
     Udp,
-    /// Framed messages in a stream (RFC 8656 §3.1).
+    /// Framed messages in a stream (RFC 8656 §2.1).
     Tcp,
 }
 

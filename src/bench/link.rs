@@ -203,7 +203,7 @@ impl Stream {
     }
 }
 
-/// Length of the message at the front of a stream, and with its padding (RFC 8656 §3.1, §12.5);
+/// Length of the message at the front of a stream, and with its padding (RFC 8656 §2.1, §12.5);
 /// `None` when not all of it is there.
 fn next_message(bytes: &[u8]) -> Option<(usize, usize)> {
     let header: [u8; 4] = *bytes.first_chunk()?;
