@@ -90,10 +90,13 @@ impl Conn for UdpConn {
 
 /// A stream, plain or TLS.
 pub(super) struct StreamConn {
-    reader: Mutex<(ReadHalf<Box<dyn Stream>>, Vec<u8>)>,
+    reader: Mutex<Reader>,
     writer: Mutex<WriteHalf<Box<dyn Stream>>>,
     server: SocketAddr,
 }
+
+/// The reading half, and what was read of a message that is not complete.
+type Reader = (ReadHalf<Box<dyn Stream>>, Vec<u8>);
 
 impl StreamConn {
     /// Frames a connected stream.
@@ -172,7 +175,7 @@ fn framed_len(bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    async fn pair() -> (StreamConn, tokio::io::DuplexStream) {
+    fn pair() -> (StreamConn, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let any = SocketAddr::from(([127, 0, 0, 1], 1));
         (StreamConn::new(Box::new(ours), any), theirs)
@@ -180,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn rfc8656_12_5_channel_data_is_padded_in_a_stream() {
-        let (conn, mut other) = pair().await;
+        let (conn, mut other) = pair();
         conn.send(&[0x40, 0, 0, 1, b'x']).await.expect("sent");
         let mut framed = [9; 8];
         other.read_exact(&mut framed).await.expect("read");
@@ -189,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_are_cut_out_of_the_stream_whatever_the_pieces() {
-        let (conn, mut other) = pair().await;
+        let (conn, mut other) = pair();
         let mut stun = [0; 24];
         stun[3] = 4;
         let stream = [&[0x40, 0, 0, 1, b'x', 0, 0, 0][..], &stun].concat();

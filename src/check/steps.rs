@@ -45,13 +45,16 @@ pub(super) struct Check<'a> {
     http: Option<Http>,
     endpoints: Endpoints,
     login: Option<Login>,
+    /// The first transport that relayed; later steps use it.
+    working: Option<Way>,
     report: Report,
 }
 
 impl<'a> Check<'a> {
     /// A check that has found out nothing yet.
     pub(super) fn new(args: &'a Args, http: Option<Http>) -> Self {
-        Self { args, http, endpoints: Endpoints::default(), login: None, report: Report::new(args.json) }
+        let (endpoints, report) = (Endpoints::default(), Report::new(args.json));
+        Self { args, http, endpoints, login: None, working: None, report }
     }
 
     /// Makes all steps. True when none failed.
@@ -61,6 +64,9 @@ impl<'a> Check<'a> {
             self.stun(out).await?;
             for (name, way) in [("turn-udp", Way::Udp), ("turn-tcp", Way::Tcp), ("turn-tls", Way::Tls)] {
                 let outcome = self.turn(way).await;
+                if matches!(outcome, Outcome::Ok { .. }) {
+                    self.working.get_or_insert(way);
+                }
                 self.report.add(out, name, outcome)?;
             }
             let outcome = self.ipv6_relay().await;
@@ -174,15 +180,19 @@ impl<'a> Check<'a> {
 
     /// An allocation and traffic through it over one transport.
     async fn turn(&self, way: Way) -> Outcome {
-        let endpoint = match way {
-            Way::Udp => &self.endpoints.udp,
-            Way::Tcp => &self.endpoints.tcp,
-            Way::Tls => &self.endpoints.tls,
-        };
+        let endpoint = self.endpoint(way);
         match (endpoint, &self.login) {
             (None, _) => Outcome::skip(format!("TURN over {} is not advertised", way.label())),
             (_, None) => Outcome::skip(NO_LOGIN),
             (Some(endpoint), Some(login)) => self.relayed_echo(way, endpoint, login).await.into(),
+        }
+    }
+
+    fn endpoint(&self, way: Way) -> Option<&Endpoint> {
+        match way {
+            Way::Udp => self.endpoints.udp.as_ref(),
+            Way::Tcp => self.endpoints.tcp.as_ref(),
+            Way::Tls => self.endpoints.tls.as_ref(),
         }
     }
 
@@ -255,14 +265,8 @@ impl<'a> Check<'a> {
     }
 
     async fn ipv6_relay(&self) -> Outcome {
-        let (Some(endpoint), Some(login)) = (&self.endpoints.udp, &self.login) else {
-            return Outcome::skip(if self.login.is_none() {
-                NO_LOGIN
-            } else {
-                "TURN over UDP is not advertised"
-            });
-        };
-        match self.allocate_ipv6(endpoint, login).await {
+        let (Some(way), Some(login)) = (self.working, &self.login) else { return Outcome::skip(NEEDS_RELAY) };
+        match self.ask_to_allocate(way, login, true).await {
             Ok(Answer::Allocated(relayed)) if relayed.is_ipv6() => {
                 Outcome::ok(format!("relays from {relayed}"))
             }
@@ -272,22 +276,25 @@ impl<'a> Check<'a> {
             )
             .into(),
             Ok(Answer::Refused(440, _)) => Outcome::skip("the server has no IPv6 relay address (440)"),
-            Ok(Answer::Refused(code, reason)) => refusal("UDP", code, &reason, login).into(),
+            Ok(Answer::Refused(code, reason)) => refusal(way.label(), code, &reason, login).into(),
             Err(problem) => problem.into(),
         }
     }
 
-    async fn allocate_ipv6(&self, endpoint: &Endpoint, login: &Login) -> Result<Answer, Problem> {
+    /// One allocation, given back at once, over a transport that works.
+    async fn ask_to_allocate(&self, way: Way, login: &Login, ipv6: bool) -> Result<Answer, Problem> {
+        let missing = || Problem::new(NEEDS_RELAY, "see above");
+        let endpoint = self.endpoint(way).ok_or_else(missing)?;
         let address = endpoint.resolve(None).await?;
-        let place = format!("UDP {address}");
-        let conn = udp(address).await?;
-        self.server(&conn, &place, false).allocate(login, true).await
+        let place = format!("{} {address}", way.label());
+        let conn = self.open(way, address, &endpoint.host).await?;
+        self.server(&conn, &place, !matches!(way, Way::Udp)).allocate(login, ipv6).await
     }
 
     /// The expiry in the user name is what counts: a later one must not be accepted with the same
     /// password, and with the secret at hand, an earlier one must not be accepted at all.
     async fn time_limited(&self) -> Outcome {
-        let Some(login) = &self.login else { return Outcome::skip(NO_LOGIN) };
+        let (Some(way), Some(login)) = (self.working, &self.login) else { return Outcome::skip(NEEDS_RELAY) };
         let Some((expiry, id)) = expiry_of(&login.username) else {
             return Outcome::skip("these are no time-limited credentials");
         };
@@ -300,7 +307,7 @@ impl<'a> Check<'a> {
         }
         let forged = Login { username: format!("{}{id}", expiry + 3600), password: login.password.clone() };
         if let Some(outcome) =
-            self.must_refuse(&forged, "a user name with a later expiry than was signed").await
+            self.must_refuse(way, &forged, "a user name with a later expiry than was signed").await
         {
             return outcome;
         }
@@ -310,7 +317,7 @@ impl<'a> Check<'a> {
                 Ok(expired) => expired,
                 Err(problem) => return problem.into(),
             };
-            if let Some(outcome) = self.must_refuse(&expired, "credentials that have expired").await {
+            if let Some(outcome) = self.must_refuse(way, &expired, "credentials that have expired").await {
                 return outcome;
             }
             detail.push_str(", so are expired ones");
@@ -319,26 +326,15 @@ impl<'a> Check<'a> {
     }
 
     async fn wrong_password(&self) -> Outcome {
-        let Some(login) = &self.login else { return Outcome::skip(NO_LOGIN) };
+        let (Some(way), Some(login)) = (self.working, &self.login) else { return Outcome::skip(NEEDS_RELAY) };
         let wrong = Login { username: login.username.clone(), password: format!("{}?", login.password) };
-        let refused = self.must_refuse(&wrong, "a wrong password").await;
+        let refused = self.must_refuse(way, &wrong, "a wrong password").await;
         refused.unwrap_or_else(|| Outcome::ok("refused with 401"))
     }
 
     /// Tries to allocate with credentials that must not work; `None` when they are refused with 401.
-    async fn must_refuse(&self, login: &Login, what: &str) -> Option<Outcome> {
-        let (way, endpoint) = match (&self.endpoints.udp, &self.endpoints.tcp) {
-            (Some(endpoint), _) => (Way::Udp, endpoint),
-            (None, Some(endpoint)) => (Way::Tcp, endpoint),
-            (None, None) => return Some(Outcome::skip("neither TURN over UDP nor TCP is advertised")),
-        };
-        let answer = async {
-            let address = endpoint.resolve(None).await?;
-            let conn = self.open(way, address, &endpoint.host).await?;
-            let place = format!("{} {address}", way.label());
-            self.server(&conn, &place, matches!(way, Way::Tcp)).allocate(login, false).await
-        };
-        match answer.await {
+    async fn must_refuse(&self, way: Way, login: &Login, what: &str) -> Option<Outcome> {
+        match self.ask_to_allocate(way, login, false).await {
             Ok(Answer::Refused(401, _)) => None,
             Ok(Answer::Refused(code, reason)) => Some(
                 Problem::new(
@@ -377,6 +373,7 @@ impl<'a> Check<'a> {
     }
 }
 
+const NEEDS_RELAY: &str = "needs a transport that relays";
 const NO_LOGIN: &str =
     "no credentials: give --user and --password, --secret, or --url with --api-key or --token";
 
