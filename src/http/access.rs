@@ -156,20 +156,16 @@ impl Asker<'_> {
         }
     }
 
-    /// Who may have credentials over HTTP.
-    pub(super) fn credentials(&self, settings: &Settings, now_unix: u64) -> Result<Identity, Denied> {
+    /// The API key, if there is a right one: as `X-Api-Key` or in place of a token.
+    pub(super) fn api_key(&self, settings: &Settings) -> Option<Result<Identity, Denied>> {
         if let Some(key) = self.text(&HeaderName::from_static("x-api-key")) {
-            return self.back_end(settings, key);
+            return Some(self.back_end(settings, key));
         }
-        if !self.is_origin_allowed(settings) {
-            return Err(Denied::Origin);
-        }
-        if let Some(token) = self.token() {
-            return match self.back_end(settings, token) {
-                Ok(identity) => Ok(identity),
-                Err(_) => check(settings, token, now_unix),
-            };
-        }
+        self.token().and_then(|token| self.back_end(settings, token).ok()).map(Ok)
+    }
+
+    /// Who may have credentials over HTTP without an API key.
+    pub(super) fn credentials(&self, settings: &Settings, now_unix: u64) -> Result<Identity, Denied> {
         match self.signaling(settings, now_unix)? {
             Some(guest) => Ok(guest),
             None => Err(Denied::NoToken),

@@ -12,7 +12,7 @@ use axum::extract::ws::Utf8Bytes;
 use foldhash::quality::RandomState;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::debug;
 
 use super::access;
@@ -27,8 +27,12 @@ const INPUTS: usize = 4096;
 /// Frames that wait for one socket, whatever their size.
 pub(super) const SOCKET_FRAMES: usize = 1024;
 
-/// Bytes that wait for one socket. A slow consumer loses its socket, not its session.
+/// Bytes that wait for one socket, on top of what a resume may replay at once. A slow consumer
+/// loses its socket, not its session.
 const SOCKET_BYTES: usize = 256 * 1024;
+
+/// How long a stop waits for sockets to take their close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Clients whose requests for credentials are counted.
 const RATED_CLIENTS: usize = 65_536;
@@ -39,6 +43,7 @@ pub struct App {
     inputs: mpsc::Sender<Input>,
     stats: Arc<Mutex<Stats>>,
     conns: AtomicU64,
+    open: watch::Sender<usize>,
     start: Instant,
     rates: Mutex<PerClient>,
     rng: Mutex<StdRng>,
@@ -72,9 +77,9 @@ pub(super) struct Link {
 
 impl Link {
     /// Whether the frame found room.
-    fn push(&self, text: &str) -> bool {
+    fn push(&self, text: &str, bound: usize) -> bool {
         let waiting = self.waiting.fetch_add(text.len(), Ordering::Relaxed);
-        let fits = waiting == 0 || waiting + text.len() <= SOCKET_BYTES;
+        let fits = waiting == 0 || waiting + text.len() <= bound;
         fits && self.commands.try_send(Command::Text(text.into())).is_ok()
     }
 }
@@ -100,6 +105,7 @@ impl App {
             inputs,
             stats,
             conns: AtomicU64::new(1),
+            open: watch::Sender::new(0),
             start,
             rates: Mutex::new(PerClient::new(RATED_CLIENTS)),
             rng: Mutex::new(rng),
@@ -138,7 +144,15 @@ impl App {
         let (done, told) = oneshot::channel();
         if self.inputs.send(Input::Drain(done)).await.is_ok() {
             let _ = told.await;
+            let mut open = self.open.subscribe();
+            let _ = tokio::time::timeout(CLOSE_PATIENCE, open.wait_for(|n| *n == 0)).await;
         }
+    }
+
+    /// Counts a socket for as long as the guard lives.
+    pub(super) fn opened(self: &Arc<Self>) -> Opened {
+        self.open.send_modify(|n| *n += 1);
+        Opened(self.clone())
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -163,6 +177,15 @@ impl App {
     pub(super) fn random_name(&self) -> String {
         let number = self.rng.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
         format!("{number:016x}")
+    }
+}
+
+/// An open socket, counted.
+pub(super) struct Opened(Arc<App>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|n| *n -= 1);
     }
 }
 
@@ -262,7 +285,8 @@ impl Task {
     fn output(&mut self, now: Now, output: Output, slow: &mut Vec<ConnId>) {
         match output {
             Output::Send { conn, text } => {
-                if self.links.get(&conn).is_some_and(|link| !link.push(&text)) {
+                let bound = SOCKET_BYTES + self.settings.limits.outbox_bytes;
+                if self.links.get(&conn).is_some_and(|link| !link.push(&text, bound)) {
                     debug!(conn = conn.0, "slow consumer cut");
                     self.links.remove(&conn);
                     slow.push(conn);

@@ -71,12 +71,9 @@ pub(super) async fn ice(
 ) -> Response {
     let (settings, query) = (app.settings(), Query::of(&uri));
     let asker = Asker { headers: &headers, query: &query, peer };
-    if let Err(wait) = app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
-        return too_many(wait);
-    }
-    let identity = match asker.credentials(&settings, unix()) {
+    let identity = match who(&app, &settings, &asker) {
         Ok(identity) => identity,
-        Err(denied) => return refused(&denied),
+        Err(response) => return *response,
     };
     let ttl = match query.find("ttl").map(str::parse::<u64>) {
         None => settings.ttl,
@@ -93,6 +90,23 @@ pub(super) async fn ice(
     }
 }
 
+/// Who asks. Clients are counted, wrong API keys too; a back end with a right one asks for many.
+fn who(app: &App, settings: &Settings, asker: &Asker<'_>) -> Result<Identity, Box<Response>> {
+    let back_end = asker.api_key(settings);
+    if let Some(Ok(identity)) = back_end {
+        return Ok(identity);
+    }
+    app.take_ice(asker.ip(settings), settings.ice_per_minute).map_err(|wait| Box::new(too_many(wait)))?;
+    let denied = match back_end {
+        Some(Err(denied)) => denied,
+        Some(Ok(_)) | None => match asker.credentials(settings, unix()) {
+            Ok(identity) => return Ok(identity),
+            Err(denied) => denied,
+        },
+    };
+    Err(Box::new(refused(&denied)))
+}
+
 /// `GET /turn?service=turn&username=…&key=…` (draft-uberti-behave-turn-rest-00).
 pub(super) async fn draft(
     State(app): State<Arc<App>>,
@@ -102,17 +116,21 @@ pub(super) async fn draft(
 ) -> Response {
     let (settings, query) = (app.settings(), Query::of(&uri));
     let asker = Asker { headers: &headers, query: &query, peer };
-    if let Err(wait) = app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
-        return too_many(wait);
-    }
     if query.find("service") != Some("turn") {
         return bad_request("service must be turn");
     }
     // Janus calls the key `api`.
-    let Some(key) = query.find("key").or_else(|| query.find("api")) else { return refused(&Denied::NoToken) };
-    let identity = match asker.back_end(&settings, key) {
+    let key = query.find("key").or_else(|| query.find("api"));
+    let known = key.ok_or(Denied::NoToken).and_then(|key| asker.back_end(&settings, key));
+    let identity = match known {
         Ok(identity) => identity,
-        Err(denied) => return refused(&denied),
+        // A right key asks for many users; wrong ones are counted, so that nobody tries them all.
+        Err(denied) => {
+            return match app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
+                Ok(()) => refused(&denied),
+                Err(wait) => too_many(wait),
+            };
+        }
     };
     match credential(&app, &settings, &identity, settings.ttl) {
         Ok(credential) => private(Json(flat(&settings, &credential))),
@@ -129,16 +147,16 @@ pub(super) async fn matrix(
 ) -> Response {
     let (settings, query) = (app.settings(), Query::of(&uri));
     let asker = Asker { headers: &headers, query: &query, peer };
-    if let Err(wait) = app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
-        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let body =
-            json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "too many requests", "retry_after_ms": millis });
-        return (StatusCode::TOO_MANY_REQUESTS, private(Json(body))).into_response();
-    }
     let Some(token) = asker.token() else {
         return matrix_refused("M_MISSING_TOKEN", "a token is needed in Authorization: Bearer");
     };
-    let known = asker.back_end(&settings, token).or_else(|_| super::access::check(&settings, token, unix()));
+    let known = match asker.back_end(&settings, token) {
+        Ok(identity) => Ok(identity),
+        Err(_) => match app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
+            Ok(()) => super::access::check(&settings, token, unix()),
+            Err(wait) => return matrix_too_many(wait),
+        },
+    };
     let Ok(identity) = known else {
         return matrix_refused("M_UNKNOWN_TOKEN", "the token is not valid here");
     };
@@ -205,6 +223,13 @@ fn refused(denied: &Denied) -> Response {
 
 fn matrix_refused(code: &str, message: &str) -> Response {
     (StatusCode::UNAUTHORIZED, private(Json(json!({ "errcode": code, "error": message })))).into_response()
+}
+
+fn matrix_too_many(wait: Duration) -> Response {
+    let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let body =
+        json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "too many requests", "retry_after_ms": millis });
+    (StatusCode::TOO_MANY_REQUESTS, private(Json(body))).into_response()
 }
 
 fn too_many(wait: Duration) -> Response {

@@ -29,8 +29,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closed socket may take to answer the close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes read at once; a signaling socket is idle nearly always.
-const READ_BUFFER: usize = 4096;
+/// Bytes read or written at once; a signaling socket is idle nearly always.
+const BUFFER: usize = 4096;
 
 /// `GET /v1/ws`.
 pub(super) async fn native(
@@ -96,8 +96,8 @@ fn prepare(upgrade: WebSocketUpgrade, settings: &Settings) -> WebSocketUpgrade {
     // Larger frames are read up to this size so that they can be answered with a code.
     let readable = settings.limits.frame.saturating_mul(4);
     let mut upgrade = upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
         .max_message_size(readable)
         .max_frame_size(readable);
     let requested: Vec<HeaderValue> = upgrade.requested_protocols().cloned().collect();
@@ -124,6 +124,7 @@ async fn refuse(mut socket: WebSocket, code: u16, reason: String) {
 
 /// Carries frames between one socket and the hub until either is done.
 async fn run(app: Arc<App>, mut socket: WebSocket, connect: Connect) {
+    let _opened = app.opened();
     let id = app.next_conn();
     let (commands, mut queue) = mpsc::channel(SOCKET_FRAMES);
     let waiting = Arc::new(AtomicUsize::new(0));
@@ -131,6 +132,7 @@ async fn run(app: Arc<App>, mut socket: WebSocket, connect: Connect) {
     if !app.tell(Input::Connect { id, connect: Box::new(connect), link }).await {
         return;
     }
+    let mut is_readable = true;
     loop {
         tokio::select! {
             command = queue.recv() => {
@@ -145,8 +147,10 @@ async fn run(app: Arc<App>, mut socket: WebSocket, connect: Connect) {
                     Ok(Err(_)) | Err(_) => break,
                 }
             }
-            message = socket.recv() => {
+            message = socket.recv(), if is_readable => {
                 let Some(input) = input(id, message) else { break };
+                // Nothing can be read after a message that was not read to its end.
+                is_readable = !matches!(input, Some(Input::Oversized { .. }));
                 if let Some(input) = input && !app.tell(input).await {
                     break;
                 }

@@ -135,10 +135,11 @@ impl Code {
         }
     }
 
-    /// Whether a client that goes on doing this is closed.
+    /// Whether a client that goes on doing this is closed. A type this server does not know yet is
+    /// no offence.
     #[must_use]
     pub fn is_strike(self) -> bool {
-        matches!(self, Self::BadFrame | Self::UnknownType | Self::TooLarge | Self::TooDeep)
+        matches!(self, Self::BadFrame | Self::TooLarge | Self::TooDeep)
     }
 }
 

@@ -3,4 +3,7 @@
 mod limits;
 mod native;
 mod raw;
+mod server;
 mod sim;
+mod sockets;
+mod web;

@@ -1,8 +1,15 @@
 //! Seed 000 promise by promise, on the pure hub.
+//!
+//! Elsewhere: S0-02 and S0-13 in `sockets` and `web`. S0-14 names other products and S0-17 the
+//! seed's own fault, which every test here contradicts. S0-15's steps are endpoint, exchange and
+//! broadcast (here), front-end wiring (the browser tests run the seed's client), TURN and tests
+//! across networks (the lab).
 
 use std::time::Duration;
 
-use crate::sim::{Sim, bare, browser, token};
+use turnkey::signal::{ClientKey, Connect};
+
+use crate::sim::{self, Sim, bare, browser, token};
 
 const OFFER: &str = r#"{"type":"offer","offer":{"type":"offer","sdp":"v=0\r\na=ice-ufrag:aaaa\r\n"}}"#;
 const OFFER_2: &str = r#"{"type":"offer","offer":{"type":"offer","sdp":"v=0\r\na=ice-ufrag:bbbb\r\n"}}"#;
@@ -82,6 +89,24 @@ fn s0_09_s0_12_nobody_is_told_of_comings_and_goings_unless_asked_for() {
     sim.lose(b);
     sim.pass(Duration::from_secs(61));
     assert!(sim.take(a).is_empty());
+}
+
+#[test]
+fn s0_09_s0_12_presence_events_come_on_request() {
+    let mut sim = Sim::new();
+    let a = sim.connect(Connect { wants_events: true, ..sim::raw_connect("r", browser(1)) });
+    let b = sim.raw("r", browser(2));
+    let joined = sim.take_one(a);
+    assert_eq!(joined["type"], "peer-joined");
+    sim.lose(b);
+    assert_eq!(sim.take_one(a)["type"], "peer-away");
+    let b = sim.raw("r", browser(2));
+    assert_eq!(sim.take_one(a)["type"], "peer-back");
+    sim.lose(b);
+    sim.pass(Duration::from_secs(61));
+    let frames = sim.take_json(a);
+    assert_eq!((&frames[0]["type"], &frames[1]["type"]), (&"peer-away".into(), &"peer-left".into()));
+    assert_eq!(frames[1]["peer"], joined["peer"]);
 }
 
 #[test]
@@ -263,6 +288,64 @@ fn s0_18_bad_json_is_answered_and_the_socket_stays_up_to_the_strike_limit() {
     sim.frame(a, "{");
     assert_eq!(sim.take(a).len(), 1);
     assert_eq!(sim.closed(a), Some(4400));
+}
+
+#[test]
+fn s0_16_candidates_that_overtook_a_restarts_offer_stay_with_it() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    sim.frame(doctor, OFFER_2);
+    sim.frame(doctor, &candidate(1));
+    sim.frame(doctor, OFFER);
+    let patient = sim.raw("r", browser(2));
+    assert_eq!(
+        sim.take(patient),
+        [OFFER.to_owned(), candidate(1)],
+        "its fragment is that of the newer offer"
+    );
+}
+
+#[test]
+fn s0_16_several_calls_at_once_do_not_mix() {
+    let mut sim = Sim::new();
+    let rooms: Vec<_> = (0..10)
+        .map(|n| (sim.raw(&format!("r{n}"), browser(2 * n)), sim.raw(&format!("r{n}"), browser(2 * n + 1))))
+        .collect();
+    for (n, (a, _)) in rooms.iter().enumerate() {
+        sim.frame(*a, &format!(r#"{{"type":"n","n":{n}}}"#));
+    }
+    for (n, (_, b)) in rooms.iter().enumerate() {
+        assert_eq!(sim.take(*b), [format!(r#"{{"type":"n","n":{n}}}"#)]);
+    }
+}
+
+#[test]
+fn s0_16_two_people_with_the_same_browser_behind_one_address_are_told_apart_by_their_cookies() {
+    let cookie = |c: &str| ClientKey { cookie: Some(c.into()), ..browser(1) };
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", cookie("d"));
+    sim.frame(doctor, OFFER);
+    sim.lose(doctor);
+    let patient = sim.raw("r", cookie("p"));
+    assert_eq!(sim.take(patient), [OFFER], "not taken for the doctor");
+    sim.frame(patient, ANSWER);
+    let doctor = sim.raw("r", ClientKey { traits: 2, ..cookie("d") });
+    assert_eq!(sim.take(doctor), [ANSWER], "from another network");
+}
+
+#[test]
+fn s0_16_what_came_while_nobody_was_sure_is_not_sent_twice() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    let patient = sim.raw("r", browser(2));
+    sim.silence(doctor);
+    sim.frame(patient, OFFER);
+    let again = sim.raw("r", browser(1));
+    assert_eq!(sim.take(again), [OFFER], "unanswered, so whoever comes gets it");
+    sim.frame(patient, &candidate(1));
+    sim.lose(doctor);
+    let texts = sim.take(again);
+    assert_eq!(texts.iter().filter(|t| **t == candidate(1)).count(), 1, "{texts:?}");
 }
 
 #[test]

@@ -49,9 +49,21 @@ pub(crate) fn token(user: &str, rooms: Option<&[&str]>) -> Identity {
     Identity { rooms, grants: Grants::ALL, ..Identity::member(user) }
 }
 
+/// The connect of a raw guest.
+pub(crate) fn raw_connect(room: &str, key: ClientKey) -> Connect {
+    Connect {
+        dialect: Dialect::Broadcast,
+        ip: ip(1),
+        identity: Some(Identity::guest("guest", true)),
+        key,
+        room: Some(room.into()),
+        wants_events: false,
+    }
+}
+
 impl Sim {
     pub(crate) fn new() -> Self {
-        Self::with(Limits::default())
+        Self::with(Limits { connects_per_minute: 1000, ..Limits::default() })
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
@@ -85,14 +97,7 @@ impl Sim {
 
     pub(crate) fn raw_as(&mut self, room: &str, key: ClientKey, identity: Identity) -> ConnId {
         let key = ClientKey { user: (!identity.is_guest).then(|| identity.user.clone()), ..key };
-        self.connect(Connect {
-            dialect: Dialect::Broadcast,
-            ip: ip(1),
-            identity: Some(identity),
-            key,
-            room: Some(room.into()),
-            wants_events: false,
-        })
+        self.connect(Connect { identity: Some(identity), ..raw_connect(room, key) })
     }
 
     /// A native socket that has not said hello.

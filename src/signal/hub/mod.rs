@@ -56,6 +56,8 @@ pub mod close {
     pub const GONE: u16 = 1011;
 }
 
+const STOPPING: &str = "the server is stopping, come back in a moment";
+
 /// A new socket.
 #[derive(Clone, Debug)]
 pub struct Connect {
@@ -162,6 +164,7 @@ pub struct Hub {
     resumes: PerClient,
     timers: BTreeSet<(Duration, Timer)>,
     outputs: VecDeque<Output>,
+    is_draining: bool,
     stats: Stats,
 }
 
@@ -183,6 +186,7 @@ impl Hub {
             resumes: PerClient::new(clients),
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
+            is_draining: false,
             stats: Stats::default(),
         }
     }
@@ -212,9 +216,9 @@ impl Hub {
 
     /// A socket was opened.
     pub fn handle_connect(&mut self, now: Now, id: ConnId, connect: Connect) {
-        if let Err(refusal) = self.admit(now, connect.ip) {
+        if let Err((code, reason)) = self.admit(now, connect.ip) {
             self.stats.refused += 1;
-            self.outputs.push_back(Output::Close { conn: id, code: close::RATE, reason: refusal.message });
+            self.outputs.push_back(Output::Close { conn: id, code, reason });
             return;
         }
         self.stats.connects += 1;
@@ -227,13 +231,16 @@ impl Hub {
         self.arm_conn(id);
     }
 
-    fn admit(&mut self, now: Now, ip: IpAddr) -> Result<(), Refusal> {
+    fn admit(&mut self, now: Now, ip: IpAddr) -> Result<(), (u16, String)> {
+        if self.is_draining {
+            return Err((close::DRAINING, STOPPING.into()));
+        }
         if self.sockets.get(&client_key(ip)).is_some_and(|n| *n >= self.limits.sockets_per_ip) {
-            return Err(Refusal::new(Code::RateLimited, "too many sockets from this address"));
+            return Err((close::RATE, "too many sockets from this address".into()));
         }
         self.connects
             .take(now.mono, ip, self.limits.connects_per_minute)
-            .map_err(|wait| Refusal::later(Code::RateLimited, retry("too many connections", wait), wait))
+            .map_err(|wait| (close::RATE, retry("too many connections", wait)))
     }
 
     /// A text frame came in.
@@ -291,12 +298,13 @@ impl Hub {
         self.drop_conn(now, id);
     }
 
-    /// The server stops: every socket is told to come back later.
+    /// The server stops: every socket, also one that comes now, is told to come back later.
     pub fn handle_drain(&mut self, now: Now) {
+        self.is_draining = true;
         let mut all: Vec<ConnId> = self.conns.keys().copied().collect();
         all.sort_unstable();
         for id in all {
-            self.close(now, id, close::DRAINING, "the server is stopping, come back in a moment");
+            self.close(now, id, close::DRAINING, STOPPING);
         }
     }
 

@@ -187,6 +187,7 @@ impl Hub {
         if names_it && !is_protected {
             self.turn_guests_out(now, &room_name);
         }
+        self.make_room(now, &room_name);
         let member = MemberId(self.fresh_id());
         let max = self.limits.members;
         let room = self.rooms.entry(room_name.clone()).or_insert_with(|| Room::new(room_name.clone()));
@@ -230,6 +231,19 @@ impl Hub {
             return Err(Refusal::new(Code::Busy, "the server has as many rooms as it may have"));
         }
         Ok(Arc::from(name))
+    }
+
+    /// In a full room, the one who has been away for longest gives way.
+    fn make_room(&mut self, now: Now, room_name: &Arc<str>) {
+        let Some(room) = self.rooms.get(room_name) else { return };
+        if room.members.len() < self.limits.members {
+            return;
+        }
+        let away = room.members.iter().filter(|m| m.is_away).map(|m| m.session);
+        let longest = away.min_by_key(|s| self.sessions.get(s).and_then(|s| s.away_until));
+        if let Some(session) = longest {
+            self.end_session(now, session, "lost");
+        }
     }
 
     /// A room that became protected keeps nobody who came without a token.
