@@ -350,6 +350,7 @@ class Session extends Emitter {
     const frame = parse(text);
     if (!frame) return;
     this.#heard = true;
+    if (!this.#welcomed && frame.seq !== undefined) return; // the replay after the welcome has it, in order
     if (frame.seq !== undefined) {
       if (frame.seq <= this.#lastSeq) return; // replayed although it had arrived
       this.#lastSeq = frame.seq;

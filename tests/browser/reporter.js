@@ -10,7 +10,7 @@ export default async function* report(events) {
       failed++;
       const { error } = data.details;
       yield `FAIL  ${data.name}\n      ${String(error?.cause?.stack ?? error?.stack ?? error).replaceAll("\n", "\n      ")}\n`;
-    } else if (type === "test:diagnostic" && data.nesting > 0) {
+    } else if (type === "test:diagnostic" && data.file) {
       yield `      ${data.message}\n`;
     }
   }

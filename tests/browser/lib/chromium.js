@@ -3,12 +3,13 @@ import { chromium } from "playwright-core";
 
 const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-  "--disable-sync", "--disable-features=WebRtcHideLocalIpsWithMdns", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+  "--disable-sync", "--disable-features=WebRtcHideLocalIpsWithMdns", "--use-fake-ui-for-media-stream",
 ];
 
-/** @param {{executable?: string, flags?: string[]}} [options] */
-export function launch({ executable = process.env.CHROMIUM ?? "/usr/bin/chromium", flags = [] } = {}) {
-  return chromium.launch({ executablePath: executable, args: [...FLAGS, ...flags] });
+/** @param {{executable?: string, flags?: string[], withCamera?: boolean}} [options] */
+export function launch({ executable = process.env.CHROMIUM ?? "/usr/bin/chromium", flags = [], withCamera = true } = {}) {
+  const camera = withCamera ? ["--use-fake-device-for-media-stream"] : [];
+  return chromium.launch({ executablePath: executable, args: [...FLAGS, ...camera, ...flags] });
 }
 
 /** A page of its own profile whose errors fail the test that asks for them. */
@@ -49,11 +50,16 @@ export function stats(page) {
 /** Waits until `count` more frames than before have been decoded; returns how many there are then. */
 export async function framesGrow(page, count = 20, timeout = 10_000) {
   const before = (await stats(page))?.framesDecoded ?? 0;
+  return (await until(page, stats, ({ framesDecoded }) => framesDecoded >= before + count, timeout)).framesDecoded;
+}
+
+/** Asks the page again until the answer satisfies the condition. */
+export async function until(page, ask, condition, timeout = 10_000) {
   const deadline = Date.now() + timeout;
   for (;;) {
-    const now = (await stats(page))?.framesDecoded ?? 0;
-    if (now >= before + count) return now;
-    if (Date.now() > deadline) throw new Error(`framesDecoded went from ${before} only to ${now} in ${timeout} ms`);
+    const answer = await ask(page);
+    if (answer && condition(answer)) return answer;
+    if (Date.now() > deadline) throw new Error(`in ${timeout} ms it came only to ${JSON.stringify(answer)}`);
     await page.waitForTimeout(100);
   }
 }

@@ -1,0 +1,279 @@
+/** The call page and turnkey.js against the built server, in two headless Chromium. */
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+import { connected, enter, framesGrow, launch, logOf, newPage, stats, until } from "./lib/chromium.js";
+import { proxy } from "./lib/proxy.js";
+import { loopbackConfig, serve } from "./lib/server.js";
+
+let server;
+let browsers = [];
+let open = [];
+let rooms = 0;
+
+before(async () => {
+  [server, ...browsers] = await Promise.all([serve(loopbackConfig()), launch(), launch()]);
+});
+
+afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
+
+after(async () => {
+  await Promise.allSettled(browsers.map((browser) => browser.close()));
+  await server?.stop();
+});
+
+async function page(index, options) {
+  const opened = await newPage(browsers[index], options);
+  open.push(opened);
+  return opened;
+}
+
+/** Two members in a new room, Ada before Grace. */
+async function pair({ path = "auto", base = server.url() } = {}) {
+  const room = `room-${++rooms}`;
+  const members = [await page(0), await page(1)];
+  await enter(members[0], `${base}?room=${room}&path=${path}`, "Ada");
+  await enter(members[1], `${base}?room=${room}&path=${path}`, "Grace");
+  const since = Date.now();
+  await Promise.all(members.map((member) => connected(member)));
+  return { ada: members[0], grace: members[1], members, time: Date.now() - since };
+}
+
+const memberId = (member) => member.evaluate(() => globalThis.turnkey.call.member);
+const state = (member) => member.evaluate(() => globalThis.turnkey.call.state);
+const usernames = (member) => member.evaluate(() => {
+  const { call } = globalThis.turnkey;
+  return call.connection(call.members[0].id).getConfiguration().iceServers.map(({ username }) => username).filter(Boolean);
+});
+
+async function say(from, to, text) {
+  await from.waitForFunction(() => {
+    const { call } = globalThis.turnkey;
+    return call.members.length > 0;
+  });
+  await from.fill("#chat-input", text);
+  await from.press("#chat-input", "Enter");
+  await to.waitForFunction((wanted) => document.querySelector("#messages").innerText.includes(wanted), text, { timeout: 5000 });
+}
+
+for (const transport of ["udp", "tcp"]) {
+  test(`turnkey.js: relay only over ${transport.toUpperCase()}, video and data both ways`, async (t) => {
+    const { ada, grace, members, time } = await pair({ path: `relay-${transport}` });
+    for (const [index, member] of members.entries()) {
+      const frames = await framesGrow(member);
+      const { path } = await stats(member);
+      t.diagnostic(`${["Ada", "Grace"][index]}: ${path.local} to ${path.remote} over ${path.transport}, framesDecoded ${frames}, connected in ${time} ms`);
+      assert.equal(path.local, "relay");
+      assert.equal(path.kind, "relay");
+      assert.equal(path.transport, transport);
+      await until(member, (one) => one.locator(".path .label").innerText(), (label) => label === `Relayed over ${transport.toUpperCase()}`);
+      await until(member, logOf, (log) => log.includes("Data channel open"));
+    }
+    await say(ada, grace, "hello from Ada");
+    await say(grace, ada, "hello from Grace");
+    for (const member of members) assert.deepEqual(member.errors, []);
+  });
+}
+
+test("page: start a call, join by its link, see each other, hang up", async (t) => {
+  const ada = await page(0);
+  await ada.goto(server.url());
+  await ada.waitForFunction(() => document.querySelector("#preview").srcObject);
+  await ada.click("#start");
+  await ada.waitForFunction(() => globalThis.turnkey?.call.state === "joined");
+  const link = ada.url();
+  assert.match(link, /\?room=[a-z]{4}-[a-z]{4}-[a-z]{4}$/);
+  assert.equal(await ada.locator("#invite-text").innerText(), link);
+  assert.ok(await ada.locator("#waiting").isVisible());
+
+  const grace = await page(1);
+  await enter(grace, link, "Grace");
+  for (const member of [ada, grace]) {
+    await connected(member);
+    await framesGrow(member);
+    assert.ok(await member.evaluate(() => document.querySelector(".tile video").videoWidth > 0));
+    const label = await until(member, (one) => one.locator(".path .label").innerText(), (text) => /^Direct/.test(text));
+    t.diagnostic(`path label: ${label}`);
+    const log = await logOf(member);
+    for (const line of ["Signaling connected", "Successfully joined room", "Connection connected", "Path: direct"]) assert.ok(log.includes(line), `${line}\n${log}`);
+    assert.doesNotMatch(log, /Problem/);
+  }
+  assert.match(await logOf(ada), /Offer created and sent/);
+  assert.match(await logOf(grace), /Received offer[^]*Answer created and sent/);
+
+  await grace.click("#bar [data-toggle=audio]");
+  await ada.waitForFunction(() => document.querySelector(".tile .who").textContent.includes("muted"));
+  await grace.click("#bar [data-toggle=video]");
+  await ada.waitForFunction(() => document.querySelector(".tile").dataset.video === "off");
+
+  await grace.click("#hangup");
+  assert.match(await grace.locator("#ended-title").innerText(), /left the call/);
+  await ada.waitForFunction(() => document.querySelector("#waiting h2").textContent === "Grace hung up");
+  assert.equal(await ada.locator(".tile").count(), 0);
+  await grace.click("#again");
+  await connected(ada);
+  assert.deepEqual([...ada.errors, ...grace.errors], []);
+});
+
+test("page: without a camera the call goes on, and says why", async () => {
+  const bare = await launch({ withCamera: false });
+  try {
+    const room = `room-${++rooms}`;
+    const ada = await page(0);
+    await enter(ada, `${server.url()}?room=${room}`, "Ada");
+    const grace = await newPage(bare);
+    await grace.goto(`${server.url()}?room=${room}`);
+    await grace.waitForSelector("#notice:not([hidden])");
+    assert.match(await grace.locator("#notice").innerText(), /You can go on without/);
+    await grace.click("#start");
+    await connected(grace);
+    await framesGrow(grace);
+    assert.equal(await ada.locator(".tile").getAttribute("data-video"), "off");
+    assert.deepEqual([...ada.errors, ...grace.errors], []);
+  } finally {
+    await bare.close();
+  }
+});
+
+test("page: under a foreign host name the camera is explained, and the refusal says what to set", async () => {
+  const elsewhere = await launch({ flags: ["--host-resolver-rules=MAP call.example 127.0.0.1"] });
+  try {
+    const ada = await newPage(elsewhere);
+    await ada.goto(`http://call.example:${server.port("http")}/?room=x`);
+    await ada.waitForSelector("#notice:not([hidden])");
+    assert.match(await ada.locator("#notice").innerText(), /https/);
+    await ada.click("#start");
+    await ada.waitForSelector("#ended", { state: "visible" });
+    assert.match(await ada.locator("#ended-text").innerText(), /signaling\.jwt_secret/);
+  } finally {
+    await elsewhere.close();
+  }
+});
+
+test("signaling that drops in the middle of a call resumes, and the call never stops", async () => {
+  const gate = await proxy(server.port("http"));
+  try {
+    const { ada, grace } = await pair({ base: gate.url });
+    const before = [await memberId(ada), await memberId(grace)];
+    gate.cut();
+    await until(ada, logOf, (log) => log.includes("Signaling resumed"));
+    await until(grace, logOf, (log) => log.includes("Signaling resumed"));
+    for (const member of [ada, grace]) await framesGrow(member);
+    assert.deepEqual([await memberId(ada), await memberId(grace)], before);
+    assert.equal((await logOf(ada)).match(/Offer created/g).length, 1, "nothing was negotiated again");
+    await say(ada, grace, "after the gap");
+  } finally {
+    gate.close();
+  }
+});
+
+test("a socket that falls silent is noticed when the browser comes back, and resumed", async () => {
+  const gate = await proxy(server.port("http"));
+  try {
+    const { ada, grace } = await pair({ base: gate.url });
+    gate.silence(true);
+    await ada.evaluate(() => dispatchEvent(new Event("online")));
+    await until(ada, state, (now) => now === "reconnecting");
+    await framesGrow(ada);
+    gate.silence(false);
+    gate.cut();
+    for (const member of [ada, grace]) await until(member, state, (now) => now === "joined", 20_000);
+    await until(ada, logOf, (log) => log.includes("Signaling resumed"));
+  } finally {
+    gate.close();
+  }
+});
+
+test("after a restart of the server both join again by themselves", async (t) => {
+  const first = await serve(loopbackConfig());
+  const [http, relay] = [first.port("http"), first.port("udp")];
+  const { ada, grace } = await pair({ base: first.url(), path: "relay-udp" });
+  const before = await memberId(ada);
+  assert.equal(await first.stop(), 0);
+  const second = await serve(loopbackConfig({ http, relay }));
+  const since = Date.now();
+  try {
+    for (const member of [ada, grace]) {
+      await until(member, state, (now) => now === "joined", 20_000);
+      await connected(member, 20_000);
+      await framesGrow(member);
+      assert.equal((await stats(member)).path.kind, "relay");
+    }
+    t.diagnostic(`video again ${Date.now() - since} ms after the server was back`);
+    assert.notEqual(await memberId(ada), before);
+    assert.deepEqual([...ada.errors, ...grace.errors], []);
+  } finally {
+    await Promise.all(open.splice(0).map((one) => one.end()));
+    await second.stop();
+  }
+});
+
+test("an ICE restart uses fresh credentials and goes on relayed", async (t) => {
+  const { ada, grace, members } = await pair({ path: "relay" });
+  const before = await usernames(ada);
+  await ada.waitForTimeout(1100); // the expiry in a user name counts in seconds
+  await ada.evaluate(() => globalThis.turnkey.call.restartIce());
+  await until(grace, logOf, (log) => log.match(/Received offer/g)?.length === 2);
+  await until(ada, logOf, (log) => log.match(/Received answer/g)?.length === 2);
+  for (const member of members) await framesGrow(member);
+  const after = await usernames(ada);
+  t.diagnostic(`${before} then ${after}`);
+  assert.notDeepEqual(after, before);
+  assert.equal((await stats(ada)).path.kind, "relay");
+  assert.equal(await ada.evaluate(() => document.querySelector(".path").dataset.kind), "relay");
+});
+
+test("switching to relay only, and back, moves a running call", async () => {
+  const { ada } = await pair();
+  const kind = (wanted) => until(ada, stats, ({ path }) => path.kind === wanted, 15_000);
+  await kind("host");
+  await ada.selectOption("#panel select.route", "relay");
+  await kind("relay");
+  await framesGrow(ada);
+  await ada.selectOption("#panel select.route", "auto");
+  await kind("host");
+  await framesGrow(ada);
+});
+
+test("glare: when both negotiate at once, again and again, they agree and go on", async (t) => {
+  const { ada, grace, members } = await pair();
+  const restart = (member) => member.evaluate(() => {
+    const { call } = globalThis.turnkey;
+    call.connection(call.members[0].id).restartIce();
+  });
+  const settled = (member) => member.evaluate(() => {
+    const { call } = globalThis.turnkey;
+    return call.connection(call.members[0].id).signalingState;
+  });
+  let collisions = 0;
+  for (let round = 1; round <= 20 && collisions < 3; round++) {
+    await Promise.all(members.map(restart));
+    await ada.waitForTimeout(300);
+    for (const member of members) await until(member, settled, (now) => now === "stable");
+    collisions = (await logOf(ada)).match(/while offering: ignored/g)?.length ?? 0;
+  }
+  t.diagnostic(`${collisions} collisions`);
+  assert.ok(collisions > 0, "no offers crossed");
+  assert.match(await logOf(grace), /ours is taken back/);
+  for (const member of members) {
+    await connected(member);
+    await framesGrow(member);
+    assert.doesNotMatch(await logOf(member), /Problem/);
+  }
+});
+
+test("three members see each other", async () => {
+  const room = `room-${++rooms}`;
+  const members = [];
+  for (const [index, name] of ["Ada", "Grace", "Linus"].entries()) {
+    members.push(await page(index % 2));
+    await enter(members[index], `${server.url()}?room=${room}`, name);
+  }
+  for (const member of members) {
+    await member.waitForFunction(() => {
+      const { call } = globalThis.turnkey;
+      return call.members.length === 2 && call.members.every(({ id }) => call.connection(id).connectionState === "connected");
+    });
+    await framesGrow(member);
+    assert.equal(await member.locator(".tile").count(), 2);
+  }
+});

@@ -1,0 +1,117 @@
+/** A front-end that knows nothing of this server, its code as it stands, from another origin. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { after, afterEach, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { launch, newPage, until } from "./lib/chromium.js";
+import { loopbackConfig, serve } from "./lib/server.js";
+
+const here = fileURLToPath(new URL(".", import.meta.url));
+const read = (path) => readFileSync(here + path, "utf8");
+
+let pages;
+let server;
+let browsers = [];
+let open = [];
+let consultation = 0;
+
+before(async () => {
+  execFileSync("node_modules/.bin/tsc", ["-p", "seed000"], { cwd: here });
+  pages = await serveApplication();
+  const origin = `http://localhost:${pages.address().port}`;
+  server = await serve(loopbackConfig({ origins: [origin] }));
+  browsers = await Promise.all([launch(), launch()]);
+});
+
+afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
+
+after(async () => {
+  await Promise.allSettled(browsers.map((browser) => browser.close()));
+  pages?.close();
+  await server?.stop();
+});
+
+/** The application's own web server. Only origin and port of its signaling server are substituted. */
+function serveApplication() {
+  const application = createServer((request, response) => {
+    const isScript = request.url.startsWith("/VideoCallRoom.js");
+    response.setHeader("content-type", isScript ? "text/javascript" : "text/html");
+    const script = () => read("node_modules/.seed000/VideoCallRoom.js").replace("ws://localhost:8000", server.url().replace(/^http/, "ws").replace(/\/$/, ""));
+    response.end(isScript ? script() : read("seed000/index.html"));
+  });
+  return new Promise((resolve) => application.listen(0, "localhost", () => resolve(application)));
+}
+
+async function enter(index, role, transport) {
+  const page = await newPage(browsers[index]);
+  open.push(page);
+  const query = new URLSearchParams({ consultation: `c${consultation}`, role, transport, server: server.url().replace(/\/$/, "") });
+  await page.goto(`http://localhost:${pages.address().port}/?${query}`);
+  await page.waitForFunction(() => globalThis.room?.signalingWs.current.readyState === WebSocket.OPEN);
+  return page;
+}
+
+function offer(page) {
+  return page.evaluate(() => globalThis.room.createOffer());
+}
+
+function state(page) {
+  return page.evaluate(async () => {
+    const { peerConnection, received } = globalThis.room;
+    const report = await peerConnection.getStats();
+    const found = { state: peerConnection.connectionState, received, framesDecoded: 0 };
+    report.forEach((entry) => {
+      if (entry.type === "inbound-rtp") found.framesDecoded += entry.framesDecoded ?? 0;
+      if (entry.type !== "transport" || !entry.selectedCandidatePairId) return;
+      const pair = report.get(entry.selectedCandidatePairId);
+      const local = report.get(pair.localCandidateId);
+      found.pair = [local.candidateType, report.get(pair.remoteCandidateId).candidateType];
+      found.relayProtocol = local.relayProtocol;
+    });
+    return found;
+  });
+}
+
+/** Video grows on both sides within ten seconds, over the relay, and the data channel works both ways. */
+async function inCall(t, doctor, patient, transport) {
+  const since = Date.now();
+  for (const [page, name, expected] of [[doctor, "doctor", "from the patient"], [patient, "patient", "from the doctor"]]) {
+    const first = await until(page, state, ({ framesDecoded }) => framesDecoded > 0);
+    const later = await until(page, state, ({ framesDecoded }) => framesDecoded >= first.framesDecoded + 20);
+    const { pair, relayProtocol, framesDecoded, received } = await until(page, state, (found) => found.received.length > 0);
+    t.diagnostic(`${name}: ${pair.join(" to ")}, relay over ${relayProtocol}, framesDecoded ${first.framesDecoded} to ${Math.max(later.framesDecoded, framesDecoded)} after ${Date.now() - since} ms`);
+    assert.equal(pair[0], "relay");
+    assert.equal(relayProtocol, transport);
+    assert.deepEqual(received, [expected]);
+    assert.deepEqual(page.errors, []);
+  }
+}
+
+for (const [name, text] of [["configuration.txt", read("seed000/configuration.txt")], ["frontend.txt", read("seed000/frontend.txt")]]) {
+  test(`seed 000: every line of ${name} is verbatim in the page's code`, () => {
+    const source = read("seed000/VideoCallRoom.ts");
+    const marked = source.split(`// ---- verbatim: ${name}\n`)[1].split("// ---- end")[0];
+    assert.equal(marked, text);
+  });
+}
+
+for (const transport of ["udp", "tcp"]) {
+  test(`seed 000: doctor and patient talk through the relay over ${transport.toUpperCase()}`, async (t) => {
+    consultation++;
+    const doctor = await enter(0, "doctor", transport);
+    const patient = await enter(1, "patient", transport);
+    await offer(doctor);
+    await inCall(t, doctor, patient, transport);
+  });
+}
+
+test("s0_11 an offer sent before the patient's page is open reaches it", async (t) => {
+  consultation++;
+  const doctor = await enter(0, "doctor", "udp");
+  await offer(doctor);
+  await doctor.waitForFunction(() => globalThis.room.peerConnection.iceGatheringState === "complete");
+  const patient = await enter(1, "patient", "udp");
+  await inCall(t, doctor, patient, "udp");
+});
