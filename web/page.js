@@ -210,6 +210,7 @@ function finish(title, text, hint) {
   $("#ended-title").textContent = title;
   $("#ended-text").textContent = text && `${text[0].toUpperCase()}${text.slice(1)}.`;
   $("#ended-hint").textContent = hint;
+  $("#again").textContent = text ? "Try again" : "Join again";
   show("ended");
 }
 
