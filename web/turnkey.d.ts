@@ -325,7 +325,11 @@ export declare class Call extends Emitter<CallEvents> {
         delivered: number;
         held: number;
     }>;
-    /** `relay` hides our address and proves the relay; takes effect at once by an ICE restart. @param {RTCIceTransportPolicy} policy */
+    /**
+     * `relay` hides our address and proves the relay. Browsers keep a direct path that works through an ICE restart,
+     * so this leaves the room and enters it again with new connections.
+     * @param {RTCIceTransportPolicy} policy
+     */
     setIceTransportPolicy(policy: RTCIceTransportPolicy): void;
     /** Looks for a new path with fresh credentials. @param {string} [member] all of them by default */
     restartIce(member?: string): void;

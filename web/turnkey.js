@@ -572,7 +572,7 @@ class Peer {
   #request(t, d) {
     // A member who has left is told by the roster, a lost session by joining again.
     this.call.session.request(t, d, this.member.id).catch((/** @type {TurnkeyError} */ error) => {
-      if (!["no_such_member", "session_lost", "closed"].includes(error.code)) this.#complain(`sending the ${t}`, error);
+      if (!["no_such_member", "not_joined", "session_lost", "closed"].includes(error.code)) this.#complain(`sending the ${t}`, error);
     });
   }
 
@@ -758,10 +758,17 @@ export class Call extends Emitter {
     return this.session.request("custom", data, to);
   }
 
-  /** `relay` hides our address and proves the relay; takes effect at once by an ICE restart. @param {RTCIceTransportPolicy} policy */
+  /**
+   * `relay` hides our address and proves the relay. Browsers keep a direct path that works through an ICE restart,
+   * so this leaves the room and enters it again with new connections.
+   * @param {RTCIceTransportPolicy} policy
+   */
   setIceTransportPolicy(policy) {
     this.#policy = policy;
-    this.restartIce();
+    if (this.member === undefined) return;
+    for (const id of [...this.#peers.keys()]) this.#remove(id, "another path is wanted");
+    this.session.request("leave").catch(() => {}); // a session that is lost has left
+    this.#join();
   }
 
   /** Looks for a new path with fresh credentials. @param {string} [member] all of them by default */
@@ -795,7 +802,10 @@ export class Call extends Emitter {
       this.#setState("joined");
       this.#peers.forEach((peer) => peer.restartIfBroken());
     }
-    if (d.resumed) return;
+    if (!d.resumed) this.#join();
+  }
+
+  #join() {
     const { room, name, role } = this.options;
     this.session.request("join", { room, ...(name && { name }), ...(role && { role }) }).catch((error) => {
       if (error.code !== "session_lost") this.#end(error);

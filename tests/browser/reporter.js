@@ -3,6 +3,7 @@ export default async function* report(events) {
   let passed = 0;
   let failed = 0;
   for await (const { type, data } of events) {
+    if (data?.skip !== undefined) continue;
     if (type === "test:pass" && data.details?.type !== "suite") {
       passed++;
       yield `ok    ${data.name}  (${Math.round(data.details.duration_ms)} ms)\n`;

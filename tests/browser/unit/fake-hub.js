@@ -57,6 +57,12 @@ export class FakeHub {
     if (session.seen.has(frame.id)) return this.#raw(link, { t: "ok", ref: frame.id, d: { delivered: 0, held: 0 } });
     session.seen.add(frame.id);
     if (frame.t === "join") return this.#join(session, frame);
+    if (frame.t === "leave") {
+      this.#others(session, { t: "member-left", d: { room: session.room, member: session.id, reason: "left" } });
+      session.room = null;
+      session.id = `m${this.#next++}`;
+      return this.#raw(link, { t: "left", ref: frame.id, d: {} });
+    }
     const targets = this.#members(session.room).filter((other) => other !== session && (!frame.to || other.id === frame.to));
     if (frame.to && targets.length === 0) {
       return this.#raw(link, { t: "error", ref: frame.id, d: { code: "no_such_member", message: "nobody of that id" } });

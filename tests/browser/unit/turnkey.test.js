@@ -270,6 +270,17 @@ test("pushed credentials reach every connection, and the policy and filter stay"
   assert.equal(connection(bob, ada).configuration.iceServers.length, 2);
 });
 
+test("another transport policy enters the room anew, with connections that know no other", async () => {
+  const { ada, bob } = await pair();
+  const [member, pc] = [ada.call.member, connection(ada, bob)];
+  ada.call.setIceTransportPolicy("relay");
+  assert.ok(pc.closed);
+  await until(() => ada.call.member !== member && settled(ada, bob) && settled(bob, ada), "new connections");
+  assert.equal(connection(ada, bob).configuration.iceTransportPolicy, "relay");
+  assert.equal(bob.call.members.length, 1);
+  assert.equal(ada.call.state, "joined");
+});
+
 test("three members make a mesh, and who hangs up is gone for the others", async () => {
   const { ada, bob, enter } = await pair();
   const eve = enter({ name: "Eve" });
