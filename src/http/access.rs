@@ -151,8 +151,8 @@ impl Asker<'_> {
         match (settings.access, settings.allow_anonymous) {
             (_, true) => Ok(Some(self.guest(settings))),
             (Access::Open, false) if self.is_local() => Ok(Some(Identity::guest("guest", true))),
-            (Access::Open, false) if settings.jwt.is_none() => Err(Denied::NotLocal),
-            (Access::Open | Access::Token, false) => Ok(None),
+            (Access::Open, false) => Err(Denied::NotLocal),
+            (Access::Token, false) => Ok(None),
         }
     }
 
@@ -324,4 +324,82 @@ pub(super) fn relay_id(user: &str, session: &str) -> String {
 /// A name for a guest's session, so that quotas count each on its own.
 pub(super) fn guest_name(user: &Arc<str>, session: &str) -> String {
     format!("{user}-{}", &session[..session.len().min(8)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_origin_has_the_same_host_and_port() {
+        let settings = Settings::default();
+        let same = |origin: &str, host: &str| is_origin_allowed(&settings, origin, Some(host));
+        assert!(same("http://localhost:8080", "localhost:8080"));
+        assert!(same("https://Example.org", "example.org"));
+        assert!(same("https://example.org", "example.org:443"));
+        assert!(same("http://[::1]:8080", "[::1]:8080"));
+        assert!(!same("http://localhost:8081", "localhost:8080"));
+        assert!(!same("https://example.org.evil", "example.org"));
+        assert!(!same("https://example.org", "example.org:80"));
+        assert!(!same("null", "localhost:8080"));
+        assert!(!is_origin_allowed(&settings, "http://localhost", None));
+    }
+
+    #[test]
+    fn listed_origins_and_public_names_are_allowed() {
+        let settings = Settings {
+            origins: vec!["http://localhost:5173/".into()],
+            public_host_names: vec!["turn.example.org".into()],
+            ..Settings::default()
+        };
+        let allowed = |origin: &str| is_origin_allowed(&settings, origin, Some("127.0.0.1:8080"));
+        assert!(allowed("http://localhost:5173"));
+        assert!(allowed("https://turn.example.org"));
+        assert!(!allowed("http://localhost:5174"));
+        assert!(!allowed("https://example.org"));
+    }
+
+    #[test]
+    fn loopback_hosts_are_literals_or_localhost() {
+        for host in
+            ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]", "[::1]:80", "[::ffff:127.0.0.1]:1"]
+        {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in
+            ["localhost.evil.example", "127.0.0.1.nip.io", "192.0.2.1", "", "[::2]", "localhost:80:80"]
+        {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        let uri: Uri = "/turn?username=a%20b+c&key=%2B&empty=&flag&bad=%zz%e2%82".parse().expect("uri");
+        let query = Query::of(&uri);
+        assert_eq!(query.find("username"), Some("a b c"));
+        assert_eq!(query.find("key"), Some("+"));
+        assert_eq!((query.find("empty"), query.find("flag"), query.find("none")), (None, None, None));
+        assert!(query.find("bad").is_some_and(|b| b.starts_with("%zz")));
+    }
+
+    #[test]
+    fn networks_are_compared_by_their_prefix() {
+        let net = |text: &str, prefix| (text.parse::<IpAddr>().expect("address"), prefix);
+        let ip = |text: &str| text.parse::<IpAddr>().expect("address");
+        assert!(is_within(ip("10.9.9.9"), net("10.0.0.0", 8)));
+        assert!(!is_within(ip("11.0.0.0"), net("10.0.0.0", 8)));
+        assert!(is_within(ip("203.0.113.9"), net("0.0.0.0", 0)));
+        assert!(is_within(ip("2001:db8::9"), net("2001:db8::", 32)));
+        assert!(is_within(ip("2001:db8::9"), net("::", 0)));
+        assert!(!is_within(ip("10.0.0.1"), net("::", 0)));
+    }
+
+    #[test]
+    fn ids_of_credentials_hold_no_colon_and_keep_users_apart() {
+        assert_eq!(relay_id("ann", "0123"), "ann.0123");
+        assert_eq!(relay_id("a:b", ""), "a%3Ab");
+        assert_ne!(relay_id("a:b", ""), relay_id("a%3Ab", ""));
+        assert_eq!(relay_id("a\nb", ""), "a%0Ab");
+    }
 }

@@ -59,6 +59,7 @@ pub(super) enum Input {
     Pong { id: ConnId, seq: u64 },
     Disconnect { id: ConnId },
     Reconfigure(Arc<Settings>),
+    Answer(oneshot::Sender<()>),
     Drain(oneshot::Sender<()>),
 }
 
@@ -146,6 +147,14 @@ impl App {
             let _ = told.await;
             let mut open = self.open.subscribe();
             let _ = tokio::time::timeout(CLOSE_PATIENCE, open.wait_for(|n| *n == 0)).await;
+        }
+    }
+
+    /// Returns when the hub's task has answered; for a watchdog.
+    pub async fn ping(&self) {
+        let (done, answered) = oneshot::channel();
+        if self.inputs.send(Input::Answer(done)).await.is_ok() {
+            let _ = answered.await;
         }
     }
 
@@ -256,6 +265,9 @@ impl Task {
             Input::Reconfigure(settings) => {
                 self.hub.reconfigure(settings.limits.clone(), protects_rooms(&settings));
                 self.settings = settings;
+            }
+            Input::Answer(done) => {
+                let _ = done.send(());
             }
             Input::Drain(done) => {
                 self.hub.handle_drain(now);

@@ -7,4 +7,5 @@ mod raw;
 mod server;
 mod sim;
 mod sockets;
+mod tokens;
 mod web;

@@ -55,7 +55,8 @@ async fn v1_ice_refuses_with_a_reason() {
     let expired =
         mint(SECRET, Claims { sub: "e".into(), ..Claims::default() }, unix() - 7200, Duration::from_secs(60));
     let expired = format!("Bearer {}", expired.expect("token"));
-    let cases: [(&[(&str, &str)], u16, &str); 4] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], u16, &'a str);
+    let cases: [Case<'_>; 4] = [
         (&[], 401, "unauthenticated"),
         (&[("authorization", &expired)], 401, "unauthenticated"),
         (&[("x-api-key", "wrong")], 401, "unauthenticated"),

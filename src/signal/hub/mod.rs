@@ -5,6 +5,7 @@
 //! is in a room, `relay` who gets a message, `native` and `raw` what each dialect asks for.
 
 mod conn;
+mod effects;
 mod native;
 mod presence;
 mod raw;
@@ -17,11 +18,9 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::value::RawValue;
 
 use super::dialect::Dialect;
 use super::envelope::{Code, Refusal};
-use super::identity::{ClientKey, Identity};
 use super::limits::Limits;
 use super::rate::{PerClient, client_key};
 use super::room::Room;
@@ -29,119 +28,9 @@ use super::session::Session;
 use super::stats::Stats;
 use super::{ConnId, MemberId, Now, SessionId};
 use conn::{Conn, Life};
-
-/// Close codes. Browsers can read them, unlike the body of a refused upgrade.
-pub mod close {
-    /// Bad frames, after the strikes.
-    pub const BAD_FRAME: u16 = 4400;
-    /// No valid token, or the token has ended.
-    pub const UNAUTHENTICATED: u16 = 4401;
-    /// The token or the room does not allow it.
-    pub const FORBIDDEN: u16 = 4403;
-    /// No frame came in time.
-    pub const HELLO_TIMEOUT: u16 = 4408;
-    /// The room, or the server, is full.
-    pub const FULL: u16 = 4409;
-    /// A frame over the limit.
-    pub const TOO_LARGE: u16 = 4413;
-    /// Too many frames or connections.
-    pub const RATE: u16 = 4429;
-    /// Another socket of the same session took over.
-    pub const REPLACED: u16 = 4440;
-    /// The server stops; come back later.
-    pub const DRAINING: u16 = 4450;
-    /// The session was ended with `bye`.
-    pub const NORMAL: u16 = 1000;
-    /// The socket did not take what was sent, or stopped answering pings.
-    pub const GONE: u16 = 1011;
-}
+pub use effects::{AskedIce, Connect, Ice, Output, close};
 
 const STOPPING: &str = "the server is stopping, come back in a moment";
-
-/// A new socket.
-#[derive(Clone, Debug)]
-pub struct Connect {
-    /// The language it speaks.
-    pub dialect: Dialect,
-    /// The client's address.
-    pub ip: IpAddr,
-    /// Who it is, as far as the upgrade showed; a native client may show it in `hello`.
-    pub identity: Option<Identity>,
-    /// What tells whether another raw socket is the same client.
-    pub key: ClientKey,
-    /// The room in the path, where the dialect has it there.
-    pub room: Option<String>,
-    /// Whether a raw client asked for presence events.
-    pub wants_events: bool,
-}
-
-/// ICE servers for one session.
-#[derive(Clone, Debug)]
-pub struct Ice {
-    /// A JSON array of `RTCIceServer`.
-    pub servers: Box<RawValue>,
-    /// Life of the credentials.
-    pub ttl: Duration,
-    /// Unix seconds.
-    pub expires_at: u64,
-}
-
-/// What ICE servers were asked for; handed back with them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AskedIce {
-    /// The welcome of a new session, or of one that is resumed after this sequence number.
-    Welcome(Option<u64>),
-    /// An `ice` frame with this id.
-    Reply(Option<Box<str>>),
-    /// Half of their life is over.
-    Push,
-}
-
-/// What the caller does next.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Send a text frame.
-    Send {
-        /// The socket.
-        conn: ConnId,
-        /// The frame.
-        text: Arc<str>,
-    },
-    /// Send a WebSocket ping; its pong comes back with the same number.
-    Ping {
-        /// The socket.
-        conn: ConnId,
-        /// What the pong confirms.
-        seq: u64,
-    },
-    /// Close; the hub has forgotten the socket already.
-    Close {
-        /// The socket.
-        conn: ConnId,
-        /// The close code.
-        code: u16,
-        /// At most 123 bytes, for people.
-        reason: String,
-    },
-    /// Check a token and answer with [`Hub::handle_identity`].
-    Authenticate {
-        /// The socket.
-        conn: ConnId,
-        /// A JWT.
-        token: String,
-    },
-    /// Make ICE servers and answer with [`Hub::handle_ice`] before any other input.
-    NeedIce {
-        /// The session.
-        session: SessionId,
-        /// Whose relay credentials they are.
-        user: Arc<str>,
-        /// Whether relay credentials are due at all.
-        may_relay: bool,
-        /// To hand back.
-        asked: AskedIce,
-    },
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {

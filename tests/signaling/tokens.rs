@@ -1,0 +1,92 @@
+//! Tokens of every algorithm, and what must not pass for one.
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use std::time::Duration;
+use turnkey::http::token::{Claims, JwtKey, TokenError, mint};
+use turnkey::signal::{Grants, Rooms};
+
+const NOW: u64 = 1_800_000_000;
+const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEApV/ZiLU8sFSbDs15MeoZ\n\
+VHU7+jxx8qFS6/OjJeXl+RCz2BqbICj/LwMCTTzlm6uhOb+6rgCrZ+DIeoi06PM4\n\
+KcGkphD0bd4mlmdsfJYze9ttwq3hPk04AjBwZ++V0GeCbL9fTrIfya8/Wdk7w3Wh\n\
+uAoagf+wN0GBlDGFacfP0ykSf4LpCDt8Yxiphs0riar0RQLoLBaQV113hfoOPs7O\n\
+IGgd+2+dFw4cEu+XhyVPIQg8Ri0cmWo4RFATZoHsVYaoQCsr1CvdNMC2SaO0RP/8\n\
+urGKYk6mBRt4NA3PpBIC3j9KFXp1zAT6iqqFsYxRJUfTv/EUQ6/QPOkngZkjorxX\n\
+pwIDAQAB\n\
+-----END PUBLIC KEY-----\n";
+
+/// Signed with RS256 by the key above, whose private half is gone; valid until 2100.
+const RSA_TOKEN: &str = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJyaXRhIiwiZXhwIjo0MTAyNDQ0ODAwLCJyb29tIjoiciJ9.cqBwSB75NC52lfEF6INbsBrbqyJRiGMLbnwUos9vGoPr8c4dLXeVb73tWuxdl9FE3g6QTDJRfqUhQAd1uY0lguX10qWUD2FDcTYHTUw1XoX4pu-0kkuw1NBpRmQeOmHpXGvldhUbInOLENHtRS_ISGvjUYvxON5Eif1HmNcxl4HWAiLSDFebksq9kqlZ_-yCcxJHZkeHn5IZC5eG0TRECKToYEJfrme7sbY1KPxht88rXFBJyEs5Tm_wViCnC2HTAgOUYqziEs4FiCZ1eMw1Dg_jvld3zsgWlywGA9ptust1ednO7Me4GvKsCvUDfdtkNVkik_0w9v3JrfuuL7-x-w";
+
+fn sign(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
+    encode(&Header::new(algorithm), claims, key).expect("token")
+}
+
+#[test]
+fn public_keys_of_each_kind_check_their_own_algorithm() {
+    let rsa = JwtKey::from_pem(RSA_PUBLIC.as_bytes()).expect("RSA key");
+    let rita = rsa.check(RSA_TOKEN, NOW).expect("valid");
+    assert_eq!((&*rita.user, rita.rooms.contains("r"), rita.rooms.contains("s")), ("rita", true, false));
+
+    let claims = json!({ "sub": "ann", "exp": NOW + 60 });
+    let ec = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
+    let ed = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("key");
+    let signer = EncodingKey::from_ec_pem(ec.serialize_pem().as_bytes()).expect("key");
+    let by_ec = sign(Algorithm::ES256, &signer, &claims);
+    let signer = EncodingKey::from_ed_pem(ed.serialize_pem().as_bytes()).expect("key");
+    let by_ed = sign(Algorithm::EdDSA, &signer, &claims);
+    let ec = JwtKey::from_pem(ec.public_key_pem().as_bytes()).expect("EC key");
+    let ed = JwtKey::from_pem(ed.public_key_pem().as_bytes()).expect("Ed25519 key");
+    assert_eq!(&*ec.check(&by_ec, NOW).expect("valid").user, "ann");
+    assert_eq!(&*ed.check(&by_ed, NOW).expect("valid").user, "ann");
+    for (key, token) in [(&ec, &by_ed), (&ed, &by_ec), (&rsa, &by_ec)] {
+        assert_eq!(key.check(token, NOW).err(), Some(TokenError::Invalid));
+    }
+    assert_eq!(JwtKey::from_pem(b"no key at all").err(), Some(TokenError::BadKey));
+}
+
+#[test]
+fn a_public_key_is_no_shared_secret() {
+    let rsa = JwtKey::from_pem(RSA_PUBLIC.as_bytes()).expect("RSA key");
+    let signer = EncodingKey::from_secret(RSA_PUBLIC.as_bytes());
+    let forged = sign(Algorithm::HS256, &signer, &json!({ "sub": "eve", "exp": NOW + 60 }));
+    assert_eq!(rsa.check(&forged, NOW).err(), Some(TokenError::Invalid));
+}
+
+#[test]
+fn other_hmacs_and_missing_claims_are_refused() {
+    let key = JwtKey::hs256(b"secret");
+    let signer = EncodingKey::from_secret(b"secret");
+    let check = |algorithm, claims: Value| key.check(&sign(algorithm, &signer, &claims), NOW).err();
+    assert_eq!(check(Algorithm::HS512, json!({ "sub": "a", "exp": NOW + 60 })), Some(TokenError::Invalid));
+    assert_eq!(check(Algorithm::HS256, json!({ "sub": "a" })), Some(TokenError::Claims));
+    assert_eq!(check(Algorithm::HS256, json!({ "exp": NOW + 60 })), Some(TokenError::Claims));
+    assert_eq!(check(Algorithm::HS256, json!({ "sub": "", "exp": NOW + 60 })), Some(TokenError::Claims));
+    assert_eq!(
+        check(Algorithm::HS256, json!({ "sub": "a", "exp": NOW + 60, "rooms": 7 })),
+        Some(TokenError::Claims)
+    );
+    assert_eq!(check(Algorithm::HS256, json!({ "sub": "a", "exp": NOW })), Some(TokenError::Expired));
+    assert_eq!(check(Algorithm::HS256, json!({ "sub": "a", "exp": NOW + 60, "aud": "x" })), None);
+}
+
+#[test]
+fn minted_tokens_carry_their_claims() {
+    let claims = Claims {
+        sub: "ann".into(),
+        rooms: Some(vec!["a".into(), "b".into()]),
+        role: Some("doctor".into()),
+        grants: Some(vec!["join".into()]),
+        name: Some("Dr. Ann".into()),
+        ..Claims::default()
+    };
+    let token = mint(b"secret", claims, NOW, Duration::from_secs(60)).expect("token");
+    let ann = JwtKey::hs256(b"secret").check(&token, NOW).expect("valid");
+    assert_eq!(ann.expires_at, Some(NOW + 60));
+    assert_eq!((ann.role.as_deref(), ann.name.as_deref()), (Some("doctor"), Some("Dr. Ann")));
+    assert_eq!(ann.grants, Grants { join: true, signal: false, chat: false });
+    assert!(matches!(&ann.rooms, Rooms::Named(rooms) if rooms.len() == 2));
+    assert!(!ann.is_guest && ann.may_relay);
+}
