@@ -3,6 +3,7 @@
  * The call page: a lobby, a call, and what is to be said when it is over.
  * Everything about connections is in turnkey.js; in the console the running call is `turnkey.call`.
  */
+import { examine } from "./doctor.js";
 import { join, openMedia, TurnkeyError } from "./turnkey.js";
 
 const MAX_LOG = 500;
@@ -15,7 +16,7 @@ const LEFT = { left: "hung up", lost: "lost the connection", kicked: "was remove
 
 const params = new URLSearchParams(location.search);
 const token = params.get("token") ?? undefined;
-let room = params.get("room") ?? "";
+let room = params.get("room") ?? roomOf(token);
 let route = params.get("path") ?? "auto";
 /** @type {import("./turnkey.js").Call | null} */
 let call = null;
@@ -123,6 +124,16 @@ function newRoom() {
   return `${text.slice(0, 4)}-${text.slice(4, 8)}-${text.slice(8)}`;
 }
 
+/** The room a token is for, so that a link needs no more than the token. @param {string | undefined} jwt */
+function roomOf(jwt) {
+  try {
+    const claims = JSON.parse(atob(String(jwt).split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+    return typeof claims.room === "string" ? claims.room : "";
+  } catch {
+    return ""; // the server will say what is wrong with it
+  }
+}
+
 function inviteLink() {
   const link = new URL(location.href);
   link.search = new URLSearchParams({ room, ...(token && { token }) }).toString();
@@ -201,6 +212,29 @@ function begin(name) {
   call.on("error", ({ error }) => finish("The call could not go on", error.message, error.hint));
   for (const kind of /** @type {const} */ (["audio", "video"])) if (!wanted[kind]) call.setEnabled(kind, false);
   arrange();
+}
+
+/** Shows in the lobby what of a connection works. */
+async function showFindings() {
+  const [button, box] = [/** @type {HTMLButtonElement} */ ($("#examine")), $("#findings")];
+  const [list, verdict] = [$("ul", box), $("p", box)];
+  button.disabled = true;
+  box.hidden = false;
+  list.replaceChildren();
+  verdict.textContent = "Checking…";
+  verdict.textContent = await examine({
+    url: new URL("/v1/ws", location.href).href.replace(/^http/, "ws"),
+    ...(token && { token }),
+    onFinding({ what, ok, text }) {
+      const line = document.createElement("li");
+      line.classList.toggle("bad", !ok);
+      line.append(what, document.createElement("span"));
+      $("span", line).textContent = text;
+      list.append(line);
+    },
+  });
+  button.disabled = false;
+  box.scrollIntoView({ behavior: "smooth", block: "nearest" });
 }
 
 /** @param {string} title @param {string} text @param {string} hint */
@@ -349,6 +383,7 @@ function wire() {
     select.addEventListener("change", () => choosePath(select.value));
   }
   $("#start-form").addEventListener("submit", start);
+  $("#examine").addEventListener("click", showFindings);
   $("#chat-form").addEventListener("submit", sendMessage);
   $("#copy").addEventListener("click", () => copy($("#copy"), inviteLink()));
   $("#invite").addEventListener("click", () => copy($("#invite"), inviteLink()));

@@ -114,6 +114,17 @@ test("page: start a call, join by its link, see each other, hang up", async (t) 
   assert.deepEqual([...ada.errors, ...grace.errors], []);
 });
 
+test("page: the connection check names what works", async (t) => {
+  const ada = await page(0);
+  await ada.goto(server.url());
+  await ada.click("#examine");
+  await ada.waitForFunction(() => /Everything|No relay|UDP does not/.test(document.querySelector("#findings p").textContent), null, { timeout: 40_000 });
+  const findings = await ada.locator("#findings").innerText();
+  t.diagnostic(findings.replace(/\n+/g, " | "));
+  assert.match(findings, /Relay over UDP[^]*both ways[^]*Relay over TCP[^]*both ways[^]*Everything a call needs works/);
+  assert.equal(await ada.locator("#findings .bad").count(), 0);
+});
+
 test("page: without a camera the call goes on, and says why", async () => {
   const bare = await launch({ withCamera: false });
   try {
@@ -220,6 +231,26 @@ test("an ICE restart uses fresh credentials and goes on relayed", async (t) => {
   assert.notDeepEqual(after, before);
   assert.equal((await stats(ada)).path.kind, "relay");
   assert.equal(await ada.evaluate(() => document.querySelector(".path").dataset.kind), "relay");
+});
+
+test("credentials are renewed while a call runs, and the call outlives the first ones", async (t) => {
+  const brief = await serve(loopbackConfig({ extra: '[credentials]\nttl = "8s"' }));
+  try {
+    const { ada, members } = await pair({ base: brief.url(), path: "relay" });
+    const first = await usernames(ada);
+    const expiry = Number(first[0].split(":")[0]) * 1000;
+    await until(ada, usernames, (now) => now[0] !== first[0]);
+    await ada.waitForTimeout(Math.max(0, expiry + 2000 - Date.now()));
+    for (const member of members) await framesGrow(member);
+    await ada.evaluate(() => globalThis.turnkey.call.restartIce());
+    await until(ada, logOf, (log) => log.match(/Received answer/g)?.length === 2);
+    for (const member of members) await framesGrow(member);
+    t.diagnostic(`${first[0]} then ${(await usernames(ada))[0]}`);
+    assert.doesNotMatch(await logOf(ada), /Problem|Signaling lost/);
+  } finally {
+    await Promise.all(open.splice(0).map((one) => one.end()));
+    await brief.stop();
+  }
 });
 
 test("switching to relay only, and back, moves a running call", async () => {
