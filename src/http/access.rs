@@ -200,7 +200,7 @@ impl Asker<'_> {
         hasher: &impl BuildHasher,
     ) -> ClientKey {
         let mut traits = hasher.build_hasher();
-        self.ip(settings).hash(&mut traits);
+        crate::signal::client_key(self.ip(settings)).hash(&mut traits);
         self.text(&USER_AGENT).hash(&mut traits);
         self.text(&ORIGIN).hash(&mut traits);
         ClientKey {

@@ -55,7 +55,7 @@ pub(super) enum Input {
     Connect { id: ConnId, connect: Box<Connect>, link: Link },
     Frame { id: ConnId, text: Utf8Bytes },
     Oversized { id: ConnId },
-    Binary { id: ConnId },
+    Binary { id: ConnId, size: usize },
     Pong { id: ConnId, seq: u64 },
     Disconnect { id: ConnId },
     Reconfigure(Arc<Settings>),
@@ -256,7 +256,7 @@ impl Task {
             }
             Input::Frame { id, text } => self.hub.handle_frame(now, id, &text),
             Input::Oversized { id } => self.hub.handle_oversized(now, id),
-            Input::Binary { id } => self.hub.handle_binary(now, id),
+            Input::Binary { id, size } => self.hub.handle_binary(now, id, size),
             Input::Pong { id, seq } => self.hub.handle_pong(now, id, seq),
             Input::Disconnect { id } => {
                 self.links.remove(&id);

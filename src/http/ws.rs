@@ -164,7 +164,7 @@ async fn run(app: Arc<App>, mut socket: WebSocket, connect: Connect) {
 fn input(id: crate::signal::ConnId, message: Option<Result<Message, axum::Error>>) -> Option<Option<Input>> {
     match message? {
         Ok(Message::Text(text)) => Some(Some(Input::Frame { id, text })),
-        Ok(Message::Binary(_)) => Some(Some(Input::Binary { id })),
+        Ok(Message::Binary(bytes)) => Some(Some(Input::Binary { id, size: bytes.len() })),
         Ok(Message::Pong(payload)) => {
             let seq = <[u8; 8]>::try_from(&payload[..]).map_or(0, u64::from_be_bytes);
             Some(Some(Input::Pong { id, seq }))

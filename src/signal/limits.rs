@@ -20,6 +20,10 @@ pub struct Limits {
     pub frame_rate: u32,
     /// Frames of one connection in a burst.
     pub frame_burst: u32,
+    /// Bytes a second of one connection, on average.
+    pub byte_rate: u32,
+    /// Bytes of one connection in a burst; at least one frame.
+    pub byte_burst: u32,
     /// Members of one room, those that are away included.
     pub members: usize,
     /// Rooms of the server.
@@ -72,6 +76,8 @@ impl Default for Limits {
             depth: 32,
             frame_rate: 60,
             frame_burst: 240,
+            byte_rate: 1024 * 1024,
+            byte_burst: 4 * 1024 * 1024,
             members: 16,
             rooms: 20_000,
             sessions: 50_000,

@@ -23,12 +23,21 @@ impl Bucket {
     /// # Errors
     /// How long until there is one.
     pub fn take(&mut self, now: Duration, rate: f64, burst: u32) -> Result<(), Duration> {
+        self.take_many(now, 1, rate, burst)
+    }
+
+    /// Takes `count` tokens, or none.
+    ///
+    /// # Errors
+    /// How long until there are so many.
+    pub fn take_many(&mut self, now: Duration, count: u32, rate: f64, burst: u32) -> Result<(), Duration> {
         self.fill(now, rate, burst);
-        if self.level >= 1.0 {
-            self.level -= 1.0;
+        let count = f64::from(count);
+        if self.level >= count {
+            self.level -= count;
             return Ok(());
         }
-        let missing = (1.0 - self.level) / rate.max(1e-6);
+        let missing = (count - self.level) / rate.max(1e-6);
         Err(Duration::from_secs_f64(missing.min(3600.0)))
     }
 

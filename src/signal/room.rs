@@ -224,13 +224,14 @@ impl Room {
     }
 
     /// An answer of `by` settles the offers it was given; an answer to one member settles that one's.
+    /// It also ends an offer of its own, which `by` has rolled back to take the other one.
     pub(crate) fn settle(&mut self, by: MemberId, to: Option<MemberId>) {
         self.mail.retain(|sender, mail| {
             let answered = match to {
                 Some(to) => *sender == to,
                 None => *sender != by && mail.given_to.contains(&by),
             };
-            !answered
+            !answered && *sender != by
         });
     }
 

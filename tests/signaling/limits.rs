@@ -87,6 +87,22 @@ fn frames_beyond_the_burst_are_dropped_and_three_strikes_close_with_4429() {
 }
 
 #[test]
+fn bytes_a_second_are_bounded() {
+    let mut sim = with(|l| (l.byte_rate, l.byte_burst) = (100, 300));
+    let (a, b) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    let frame = format!("\"{}\"", "x".repeat(98));
+    for _ in 0..4 {
+        sim.frame(a, &frame);
+    }
+    assert_eq!(sim.take(b).len(), 3);
+    let error = sim.take_one(a);
+    assert_eq!((&error["code"], &error["retry_after"]), (&"rate_limited".into(), &1.into()));
+    sim.pass(Duration::from_secs(1));
+    sim.frame(a, &frame);
+    assert_eq!(sim.take(b).len(), 1);
+}
+
+#[test]
 fn a_strike_is_forgotten_after_a_minute() {
     let mut sim = Sim::new();
     let a = sim.raw("r", browser(1));

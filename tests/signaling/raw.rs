@@ -349,6 +349,35 @@ fn s0_16_what_came_while_nobody_was_sure_is_not_sent_twice() {
 }
 
 #[test]
+fn s0_16_of_several_young_sockets_one_succeeds_the_dead_one_and_the_others_get_its_offer() {
+    let mut sim = Sim::new();
+    let doctor = sim.raw("r", browser(1));
+    sim.frame(doctor, OFFER);
+    sim.silence(doctor);
+    let heir = sim.raw("r", browser(1));
+    let other = sim.raw("r", browser(1));
+    assert!(sim.take(heir).is_empty() && sim.take(other).is_empty());
+    sim.pass(Duration::from_secs(6));
+    assert_eq!(sim.closed(doctor), Some(4440));
+    assert!(sim.take(heir).is_empty());
+    assert_eq!(sim.take(other), [OFFER]);
+    sim.frame(other, ANSWER);
+    assert_eq!(sim.take(heir), [ANSWER]);
+}
+
+#[test]
+fn s0_16_who_answers_has_given_up_its_own_offer() {
+    let mut sim = Sim::new();
+    let (a, b) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    sim.frame(a, OFFER);
+    sim.frame(b, OFFER_2);
+    sim.frame(a, ANSWER);
+    sim.lose(b);
+    let c = sim.raw("r", browser(3));
+    assert!(sim.take(c).is_empty(), "both offers are settled");
+}
+
+#[test]
 fn a_socket_is_pinged_every_15_s_and_dead_after_two_missed() {
     let mut sim = Sim::new();
     let a = sim.raw("r", browser(1));

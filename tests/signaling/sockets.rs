@@ -231,7 +231,14 @@ async fn a_flood_is_closed_with_4429_and_the_others_go_on() {
 
 #[tokio::test]
 async fn a_slow_consumer_loses_its_socket_not_its_session() {
-    let limits = Limits { frame_rate: 100_000, frame_burst: 100_000, ..Limits::default() };
+    let many = 1 << 30;
+    let limits = Limits {
+        frame_rate: many,
+        frame_burst: many,
+        byte_rate: many,
+        byte_burst: many,
+        ..Limits::default()
+    };
     let server = Server::start(Settings { limits, ..open() }).await;
     let (mut slow, welcome) = server.native("/v1/ws", r#"{"t":"hello"}"#).await;
     slow.join("r").await;

@@ -37,7 +37,10 @@ pub(super) struct Conn {
     struck_at: Duration,
     flooded: u32,
     flood_at: Option<Duration>,
+    bytes: Bucket,
     unanswered: u8,
+    /// The last sign of life.
+    pub(super) alive_at: Duration,
     hello_at: Option<Duration>,
     ping_at: Duration,
     confirm_at: Option<Duration>,
@@ -84,16 +87,20 @@ impl Conn {
             struck_at: now.mono,
             flooded: 0,
             flood_at: None,
+            bytes: Bucket::full(limits.byte_burst, now.mono),
             unanswered: 0,
+            alive_at: now.mono,
             hello_at: says_hello.then(|| now.mono + limits.hello),
             ping_at: now.mono + limits.ping,
             confirm_at: None,
         }
     }
 
-    /// Takes one frame out of the rate.
-    pub(super) fn take_frame(&mut self, now: Now, limits: &Limits) -> Result<(), Duration> {
-        self.frames.take(now.mono, f64::from(limits.frame_rate), limits.frame_burst)
+    /// Takes one frame out of the rates.
+    pub(super) fn take_frame(&mut self, now: Now, size: usize, limits: &Limits) -> Result<(), Duration> {
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        self.frames.take(now.mono, f64::from(limits.frame_rate), limits.frame_burst)?;
+        self.bytes.take_many(now.mono, size, f64::from(limits.byte_rate), limits.byte_burst)
     }
 
     /// Counts a dropped frame; whether it is time to say so.
@@ -119,7 +126,8 @@ impl Conn {
     }
 
     /// Something came in.
-    pub(super) fn is_alive(&mut self) {
+    pub(super) fn is_alive(&mut self, now: Now) {
+        self.alive_at = now.mono;
         self.unanswered = 0;
     }
 

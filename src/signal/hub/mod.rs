@@ -142,7 +142,7 @@ impl Hub {
         if text.len() > self.limits.frame {
             return self.handle_oversized(now, id);
         }
-        if !self.within_rate(now, id) {
+        if !self.within_rate(now, id, text.len()) {
             return;
         }
         match self.conns.get(&id).map(|c| c.dialect) {
@@ -161,9 +161,9 @@ impl Hub {
     }
 
     /// A binary frame came in.
-    pub fn handle_binary(&mut self, now: Now, id: ConnId) {
+    pub fn handle_binary(&mut self, now: Now, id: ConnId, size: usize) {
         self.stats.frames_in += 1;
-        if self.conns.contains_key(&id) && self.within_rate(now, id) {
+        if self.conns.contains_key(&id) && self.within_rate(now, id, size) {
             let refusal = Refusal::new(Code::BadFrame, "frames are text, this one is binary");
             self.refuse_with_strike(now, id, None, &refusal);
             self.arm_conn(id);
@@ -294,12 +294,13 @@ impl Hub {
         }
     }
 
-    fn within_rate(&mut self, now: Now, id: ConnId) -> bool {
+    fn within_rate(&mut self, now: Now, id: ConnId, size: usize) -> bool {
         let Some(conn) = self.conns.get_mut(&id) else { return false };
-        let Err(wait) = conn.take_frame(now, &self.limits) else { return true };
+        let Err(wait) = conn.take_frame(now, size, &self.limits) else { return true };
         self.stats.rate_limited += 1;
         if conn.flood_is_a_strike(now, &self.limits) {
-            let message = format!("more than {} frames a second", self.limits.frame_rate);
+            let (frames, bytes) = (self.limits.frame_rate, self.limits.byte_rate);
+            let message = format!("more than {frames} frames or {bytes} bytes a second");
             self.refuse(id, None, &Refusal::later(Code::RateLimited, message, wait));
             self.strike(now, id, close::RATE, "too many frames");
             self.arm_conn(id);

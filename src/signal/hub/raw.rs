@@ -92,12 +92,13 @@ impl Hub {
         twins.min_by_key(|(session, _)| self.sessions.get(session).and_then(|s| s.away_until)).map(|(s, _)| s)
     }
 
-    /// The member with an open socket that may be this client's own older one.
+    /// The member with an open socket that may be this client's own older one; the one that has been
+    /// silent for longest.
     fn silent_twin(&self, room: &str, key: &ClientKey) -> Option<(MemberId, ConnId)> {
         let twins = self.twins(room, key).filter(|(_, member)| !member.is_away);
         twins
             .filter_map(|(session, member)| Some((member.id, self.sessions.get(&session)?.conn?)))
-            .min_by_key(|(_, conn)| *conn)
+            .min_by_key(|(_, conn)| (self.conns.get(conn).map(|c| c.alive_at), *conn))
     }
 
     fn twins<'a>(&'a self, room: &str, key: &'a ClientKey) -> impl Iterator<Item = (SessionId, &'a Member)> {
@@ -148,7 +149,7 @@ impl Hub {
     /// A socket is alive: those that suspected it to be their own older one are other clients.
     pub(super) fn shows_life(&mut self, now: Now, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.is_alive();
+        conn.is_alive(now);
         for younger in std::mem::take(&mut conn.suspected_by) {
             self.is_another(now, younger);
         }
@@ -175,6 +176,8 @@ impl Hub {
         }
         self.stats.dead_sockets += 1;
         self.close(now, suspect.conn, close::REPLACED, "a younger socket of this client took over");
+        // Closing it has made this one its heir, unless it was no longer there.
+        self.is_another(now, id);
     }
 
     /// A socket is gone: a younger one that suspected it takes over, one that it suspected is free.
@@ -183,10 +186,15 @@ impl Hub {
             older.suspected_by.retain(|c| *c != id);
         }
         let mut younger = gone.suspected_by.iter().copied();
-        if let (Some(heir), Some(session)) = (younger.next(), gone.session) {
+        let heir = younger.next();
+        if let (Some(heir), Some(session)) = (heir, gone.session) {
             self.inherit(now, heir, session);
         }
+        let heir = heir.and_then(|h| self.place_of(h)).map(|(_, _, member)| member);
         for other in younger {
+            if let (Some(heir), Some(conn)) = (heir, self.conns.get_mut(&other)) {
+                conn.suspect = conn.suspect.map(|s| Suspect { member: heir, ..s });
+            }
             self.is_another(now, other);
         }
     }
