@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("io", &[]),
     ("worker", &["io", "turn", "stun", "credential"]),
     ("http", &["signal", "credential"]),
-    ("admin", &["turn", "worker", "io", "http", "app"]),
+    ("admin", &["turn", "worker", "io", "http", "signal", "app"]),
     ("telemetry", &["config"]),
     ("systemd", &[]),
     ("config", &["credential", "turn", "http", "signal", "worker"]),

@@ -2,6 +2,7 @@
 
 use super::page::Page;
 use crate::io::{Counters, SendFailure};
+use crate::signal;
 use crate::turn::{self, DropReason, METHODS, RESULTS};
 
 /// All counters of a server at one moment.
@@ -13,6 +14,8 @@ pub struct Snapshot {
     pub io: Counters,
     /// Each worker's beat.
     pub beats: Vec<u64>,
+    /// Signaling.
+    pub signal: signal::Stats,
     /// Unix seconds at which the server started.
     pub started_at: u64,
     /// Whether new allocations are refused.
@@ -25,6 +28,7 @@ pub(super) fn render(snapshot: &Snapshot) -> String {
     process(&mut page, snapshot);
     relay(&mut page, &snapshot.relay);
     sockets(&mut page, &snapshot.io);
+    signaling(&mut page, &snapshot.signal);
     page.finish()
 }
 
@@ -122,6 +126,39 @@ fn sockets(page: &mut Page, io: &Counters) {
             "Relayed packets dropped at a full TCP write queue.",
             io.stream_drops,
         ),
+    ];
+    for (name, help, value) in counters {
+        page.counter(name, help, value);
+    }
+}
+
+fn signaling(page: &mut Page, stats: &signal::Stats) {
+    let gauges = [
+        ("turnkey_signal_sockets", "Open signaling sockets.", stats.sockets),
+        ("turnkey_sessions", "Signaling sessions, those that may resume included.", stats.sessions),
+        ("turnkey_rooms", "Rooms with a connected member.", stats.rooms),
+        ("turnkey_members", "Connected members of rooms.", stats.members),
+    ];
+    for (name, help, value) in gauges {
+        page.gauge(name, help, value);
+    }
+    let counters = [
+        ("turnkey_signal_connects_total", "Signaling sockets accepted.", stats.connects),
+        ("turnkey_signal_refused_total", "Signaling sockets refused.", stats.refused),
+        ("turnkey_signal_frames_received_total", "Frames received.", stats.frames_in),
+        ("turnkey_signal_frames_sent_total", "Frames sent.", stats.frames_out),
+        ("turnkey_signal_errors_total", "Frames refused with an error.", stats.errors),
+        ("turnkey_signal_rate_limited_total", "Frames dropped by the rate limit.", stats.rate_limited),
+        ("turnkey_signal_struck_out_total", "Sockets closed for bad frames or floods.", stats.struck_out),
+        ("turnkey_signal_overflows_total", "Frames dropped because a bound was reached.", stats.overflowed),
+        ("turnkey_signal_dead_sockets_total", "Sockets that stopped answering.", stats.dead_sockets),
+        ("turnkey_signal_resumed_total", "Sessions that came back on another socket.", stats.resumed),
+        ("turnkey_signal_resume_failed_total", "Sessions that could not come back.", stats.resume_failed),
+        ("turnkey_signal_duplicates_total", "Frames acknowledged again.", stats.duplicates),
+        ("turnkey_mail_held_total", "Offers that waited for somebody.", stats.mail_held),
+        ("turnkey_mail_delivered_total", "Waiting offers that somebody came for.", stats.mail_delivered),
+        ("turnkey_mail_expired_total", "Waiting offers nobody came for.", stats.mail_expired),
+        ("turnkey_credentials_total", "TURN credentials handed out.", stats.credentials),
     ];
     for (name, help, value) in counters {
         page.counter(name, help, value);

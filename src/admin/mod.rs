@@ -57,5 +57,9 @@ fn answer(state: Result<(), String>) -> (StatusCode, String) {
 
 async fn metrics(State(server): State<Arc<dyn Observe>>) -> impl IntoResponse {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, metrics::render(&server.snapshot()))
+    // A busy worker answers late.
+    match tokio::task::spawn_blocking(move || server.snapshot()).await {
+        Ok(snapshot) => (kind, metrics::render(&snapshot)).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }

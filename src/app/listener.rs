@@ -28,8 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long open requests may take to finish when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Handshakes at a time: one costs a millisecond of CPU.
-const HANDSHAKES: usize = 64;
+/// Handshakes at a time, each some 30 KB: few enough to bound memory, too many for a handful of strangers who
+/// start one and fall silent to keep everybody else waiting.
+const HANDSHAKES: usize = 1024;
 
 /// A certificate that can be replaced while connections are accepted.
 pub(super) type SharedAcceptor = Arc<RwLock<Option<TlsAcceptor>>>;

@@ -8,13 +8,11 @@ mod listener;
 mod settings;
 mod start;
 mod tls;
-mod token;
-mod web;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use tokio::sync::watch;
@@ -24,17 +22,14 @@ use crate::admin::{Observe, Snapshot};
 use crate::config::secret::Keys;
 use crate::config::{self, Config};
 use crate::credential::{self, Credential, MintError};
-use crate::systemd;
 use crate::turn::Mode;
 use crate::worker::Pool;
-use web as http;
+use crate::{http, systemd};
 
 pub use start::StartError;
-pub use token::Token;
 
 use health::Health;
 use settings::Place;
-use token::unix_now;
 
 /// Starts servers.
 pub struct Server;
@@ -125,7 +120,12 @@ impl Handle {
 
     /// Returns when no allocation is left.
     pub async fn drained(&self) {
-        while self.running.pool.stats().allocations > 0 {
+        loop {
+            let running = Arc::clone(&self.running);
+            let stats = tokio::task::spawn_blocking(move || running.pool.stats());
+            if stats.await.is_ok_and(|stats| stats.allocations == 0) {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -207,6 +207,7 @@ impl Observe for Running {
             relay: self.pool.stats(),
             io: self.pool.io_stats(),
             beats: self.pool.beats(),
+            signal: self.web.stats(),
             started_at: self.started_at,
             is_draining: self.is_draining.load(Ordering::Relaxed),
         }
@@ -229,7 +230,7 @@ pub fn check_certificate(config: &Config) -> Result<(), config::Error> {
     tls::acceptor(config).map(drop)
 }
 
-/// A shared value that starts empty.
-fn shared<T>(value: T) -> Arc<RwLock<T>> {
-    Arc::new(RwLock::new(value))
+/// Seconds since 1970.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

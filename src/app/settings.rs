@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::address::Addresses;
+use crate::config::address::{Addresses, literal};
 use crate::config::secret::Keys;
-use crate::config::{Config, RelayListener};
+use crate::config::{Access, Config, PublicAddress, RelayListener};
 use crate::credential::{Nonces, Verifier};
+use crate::http;
 use crate::turn::{self, PeerPolicy, RelayAddress};
 
 /// What stays the same from start to stop.
@@ -43,8 +44,26 @@ impl Place {
     }
 
     /// Settings of HTTP and signaling.
-    pub(super) fn http_settings(&self, _config: &Config, _keys: &Keys) -> super::web::Settings {
-        super::web::Settings
+    pub(super) fn http_settings(&self, config: &Config, keys: &Keys) -> http::Settings {
+        http::Settings {
+            ice_urls: self.ice_urls(),
+            ttl: config.credentials.ttl,
+            max_ttl: config.credentials.max_ttl,
+            access: match keys.access {
+                Access::Open => http::Access::Open,
+                Access::Token => http::Access::Token,
+            },
+            allow_anonymous: config.signaling.allow_anonymous,
+            origins: config.http.origins.clone(),
+            jwt: keys.jwt.clone(),
+            api_keys: keys.api_keys.clone(),
+            secrets: keys.secrets.clone(),
+            public_host_names: public_names(config),
+            trusted_proxies: config.http.trusted_proxies.clone(),
+            ice_per_minute: config.http.ice_per_minute,
+            limits: config.signaling.limits.clone(),
+            secure: config.http.listen.iter().any(|listener| listener.https),
+        }
     }
 
     /// `stun:` and `turn:` URLs of the relay's listeners.
@@ -72,6 +91,15 @@ impl Place {
         own.dedup();
         own
     }
+}
+
+/// What the world calls this host.
+fn public_names(config: &Config) -> Vec<String> {
+    let name = |public: &PublicAddress| match public {
+        PublicAddress::Address { public, .. } => literal(*public),
+        PublicAddress::Name(name) => name.clone(),
+    };
+    config.relay.public.iter().map(name).collect()
 }
 
 fn verifier(config: &Config, keys: &Keys) -> Verifier {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -15,14 +15,12 @@ use tokio::task::JoinSet;
 use super::health::Health;
 use super::listener::{self, Listener, SharedAcceptor};
 use super::settings::Place;
-use super::token::unix_now;
-use super::web as http;
-use super::{Addresses, Current, Handle, Running, shared, tls};
+use super::{Addresses, Current, Handle, Running, tls, unix_now};
 use crate::config::secret::{self, Keys};
 use crate::config::{self, Backend, Config, RelayListener, RelayTransport, address};
 use crate::credential::Nonces;
 use crate::worker::{self, Pool};
-use crate::{admin, systemd};
+use crate::{admin, http, systemd};
 
 /// Why a server did not start, in one line.
 #[derive(Debug)]
@@ -98,7 +96,7 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
         pool: Arc::new(pool),
         web,
         health,
-        acceptor: shared(acceptor),
+        acceptor: Arc::new(RwLock::new(acceptor)),
         is_draining: AtomicBool::new(false),
         stop: watch::Sender::new(false),
         started_at: unix_now(),

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
-use turnkey::app::Token;
 use turnkey::config::secret::Keys;
 use turnkey::config::{Config, Options, parse_duration};
 use turnkey::credential::{self, Secrets};
+use turnkey::http::token::{self, Claims};
 
 /// Arguments of `turnkey credentials`.
 #[derive(Args)]
@@ -72,18 +72,19 @@ pub(super) fn credentials(options: &Options, args: &CredentialsArgs) -> Result<(
     ))
 }
 
-pub(super) fn token(options: &Options, args: &TokenArgs) -> Result<()> {
+pub(super) fn sign_token(options: &Options, args: &TokenArgs) -> Result<()> {
     let key = Keys::signing(&Config::load(options)?)?;
-    let token = Token {
-        user: args.user.clone(),
-        room: args.room.clone(),
+    let claims = Claims {
+        sub: args.user.clone(),
+        room: Some(args.room.clone()),
         role: args.role.clone(),
         name: args.name.clone(),
-        ttl: args.ttl,
+        ..Claims::default()
     };
-    super::print(&format!("{}\n", token.sign(&key)?))
+    super::print(&format!("{}\n", token::mint(&key, claims, now(), args.ttl)?))
 }
 
-fn now() -> u64 {
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -77,7 +77,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(args) => serve::run(options, args),
         Command::Check(args) => return check::run(&args, cli.common.config.as_deref()),
         Command::Credentials(args) => mint::credentials(&options, &args),
-        Command::Token(args) => mint::token(&options, &args),
+        Command::Token(args) => mint::sign_token(&options, &args),
         Command::Config(ConfigCommand::Print) => config_print(&options),
         Command::Config(ConfigCommand::Check) => config_check(&options),
         Command::Bench(args) => return bench::run(&args),

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use turnkey::app::{Handle, Token};
+use turnkey::app::Handle;
 use turnkey::config::address::literal;
 use turnkey::config::secret::{Keys, random};
 use turnkey::config::{Access, Config, Options};
+use turnkey::http::token::{self, Claims};
 use turnkey::telemetry::{self, Level};
 use turnkey::{Server, systemd};
 
@@ -50,15 +51,16 @@ async fn serve(options: &Options, config: Config, level: &Level) -> Result<()> {
     }
     tracing::info!("stopping");
     systemd::stopping();
-    handle.drain();
+    let wind_down = async {
+        handle.drain();
+        // Calls that have not ended by then end with the server.
+        let _ = tokio::time::timeout(drain_timeout, handle.drained()).await;
+        handle.stop().await;
+    };
     tokio::select! {
-        _ = tokio::time::timeout(drain_timeout, handle.drained()) => {}
-        () = end.signal() => {}
-    }
-    tokio::select! {
-        () = handle.stop() => {}
-        // The workers end with the process.
-        () = end.signal() => {}
+        () = wind_down => {}
+        // Whoever stands still cannot be waited for; the process takes all of them along.
+        () = end.signal() => std::process::exit(0),
     }
     tracing::info!("stopped");
     Ok(())
@@ -139,8 +141,9 @@ impl Welcome {
             return Ok(format!("\nOpen this page in two browsers: {page}\n\n"));
         };
         let room: String = random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let token = Token { user: "guest".into(), room: room.clone(), ttl: self.ttl, ..Token::default() };
-        let link = format!("{page}?room={room}&token={}", token.sign(key)?);
+        let claims = Claims { sub: "guest".into(), room: Some(room.clone()), ..Claims::default() };
+        let token = token::mint(key, claims, super::mint::now(), self.ttl)?;
+        let link = format!("{page}?room={room}&token={token}");
         let hours = self.ttl.as_secs() / 3600;
         Ok(format!(
             "\nOpen this link in two browsers. Whoever has it may enter the room for {hours} h:\n{link}\n\n"

@@ -131,12 +131,20 @@ pub(crate) struct Tls {
 pub(crate) struct Http {
     pub(crate) listen: Vec<String>,
     pub(crate) origins: Vec<String>,
+    pub(crate) trusted_proxies: Vec<String>,
     pub(crate) max_connections: u32,
+    pub(crate) ice_per_minute: u32,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: strings(&["127.0.0.1:8080"]), origins: Vec::new(), max_connections: 10_000 }
+        Self {
+            listen: strings(&["127.0.0.1:8080"]),
+            origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            max_connections: 10_000,
+            ice_per_minute: 10,
+        }
     }
 }
 
@@ -151,6 +159,15 @@ pub(crate) struct Signaling {
     pub(crate) jwt_generate: bool,
     pub(crate) jwt_public_key_file: String,
     pub(crate) jwks_url: String,
+    pub(crate) room_members: u32,
+    pub(crate) rooms: u32,
+    pub(crate) sessions: u32,
+    pub(crate) sockets_per_address: u32,
+    pub(crate) connects_per_minute: u32,
+    pub(crate) frames_per_second: u32,
+    pub(crate) frame_size: u32,
+    pub(crate) resume_window: String,
+    pub(crate) offer_ttl: String,
 }
 
 impl Default for Signaling {
@@ -163,6 +180,15 @@ impl Default for Signaling {
             jwt_generate: false,
             jwt_public_key_file: String::new(),
             jwks_url: String::new(),
+            room_members: 16,
+            rooms: 20_000,
+            sessions: 50_000,
+            sockets_per_address: 64,
+            connects_per_minute: 60,
+            frames_per_second: 60,
+            frame_size: 256 * 1024,
+            resume_window: "60s".into(),
+            offer_ttl: "2m".into(),
         }
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use source::Error;
 pub use values::parse_duration;
 
+use crate::signal::Limits;
 use crate::turn::Network;
 use file::File;
 use source::{Place, Sources};
@@ -187,8 +188,12 @@ pub struct Http {
     pub listen: Vec<HttpListener>,
     /// Origins of pages that may call the API and signal; empty: the same origin only, `*`: all.
     pub origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed: address and prefix length.
+    pub trusted_proxies: Vec<(IpAddr, u8)>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Requests for credentials a minute of one client.
+    pub ice_per_minute: u32,
 }
 
 /// An HTTP listener.
@@ -209,6 +214,8 @@ pub struct Signaling {
     pub allow_anonymous: bool,
     /// What tokens are verified with.
     pub jwt: JwtSource,
+    /// Sizes, rates and lifetimes.
+    pub limits: Limits,
 }
 
 /// Who may signal.

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::credential::Secrets;
+use crate::http::token::JwtKey;
 
 use super::file::File;
 use super::source::{Error, Place, Sources};
@@ -29,13 +30,12 @@ pub struct Keys {
     pub warnings: Vec<String>,
 }
 
-/// A key of signaling tokens.
-#[derive(Clone, PartialEq, Eq)]
-pub enum JwtKey {
+/// A key of signaling tokens, as it was read.
+enum RawKey {
     /// HS256.
     Secret(Vec<u8>),
-    /// The public key of whoever issues tokens, as PEM.
-    PublicPem(Vec<u8>),
+    /// The public key of whoever issues tokens.
+    Public(JwtKey),
 }
 
 /// Names in systemd's credentials directory, and the key each of them sets where the configuration does not.
@@ -91,7 +91,10 @@ impl Keys {
     pub fn load(config: &Config) -> Result<Self, Error> {
         let mut warnings = Vec::new();
         let access = access(config)?;
-        let jwt = jwt(config, &mut warnings)?;
+        let jwt = jwt(config, &mut warnings)?.map(|key| match key {
+            RawKey::Secret(secret) => JwtKey::hs256(&secret),
+            RawKey::Public(key) => key,
+        });
         Ok(Self {
             secrets: secrets(config, &mut warnings)?,
             api_keys: api_keys(config)?,
@@ -108,11 +111,11 @@ impl Keys {
     pub fn signing(config: &Config) -> Result<Vec<u8>, Error> {
         let key = match jwt(config, &mut Vec::new())? {
             Some(key) => Some(key),
-            None => kept(config, TOKEN_KEY)?.map(JwtKey::Secret),
+            None => kept(config, TOKEN_KEY)?.map(RawKey::Secret),
         };
         match key {
-            Some(JwtKey::Secret(secret)) => Ok(secret),
-            Some(JwtKey::PublicPem(_)) => Err(config
+            Some(RawKey::Secret(secret)) => Ok(secret),
+            Some(RawKey::Public(_)) => Err(config
                 .error("signaling.jwt_public_key_file", "a public key verifies tokens but cannot sign one")),
             None => Err(config.error("signaling.jwt_secret", NO_KEY)),
         }
@@ -140,22 +143,23 @@ fn access(config: &Config) -> Result<Access, Error> {
     }
 }
 
-fn jwt(config: &Config, warnings: &mut Vec<String>) -> Result<Option<JwtKey>, Error> {
+fn jwt(config: &Config, warnings: &mut Vec<String>) -> Result<Option<RawKey>, Error> {
     let key = match &config.signaling.jwt {
         JwtSource::None => return Ok(None),
-        JwtSource::Secret(secret) => JwtKey::Secret(secret.clone().into_bytes()),
+        JwtSource::Secret(secret) => RawKey::Secret(secret.clone().into_bytes()),
         JwtSource::SecretFile(path) => {
             let lines = lines(config, "signaling.jwt_secret_file", path)?;
-            JwtKey::Secret(lines.into_iter().next().expect("lines() gives at least one").into_bytes())
+            RawKey::Secret(lines.into_iter().next().expect("lines() gives at least one").into_bytes())
         }
-        JwtSource::Generate => JwtKey::Secret(keep(config, TOKEN_KEY)?),
+        JwtSource::Generate => RawKey::Secret(keep(config, TOKEN_KEY)?),
         JwtSource::PublicKeyFile(path) => {
             let pem =
                 fs::read(path).map_err(|e| unreadable(config, "signaling.jwt_public_key_file", path, &e))?;
-            JwtKey::PublicPem(pem)
+            let bad = |e| config.error("signaling.jwt_public_key_file", format!("{}: {e}", path.display()));
+            RawKey::Public(JwtKey::from_pem(&pem).map_err(bad)?)
         }
     };
-    if let JwtKey::Secret(secret) = &key
+    if let RawKey::Secret(secret) = &key
         && secret.len() < 32
     {
         warnings

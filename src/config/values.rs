@@ -15,6 +15,7 @@ use super::{
     Access, Backend, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers,
     PublicAddress, Quota, Relay, RelayListener, RelayTransport, Signaling, Tls,
 };
+use crate::signal::Limits;
 use crate::turn::Network;
 
 /// Checks everything that can be checked without looking at the host. Relative paths count from `base`.
@@ -196,7 +197,7 @@ impl Check<'_> {
         let size = u32::from(to - from) + 1;
         let needed = u32::from(workers.max(MIN_PORTS)).max(total_quota);
         if size < needed {
-            let cause = if total_quota == needed { "quota.total" } else { "the workers" };
+            let cause = if total_quota == needed { "quota.total" } else { "a relay" };
             return self.fail(
                 key,
                 format!("has {size} ports, each allocation takes one: {cause} needs at least {needed}"),
@@ -288,6 +289,11 @@ impl Check<'_> {
         texts.iter().enumerate().map(network).collect()
     }
 
+    fn proxies(&self, texts: &[String]) -> Result<Vec<(IpAddr, u8)>, Error> {
+        let networks = self.networks("http.trusted_proxies", texts)?;
+        Ok(networks.iter().map(|network| (network.base(), network.prefix())).collect())
+    }
+
     fn tls(&self, tls: &file::Tls) -> Result<Tls, Error> {
         match (self.path(&tls.cert), self.path(&tls.key)) {
             (Some(_), Some(_)) if tls.self_signed => {
@@ -316,6 +322,8 @@ impl Check<'_> {
         Ok(Http {
             listen,
             origins: http.origins.clone(),
+            trusted_proxies: self.proxies(&http.trusted_proxies)?,
+            ice_per_minute: http.ice_per_minute,
             max_connections: self.at_least_one("http.max_connections", http.max_connections)?,
         })
     }
@@ -364,6 +372,32 @@ impl Check<'_> {
             )?,
             allow_anonymous: signaling.allow_anonymous,
             jwt: sources.pop().map_or(JwtSource::None, |(_, source)| source),
+            limits: self.limits(signaling)?,
+        })
+    }
+
+    fn limits(&self, signaling: &file::Signaling) -> Result<Limits, Error> {
+        let number = |key: &str, number| self.at_least_one(&format!("signaling.{key}"), number);
+        let rate =
+            number("frames_per_second", signaling.frames_per_second).map(|_| signaling.frames_per_second)?;
+        let frame = number("frame_size", signaling.frame_size)?;
+        if !(16 << 10..=16 << 20).contains(&frame) {
+            return self.fail("signaling.frame_size", "must be between 16384 and 16777216 bytes");
+        }
+        number("connects_per_minute", signaling.connects_per_minute)?;
+        let default = Limits::default();
+        Ok(Limits {
+            members: number("room_members", signaling.room_members)?,
+            rooms: number("rooms", signaling.rooms)?,
+            sessions: number("sessions", signaling.sessions)?,
+            sockets_per_ip: number("sockets_per_address", signaling.sockets_per_address)?,
+            connects_per_minute: signaling.connects_per_minute,
+            frame_rate: rate,
+            frame_burst: rate.saturating_mul(default.frame_burst / default.frame_rate),
+            frame,
+            resume_window: self.duration("signaling.resume_window", &signaling.resume_window)?,
+            mail_ttl: self.duration("signaling.offer_ttl", &signaling.offer_ttl)?,
+            ..default
         })
     }
 

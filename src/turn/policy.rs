@@ -71,6 +71,18 @@ impl Network {
         Self { base: IpAddr::V6(Ipv6Addr::new(head[0], head[1], head[2], 0, 0, 0, 0, 0)), prefix }
     }
 
+    /// The first address of the range.
+    #[must_use]
+    pub fn base(&self) -> IpAddr {
+        self.base
+    }
+
+    /// How many leading bits its addresses share.
+    #[must_use]
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     /// Whether the address lies in the range; addresses of the other family never do.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {

@@ -1,0 +1,18 @@
+//! The program itself, as its users start it: command line, configuration, signals, service manager.
+//!
+//! Each test starts the binary on port 0 in a home of its own and learns the addresses from the log.
+
+#[path = "../../examples/embed.rs"]
+#[expect(dead_code, reason = "an example has a main, which the test does not call")]
+mod embed;
+
+mod commands;
+mod embedded;
+mod errors;
+mod harness;
+mod life;
+mod profiles;
+mod public;
+mod reload;
+mod service;
+mod watch;
