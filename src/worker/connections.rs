@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use socket2::SockRef;
 
 use super::desk::{Newcomer, Place};
 use crate::io::SocketRef;
@@ -58,7 +57,7 @@ impl Connections {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         let slot = match self.free.last() {
             Some(slot) => *slot,
             None => self.grow()?,

@@ -14,6 +14,7 @@ mod connections;
 mod desk;
 mod pool;
 mod run;
+mod streams;
 
 pub use accept::accept_tcp;
 pub use bind::{BindCause, StartError};

@@ -1,6 +1,6 @@
 //! The loop: wait, receive a batch, ask the core, send a batch.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,12 +12,10 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::clock::Clock;
 use super::connections::Connections;
-use super::desk::{Command, Desk, Newcomer, Snapshot};
+use super::desk::{Command, Desk, Snapshot};
 use crate::io::portable::Portable;
-use crate::io::stream::FrameError;
 use crate::io::{
-    Counters, Datagrams, RecvBatch, Role, Route, SLOT_LEN, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets,
-    UdpSocket,
+    Counters, Datagrams, RecvBatch, Role, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets, UdpSocket,
 };
 use crate::turn::{
     self, ClientPath, FiveTuple, Forward, LinkId, Now, OpenError, Output, RelayId, Transport, Verdict, Via,
@@ -30,7 +28,7 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 const LISTENER_SHARE: usize = SLOTS;
 
 /// Datagrams taken from a relay socket in one turn.
-const RELAY_SHARE: usize = 16;
+const RELAY_SHARE: usize = 32;
 
 /// The loop turns at least this often, so that a stall can be told from silence.
 const SECOND: Duration = Duration::from_secs(1);
@@ -84,28 +82,30 @@ impl Kit {
 }
 
 /// One relay core with everything it needs.
-struct Worker<D> {
-    core: turn::Server,
+pub(super) struct Worker<D> {
+    pub(super) core: turn::Server,
     io: D,
-    poll: Poll,
+    pub(super) poll: Poll,
     /// Listeners first, then relay sockets by their `RelayId`.
     sockets: Sockets,
     listeners: u32,
-    connections: Connections,
-    received: RecvBatch,
-    outgoing: SendBatch,
+    pub(super) connections: Connections,
+    pub(super) received: RecvBatch,
+    pub(super) outgoing: SendBatch,
     /// Sockets that were left with something to read.
-    unfinished: Vec<SocketRef>,
-    counters: Counters,
+    pub(super) unfinished: Vec<SocketRef>,
+    /// Connections to be closed because not even replies get through.
+    pub(super) stuck: Vec<SocketRef>,
+    pub(super) counters: Counters,
     /// What the kernel had counted at each listener when it was last asked.
     overflows: Vec<u32>,
     clock: Clock,
-    now: Now,
+    pub(super) now: Now,
     next_second: Duration,
     inbox: Receiver<Command>,
     desk: Arc<Desk>,
     relay_buf: usize,
-    tcp_idle: Duration,
+    pub(super) tcp_idle: Duration,
 }
 
 impl<D: Datagrams> Worker<D> {
@@ -129,6 +129,7 @@ impl<D: Datagrams> Worker<D> {
             received: RecvBatch::new(),
             outgoing: SendBatch::new(),
             unfinished: Vec::new(),
+            stuck: Vec::new(),
             counters: Counters::default(),
             overflows: vec![0; listeners as usize],
             clock,
@@ -261,7 +262,7 @@ impl<D: Datagrams> Worker<D> {
     }
 
     /// A message of a client, at `message` in the receive buffer.
-    fn handle_client(&mut self, path: ClientPath, message: Range<usize>) {
+    pub(super) fn handle_client(&mut self, path: ClientPath, message: Range<usize>) {
         if self.outgoing.is_full() {
             self.send();
         }
@@ -304,7 +305,7 @@ impl<D: Datagrams> Worker<D> {
     // Effects.
 
     /// Carries out what the core wants of the outside.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::OpenRelay { relay, bind } => {
@@ -333,128 +334,36 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn close_relay(&mut self, relay: RelayId) {
+        let name = self.name_of(relay);
         // Packets that wait to leave through this socket must not leave through its successor.
-        self.send();
-        let Some(socket) = self.sockets.remove(self.name_of(relay)) else { return };
+        if self.outgoing.flows().iter().any(|flow| flow.route.socket == name) {
+            self.send();
+        }
+        let Some(socket) = self.sockets.remove(name) else { return };
         self.counters.recv_overflows += u64::from(self.io.overflows(&socket));
-    }
-
-    // Streams.
-
-    fn serve_stream(&mut self, name: SocketRef) {
-        if self.received.vacant() == 0 {
-            self.flush();
-        }
-        let Some(connection) = self.connections.get_mut(name) else { return };
-        if connection.writer.waiting() > 0 {
-            connection.writer.flush(&mut connection.stream);
-        }
-        let Some((start, slot)) = self.received.claim() else { return };
-        let room = &mut slot[connection.reader.held()..];
-        match connection.stream.read(room) {
-            Ok(0) => self.close_stream(name),
-            Ok(read) => {
-                if read == room.len() || connection.read_closed {
-                    self.unfinished.push(name);
-                }
-                match connection.reader.begin(slot, read) {
-                    Some(rest) => self.handle_messages(name, start, rest),
-                    None => self.received.unclaim(),
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.received.unclaim(),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.unfinished.push(name),
-            Err(_) => self.close_stream(name),
-        }
-    }
-
-    /// Handles the messages in the part `rest` of the slot at `start`.
-    fn handle_messages(&mut self, name: SocketRef, start: usize, mut rest: Range<usize>) {
-        while let Some(connection) = self.connections.get_mut(name) {
-            match connection.reader.next(self.received.slot(start), &mut rest) {
-                Ok(Some(message)) => {
-                    connection.last = self.now.mono;
-                    let path = connection.path;
-                    self.handle_client(path, start + message.start..start + message.end);
-                }
-                Ok(None) => return,
-                Err(FrameError::TooLarge)
-                    if !connection.reader.trusts()
-                        && self.core.has_allocation(&connection.path.five_tuple) =>
-                {
-                    connection.reader.trust();
-                }
-                Err(FrameError::Garbage | FrameError::TooLarge) => {
-                    self.counters.streams_garbage += 1;
-                    self.close_stream(name);
-                }
-            }
-        }
-    }
-
-    fn adopt(&mut self, newcomer: Newcomer) {
-        if self.received.vacant() == 0 {
-            self.flush();
-        }
-        let Ok((name, first)) = self.connections.insert(newcomer, self.poll.registry(), self.now.mono) else {
-            return;
-        };
-        self.counters.streams_opened += 1;
-        let (Some(connection), Some((start, slot))) = (self.connections.get_mut(name), self.received.claim())
-        else {
-            return;
-        };
-        let len = first.len().min(SLOT_LEN);
-        slot[..len].copy_from_slice(&first[..len]);
-        match connection.reader.begin(slot, len) {
-            Some(rest) => self.handle_messages(name, start, rest),
-            None => self.received.unclaim(),
-        }
-    }
-
-    fn close_stream(&mut self, name: SocketRef) {
-        let Some(connection) = self.connections.remove(name) else { return };
-        self.core.handle_client_closed(self.now, connection.path);
-        self.drain();
     }
 
     // Leaving.
 
-    /// Sends what has been collected and makes the receive buffer vacant.
-    fn flush(&mut self) {
+    /// Sends what has been collected and makes the receive buffer vacant. Not called between an input
+    /// of the core and the outputs it causes.
+    pub(super) fn flush(&mut self) {
         self.send();
         self.received.recycle();
+        while let Some(name) = self.stuck.pop() {
+            self.counters.streams_stuck += u64::from(self.close_stream(name));
+        }
     }
 
-    fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         if self.outgoing.is_empty() {
             return;
         }
         self.io.send(&self.sockets, &self.outgoing, &self.received, &mut self.counters);
-        let stuck = if self.outgoing.has_streams() { self.send_to_streams() } else { Vec::new() };
+        if self.outgoing.has_streams() {
+            self.send_to_streams();
+        }
         self.outgoing.clear();
-        for name in stuck {
-            self.counters.streams_stuck += 1;
-            self.close_stream(name);
-        }
-    }
-
-    /// Writes to the connections; returns those that are given up.
-    fn send_to_streams(&mut self) -> Vec<SocketRef> {
-        let mut stuck = Vec::new();
-        for flow in self.outgoing.flows().iter().filter(|flow| flow.route.socket.is_stream()) {
-            let packets = self.outgoing.packets(flow);
-            let Some(connection) = self.connections.get_mut(flow.route.socket) else {
-                self.counters.gone += packets.count() as u64;
-                continue;
-            };
-            let (writer, stream) = (&mut connection.writer, &mut connection.stream);
-            match writer.send(stream, packets, &self.outgoing, &self.received) {
-                Ok(dropped) => self.counters.stream_drops += dropped,
-                Err(_) => stuck.push(flow.route.socket),
-            }
-        }
-        stuck
     }
 
     // Time and commands.
@@ -469,17 +378,6 @@ impl<D: Datagrams> Worker<D> {
             self.clock.read_calendar();
             self.close_idle();
             self.publish();
-        }
-    }
-
-    /// Closes the connections that have said nothing for long and hold no allocation.
-    fn close_idle(&mut self) {
-        let since = self.now.mono.saturating_sub(self.tcp_idle);
-        let silent = self.connections.silent_since(since).map(|connection| connection.path);
-        let idle: Vec<_> = silent.filter(|path| !self.core.has_allocation(&path.five_tuple)).collect();
-        for path in idle {
-            self.counters.streams_idle += 1;
-            self.close_stream(SocketRef(path.link.0));
         }
     }
 

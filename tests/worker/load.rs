@@ -92,3 +92,66 @@ fn a_flood_leaves_nothing_grown() {
         drop(sink);
     });
 }
+
+/// What the kernel drops because the worker is behind shows in a counter.
+#[cfg(target_os = "linux")]
+#[test]
+fn overflows_of_a_receive_queue_are_counted() {
+    let small = turnkey::worker::Setup { sock_buf: 4096, ..crate::rig::setup(Backend::Linux) };
+    let pool = turnkey::worker::start(small).unwrap();
+    let mut client = Client::udp(pool.udp_addresses()[0]);
+    client.mapped();
+    pool.stall(0, std::time::Duration::from_millis(200));
+    for _ in 0..500 {
+        client.send_raw(&[0x40, 1, 0, 0]);
+    }
+    until("drops are counted", || pool.io_stats().recv_overflows > 0);
+    let io = pool.io_stats();
+    assert_eq!(io.recv_packets + io.recv_overflows, 501);
+}
+
+#[cfg(unix)]
+#[test]
+fn too_few_open_files_refuse_allocations_and_nothing_else() {
+    crate::rig::in_own_process_with_files(
+        100,
+        "load::too_few_open_files_refuse_allocations_and_nothing_else",
+        || {
+            use turnkey::stun::{AttributeType, Message, Method};
+
+            let mut many = crate::rig::setup(Backend::Auto);
+            many.udp = vec!["127.0.0.1:0".parse().unwrap(); 200];
+            let Err(error) = turnkey::worker::start(many) else { panic!("it started") };
+            assert!(error.to_string().contains("too few file descriptors, raise ulimit -n"), "{error}");
+
+            let pool = pool(Backend::Auto);
+            let (peer, address) = peer("127.0.0.1");
+            let mut clients = Vec::new();
+            let code = loop {
+                let mut client = Client::udp(pool.udp_addresses()[0]);
+                let reply = client.request(Method::ALLOCATE, |writer| {
+                    writer.u32(AttributeType::REQUESTED_TRANSPORT, 17 << 24);
+                });
+                clients.push(client);
+                let message = Message::parse(&reply).unwrap();
+                if let Some(error) = message.attribute(AttributeType::ERROR_CODE) {
+                    break error.as_error().unwrap().0;
+                }
+            };
+            assert_eq!(code, 508);
+            let mut refused = clients.pop().unwrap();
+            for client in &mut clients {
+                client.bind(CHANNEL, address);
+                client.send_channel(CHANNEL, b"goes on");
+                assert_eq!(peer.recv(&mut [0; 20]).unwrap(), 7);
+            }
+            clients.pop().unwrap().release();
+            until("an allocation works again", || {
+                let reply = refused.request(Method::ALLOCATE, |writer| {
+                    writer.u32(AttributeType::REQUESTED_TRANSPORT, 17 << 24);
+                });
+                reply[0..2] == [1, 3]
+            });
+        },
+    );
+}

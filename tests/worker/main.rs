@@ -4,6 +4,7 @@
 
 #[macro_use]
 mod rig;
+mod allocations;
 mod client;
 mod datagrams;
 mod load;

@@ -112,22 +112,28 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
 /// Runs a scenario in a process of its own, so that its memory can be looked at. `name` is the full
 /// name of the calling test.
 pub(crate) fn in_own_process(name: &str, scenario: impl FnOnce()) {
+    let this = std::env::current_exe().unwrap();
+    in_process_of(std::process::Command::new(this), name, scenario);
+}
+
+/// The same with at most `files` open files.
+#[cfg(unix)]
+pub(crate) fn in_own_process_with_files(files: usize, name: &str, scenario: impl FnOnce()) {
+    let mut shell = std::process::Command::new("sh");
+    let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+    shell.args(["-c", &script]).arg(std::env::current_exe().unwrap());
+    in_process_of(shell, name, scenario);
+}
+
+fn in_process_of(mut command: std::process::Command, name: &str, scenario: impl FnOnce()) {
     const MARK: &str = "TURNKEY_TEST_OWN_PROCESS";
     if std::env::var_os(MARK).is_some() {
         return scenario();
     }
-    let this = std::env::current_exe().unwrap();
-    let output = std::process::Command::new(this)
-        .args([name, "--exact", "--nocapture"])
-        .env(MARK, "1")
-        .output()
-        .unwrap();
+    let output = command.args([name, "--exact", "--nocapture"]).env(MARK, "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
 /// Resident memory of this process in bytes.

@@ -1,0 +1,121 @@
+use super::*;
+
+const LIMITS: RunLimits = RunLimits { count: 4, segment: 1000, bytes: 2500 };
+
+fn route(socket: u32, port: u16) -> Route {
+    Route { socket: SocketRef(socket), to: ([192, 0, 2, 1], port).into(), from: None }
+}
+
+fn runs(lengths: &[usize]) -> Vec<(usize, usize)> {
+    let mut batch = SendBatch::new();
+    for len in lengths {
+        batch.push(route(0, 1), &[], 0..*len, 0);
+    }
+    let flow = batch.flows()[0];
+    let mut out: Vec<(usize, usize)> = Vec::new();
+    let mut previous = None;
+    while let Some(run) = batch.next_run(&flow, previous.as_ref(), &LIMITS) {
+        assert_eq!(batch.run_packets(&run).count(), run.count);
+        out.push((run.count, run.segment));
+        previous = Some(run);
+    }
+    out
+}
+
+#[test]
+fn a_run_is_equal_packets_and_at_most_one_shorter_last() {
+    assert_eq!(runs(&[100, 100, 40, 100]), [(3, 100), (1, 100)]);
+    assert_eq!(runs(&[40, 100, 100]), [(1, 40), (2, 100)]);
+}
+
+#[test]
+fn a_run_keeps_the_limits() {
+    assert_eq!(runs(&[10; 6]), [(4, 10), (2, 10)]);
+    assert_eq!(runs(&[1000; 3]), [(2, 1000), (1, 1000)]);
+    assert_eq!(runs(&[1001, 1001]), [(1, 1001), (1, 1001)]);
+}
+
+#[test]
+fn an_empty_datagram_is_always_alone() {
+    assert_eq!(runs(&[0, 0, 5, 0, 5]), [(1, 0), (1, 0), (1, 5), (1, 0), (1, 5)]);
+}
+
+#[test]
+fn flows_collect_interleaved_packets_in_order() {
+    let mut batch = SendBatch::new();
+    for n in 0..6 {
+        batch.push(route(n as u32 % 2, 7), &[n], 0..0, 0);
+    }
+    assert_eq!(batch.flows().len(), 2);
+    let order = |flow| batch.packets(flow).map(|p| p.prefix[0]).collect::<Vec<_>>();
+    assert_eq!(order(&batch.flows()[0]), [0, 2, 4]);
+    assert_eq!(order(&batch.flows()[1]), [1, 3, 5]);
+}
+
+#[test]
+fn the_order_within_a_route_survives_any_collision() {
+    let mut batch = SendBatch::new();
+    for n in 0..500_u32 {
+        batch.push(route(n % 3, (n * n % 97) as u16), &n.to_be_bytes(), 0..0, 0);
+    }
+    let mut last = std::collections::HashMap::new();
+    for flow in batch.flows() {
+        for packet in batch.packets(flow) {
+            let n = u32::from_be_bytes(packet.prefix[..4].try_into().unwrap());
+            let key = (flow.route.socket.0, flow.route.to.port());
+            assert!(last.insert(key, n).is_none_or(|before| before < n), "{key:?}");
+        }
+    }
+    assert_eq!(batch.flows().iter().map(|f| batch.packets(f).count()).sum::<usize>(), 500);
+}
+
+#[test]
+fn a_packet_is_prefix_body_and_padding() {
+    let mut received = RecvBatch::new();
+    received.vacant_memory()[..4].copy_from_slice(b"body");
+    received.filled(([127, 0, 0, 1], 9).into(), None, 4, 4);
+    let mut batch = SendBatch::new();
+    batch.push(route(0, 1), b"pre", 1..4, 2);
+    batch.stage()[..2].copy_from_slice(b"ok");
+    batch.push_staged(route(0, 1), 2);
+    let wire: Vec<Vec<u8>> =
+        batch.packets(&batch.flows()[0]).map(|p| p.parts(&batch, &received).concat()).collect();
+    assert_eq!(wire, [b"preody\0\0".to_vec(), b"ok".to_vec()]);
+}
+
+#[test]
+fn a_batch_is_full_at_its_bound_and_empty_after_clear() {
+    let mut batch = SendBatch::new();
+    while !batch.is_full() {
+        batch.push(route(0, 1), &[], 0..1, 0);
+    }
+    assert_eq!(batch.packets.len(), PACKETS);
+    batch.clear();
+    assert!(batch.is_empty() && !batch.is_full());
+    while !batch.is_full() {
+        batch.push_staged(route(0, 1), 1);
+    }
+    assert_eq!(batch.packets.len(), STAGES);
+}
+
+#[test]
+fn received_splits_by_stride() {
+    let from = ([127, 0, 0, 1], 9).into();
+    let split =
+        |len, stride| Received { from, to: None, start: 10, len, stride }.datagrams().collect::<Vec<_>>();
+    assert_eq!(split(25, 10), [10..20, 20..30, 30..35]);
+    assert_eq!(split(20, 10), [10..20, 20..30]);
+    assert_eq!(split(0, 0), std::slice::from_ref(&(10..10)));
+    assert_eq!(split(5, 5), std::slice::from_ref(&(10..15)));
+}
+
+#[test]
+fn slots_are_claimed_until_none_is_vacant() {
+    let mut received = RecvBatch::new();
+    for n in 0..SLOTS {
+        assert_eq!(received.claim().expect("a vacant slot").0, n * SLOT_LEN);
+    }
+    assert!(received.claim().is_none());
+    received.recycle();
+    assert_eq!(received.vacant(), SLOTS);
+}
