@@ -123,7 +123,9 @@ impl Asker<'_> {
         let has_proxy = self.headers.contains_key(FORWARDED)
             || self.headers.contains_key(VIA)
             || PROXY.iter().any(|name| self.headers.contains_key(*name));
-        !has_proxy && self.text(&HOST).is_some_and(is_loopback_host)
+        // Also where the router is mounted on a listener of somebody else's.
+        let is_loopback_peer = self.peer.ip().to_canonical().is_loopback();
+        is_loopback_peer && !has_proxy && self.text(&HOST).is_some_and(is_loopback_host)
     }
 
     /// The token, wherever it travels.
@@ -301,24 +303,20 @@ impl Denied {
     }
 }
 
-/// The user part of a credential's id: what the relay's user names cannot hold is escaped.
+/// The id of a credential: what the relay's user names cannot hold is escaped.
 pub(super) fn relay_id(user: &str, session: &str) -> String {
-    let mut id = String::with_capacity(user.len() + session.len() + 1);
+    let mut escaped = String::with_capacity(user.len());
     for character in user.chars() {
         if character == ':' || character == '%' || character.is_control() {
             let mut buffer = [0; 4];
             for byte in character.encode_utf8(&mut buffer).bytes() {
-                id.push_str(&format!("%{byte:02X}"));
+                escaped.push_str(&format!("%{byte:02X}"));
             }
         } else {
-            id.push(character);
+            escaped.push(character);
         }
     }
-    if !session.is_empty() {
-        id.push('.');
-        id.push_str(session);
-    }
-    id
+    crate::credential::id(&escaped, (!session.is_empty()).then_some(session))
 }
 
 /// A name for a guest's session, so that quotas count each on its own.

@@ -63,8 +63,12 @@ pub(crate) fn jwt(user: &str, room: Option<&str>) -> String {
 
 impl Server {
     pub(crate) async fn start(settings: Settings) -> Self {
+        Self::start_on("127.0.0.1:0", settings).await
+    }
+
+    pub(crate) async fn start_on(address: &str, settings: Settings) -> Self {
         let app = App::new(settings, [3; 32]);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+        let listener = TcpListener::bind(address).await.expect("port");
         let address = listener.local_addr().expect("address");
         let service = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });

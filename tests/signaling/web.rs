@@ -46,7 +46,7 @@ async fn v1_ice_takes_a_token_an_api_key_or_a_room_token() {
     assert_eq!(user(server.get("/v1/ice", &[("authorization", "Bearer api-key")]).await), "api");
     let odd =
         user(server.get("/v1/ice", &[("authorization", &bearer(&jwt("@dora:example.org", None)))]).await);
-    assert_eq!(odd, "@dora%3Aexample.org", "a colon would end the expiry");
+    assert_eq!(odd, "@dora%3Aexample.org.", "a colon would end the expiry, a last dot the user");
 }
 
 #[tokio::test]
@@ -216,4 +216,17 @@ async fn health_and_pages() {
         assert_eq!(server.get(path, &[]).await.status, 404, "{path}");
     }
     assert_eq!(server.request("POST", "/", &[("content-length", "0")]).await.status, 405);
+}
+
+#[tokio::test]
+async fn open_access_is_for_this_machine_even_where_somebody_else_mounts_the_router() {
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").expect("port");
+    let route = probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr());
+    let Ok(outside) = route.map(|address| address.ip()).map_err(|_| ()) else { return };
+    let server = Server::start_on("0.0.0.0:0", open()).await;
+    let address = std::net::SocketAddr::new(outside, server.address.port());
+    let server = Server { address, ..server };
+    // The address a neighbour would use, with the Host header of somebody who lies.
+    let answer = server.get("/v1/ice", &[("host", "localhost")]).await;
+    assert_eq!(answer.status, 403, "{}", answer.body);
 }
