@@ -160,6 +160,28 @@ test("page: under a foreign host name the camera is explained, and the refusal s
   }
 });
 
+test("--public: two people meet over https by the invite link, and nobody comes in without it", async () => {
+  const config = loopbackConfig().replace("127.0.0.1:0\"]\norigins", "https://127.0.0.1:0\"]\norigins");
+  const shared = await serve(`${config}\n[tls]\nself_signed = true\n`, { args: ["--public", "127.0.0.1"] });
+  try {
+    const link = await until({ waitForTimeout: (ms) => new Promise((done) => setTimeout(done, ms)) }, () => /https:\/\/\S+token=\S+/.exec(shared.output())?.[0], Boolean);
+    const members = [await page(0, { ignoreHTTPSErrors: true }), await page(1, { ignoreHTTPSErrors: true })];
+    for (const [index, member] of members.entries()) await enter(member, link, ["Ada", "Grace"][index]);
+    for (const member of members) {
+      await connected(member);
+      await framesGrow(member);
+    }
+    const stranger = await page(0, { ignoreHTTPSErrors: true });
+    await stranger.goto(new URL("/", link).href);
+    await stranger.click("#start");
+    await stranger.waitForSelector("#ended", { state: "visible" });
+    assert.match(await stranger.locator("#ended-hint").innerText(), /token/);
+  } finally {
+    await Promise.all(open.splice(0).map((one) => one.end()));
+    await shared.stop();
+  }
+});
+
 test("signaling that drops in the middle of a call resumes, and the call never stops", async () => {
   const gate = await proxy(server.port("http"));
   try {

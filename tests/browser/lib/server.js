@@ -40,21 +40,26 @@ ${extra}`;
 
 /**
  * Starts `turnkey serve` with that configuration; resolves when it is ready.
- * @param {string} config @param {{prefix?: string[]}} [options] prefix: a command to run it under
+ * @param {string} config
+ * @param {{prefix?: string[], args?: string[]}} [options] prefix: a command to run it under
  */
-export async function serve(config, { prefix = [] } = {}) {
+export async function serve(config, { prefix = [], args: more = [] } = {}) {
   const directory = mkdtempSync(join(tmpdir(), "turnkey-test-"));
   const file = join(directory, "turnkey.toml");
   writeFileSync(file, config);
-  const [command, ...args] = [...prefix, binary(), "serve", "--config", file];
-  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, STATE_DIRECTORY: directory, NO_COLOR: "1" } });
+  const [command, ...args] = [...prefix, binary(), "serve", "--config", file, ...more];
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, STATE_DIRECTORY: directory, NO_COLOR: "1" } });
   const lines = [];
+  let output = "";
+  child.stdout.setEncoding("utf8").on("data", (text) => (output += text));
   const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));
   const kill = () => child.kill("SIGKILL");
   process.once("exit", kill);
   const server = {
     pid: child.pid,
     lines,
+    /** What it has told the person who started it. */
+    output: () => output,
     /** The port of the first listener of that scheme: udp, tcp, http. */
     port: (scheme) => Number(address(lines, scheme)?.split(":").at(-1)),
     url: () => `http://${address(lines, "http")}/`,
