@@ -75,7 +75,7 @@ pub fn authenticated(script: &[u8]) {
             1 => bench.send(script.byte().unwrap_or(0), script.chunk()),
             2 => {
                 let (client, number) = (script.byte().unwrap_or(0), script.number());
-                let mut packet = (0x4000 | number % 4).to_be_bytes().to_vec();
+                let mut packet = (0x4000 | (number % 4)).to_be_bytes().to_vec();
                 let payload = script.chunk();
                 packet.extend((payload.len() as u16).to_be_bytes());
                 packet.extend(payload);
@@ -242,7 +242,7 @@ fn path(client: u8) -> ClientPath {
     let five_tuple = FiveTuple {
         client: (Ipv4Addr::new(192, 0, 2, 1), 4000 + u16::from(n)).into(),
         server: (Ipv4Addr::new(10, 0, 0, 1), 3478).into(),
-        transport: if n % 2 == 0 { Transport::Udp } else { Transport::Tcp },
+        transport: if n.is_multiple_of(2) { Transport::Udp } else { Transport::Tcp },
     };
     ClientPath { five_tuple, link: LinkId(0) }
 }
