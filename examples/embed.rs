@@ -6,6 +6,7 @@
 //! threads beside it.
 
 use std::error::Error;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub(crate) async fn start() -> Result<(Handle, Router), Box<dyn Error>> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let (turnkey, router) = start().await?;
     let listener = TcpListener::bind("127.0.0.1:8080").await?;
-    println!("http://{} and {:?}", listener.local_addr()?, turnkey.ice_urls());
+    writeln!(std::io::stdout(), "http://{} and {:?}", listener.local_addr()?, turnkey.ice_urls())?;
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service)
         .with_graceful_shutdown(async {

@@ -9,6 +9,7 @@ mod embed;
 mod commands;
 mod embedded;
 mod errors;
+mod flood;
 mod harness;
 mod life;
 mod profiles;
