@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> ExitCode {
     let written = match measure(args) {
         Ok(report) if args.json => report.write_json(&mut io::stdout().lock()),
         Ok(report) => report.write_text(&mut io::stdout().lock()),
-        Err(error) => writeln!(io::stderr(), "turnkey bench: {error}").and(Err(io::ErrorKind::Other.into())),
+        Err(error) => writeln!(io::stderr(), "error: {error}").and(Err(io::ErrorKind::Other.into())),
     };
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

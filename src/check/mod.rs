@@ -36,7 +36,7 @@ pub fn run(args: &Args, config: Option<&Path>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // Nothing more can be said when standard error is closed as well.
-            let _ = writeln!(io::stderr(), "turnkey check: {error}");
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,0 +1,7 @@
+//! The program's own tools against the running program, and the client of the `turn` crate as a
+//! foreign judge of the relay. Every failure that `check` and `bench` explain is provoked.
+
+mod bench;
+mod check;
+mod foreign;
+mod rig;
