@@ -8,7 +8,10 @@ use crate::rig::{OPEN, SECRET, Server, free_port, run};
 fn measure(server: &Server, more: &[&str]) -> Value {
     let (address, pid) = (server.udp().to_string(), server.pid().to_string());
     let mut arguments = vec!["bench", "--json", "--server", &address, "--secret", SECRET, "--pid", &pid];
-    arguments.extend(["--duration", "0.6", "--warmup", "0.1"]);
+    if !more.contains(&"--duration") {
+        arguments.extend(["--duration", "0.6"]);
+    }
+    arguments.extend(["--warmup", "0.1"]);
     arguments.extend(more);
     let (passed, report, error) = run(&arguments);
     assert!(passed, "{more:?}: {error}");

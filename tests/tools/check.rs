@@ -87,11 +87,25 @@ fn a_static_user_has_no_time_limit() {
 
 #[test]
 fn where_the_peer_policy_forbids_us_two_relays_talk() {
-    let server = Server::start("");
-    let (passed, report, _) = run(&["check", "--url", &server.url()]);
+    let server = Server::relaying_from("127.0.0.2", "");
+    let (passed, report, _) = run(&["check", "--server", &server.udp().to_string(), "--secret", SECRET]);
     assert!(passed, "{report}");
     assert_step(&report, "turn-udp", "ok", "between two relays (the peer policy forbids our address)");
     assert_step(&report, "turn-tcp", "ok", "between two relays (the peer policy forbids our address)");
+}
+
+#[test]
+fn where_we_share_the_address_of_the_relay_two_relays_talk() {
+    // A permission for the relay's own address lets relays talk, but not this socket.
+    let server = Server::start("");
+    let (passed, report, _) = run(&["check", "--url", &server.url(), "--timeout", "1"]);
+    assert!(passed, "{report}");
+    assert_step(
+        &report,
+        "turn-udp",
+        "ok",
+        "between two relays (our own socket cannot be reached from there)",
+    );
 }
 
 #[test]

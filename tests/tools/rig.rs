@@ -29,16 +29,25 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server for UDP and TCP on the same free port of 127.0.0.1, with `more` configuration.
     pub(crate) fn start(more: &str) -> Self {
+        Self::relaying_from("127.0.0.1", more)
+    }
+
+    /// The same with another IPv4 address to relay from.
+    pub(crate) fn relaying_from(relay: &str, more: &str) -> Self {
         let port = free_port();
-        Self::listening(&format!(r#"["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}"]"#), 0, more)
+        Self::spawn(&format!(r#"["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}"]"#), relay, 0, more)
     }
 
     /// Starts a server with these relay listeners and this HTTP port.
     pub(crate) fn listening(listen: &str, http: u16, more: &str) -> Self {
+        Self::spawn(listen, "127.0.0.1", http, more)
+    }
+
+    fn spawn(listen: &str, relay: &str, http: u16, more: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let config = home.path().join("turnkey.toml");
         let text = format!(
-            "state_dir = \"{}\"\n[relay]\nlisten = {listen}\npublic_address = [\"127.0.0.1\", \"::1\"]\n\
+            "state_dir = \"{}\"\n[relay]\nlisten = {listen}\npublic_address = [\"{relay}\", \"::1\"]\n\
              workers = 1\n[http]\nlisten = [\"127.0.0.1:{http}\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
              [credentials]\nsecrets = [\"{SECRET}\"]\nusers = {{ u = \"p\" }}\n{more}",
             home.path().display()
