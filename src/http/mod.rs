@@ -45,7 +45,7 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// `GET /health`: the process answers.
 async fn health() -> Json<Value> {
-    Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+    Json(json!({ "status": "ok" }))
 }
 
 /// Pages of other origins may ask if the settings list them.

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use futures_util::SinkExt as _;
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 
 use super::access::{Asker, COOKIE_NAME, Denied, Query};
 use super::app::{App, Command, Input, Link, SOCKET_FRAMES, unix};
+use super::ice::problem;
 use super::settings::Settings;
 use crate::signal::dialect::native::SUBPROTOCOL;
 use crate::signal::{Connect, Dialect, close};
@@ -32,13 +34,15 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes read or written at once; a signaling socket is idle nearly always.
 const BUFFER: usize = 4096;
 
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
 /// `GET /v1/ws`.
 pub(super) async fn native(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     uri: Uri,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> Response {
     let query = Query::of(&uri);
     let asker = Asker { headers: &headers, query: &query, peer };
@@ -52,7 +56,7 @@ pub(super) async fn broadcast(
     Path(room): Path<String>,
     headers: HeaderMap,
     uri: Uri,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> Response {
     let query = Query::of(&uri);
     let asker = Asker { headers: &headers, query: &query, peer };
@@ -62,10 +66,13 @@ pub(super) async fn broadcast(
 fn open(
     app: Arc<App>,
     asker: &Asker<'_>,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
     dialect: Dialect,
     room: Option<String>,
 ) -> Response {
+    let Ok(upgrade) = upgrade else {
+        return problem(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this path speaks WebSocket");
+    };
     let settings = app.settings();
     let upgrade = prepare(upgrade, &settings);
     let identity = match asker.signaling(&settings, unix()) {

@@ -385,6 +385,18 @@ fn a_user_who_reloads_without_resuming_leaves_no_ghost() {
 }
 
 #[test]
+fn a_users_second_connection_finds_out_whether_the_first_is_dead() {
+    let mut sim = Sim::new();
+    let (alive, _) = sim.member("ann", "r");
+    let (dead, _) = sim.member("ann", "r");
+    sim.silence(dead);
+    let (_, _) = sim.member("ann", "r");
+    sim.pass(Duration::from_secs(6));
+    assert_eq!(sim.closed(alive), None, "two tabs are two members");
+    assert!(sim.closed(dead).is_some());
+}
+
+#[test]
 fn credentials_are_per_session_and_pushed_again_at_half_of_their_life() {
     let mut sim = Sim::new();
     sim.ice_ttl = Duration::from_secs(600);

@@ -203,6 +203,10 @@ async fn the_clients_address_is_believed_from_trusted_proxies_only() {
 async fn health_and_pages() {
     let server = Server::start(open()).await;
     assert_eq!(server.get("/health", &[]).await.json()["status"], "ok");
+    for path in ["/v1/ws", "/ws/signaling/r"] {
+        let answer = server.get(path, &[]).await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (426, &"upgrade_required".into()));
+    }
     let page = server.get("/", &[]).await;
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     assert!(page.header("content-security-policy").is_some_and(|p| p.contains("script-src 'self'")));

@@ -41,6 +41,7 @@ pub(super) struct Conn {
     unanswered: u8,
     /// The last sign of life.
     pub(super) alive_at: Duration,
+    answer_by: Option<Duration>,
     hello_at: Option<Duration>,
     ping_at: Duration,
     confirm_at: Option<Duration>,
@@ -90,6 +91,7 @@ impl Conn {
             bytes: Bucket::full(limits.byte_burst, now.mono),
             unanswered: 0,
             alive_at: now.mono,
+            answer_by: None,
             hello_at: says_hello.then(|| now.mono + limits.hello),
             ping_at: now.mono + limits.ping,
             confirm_at: None,
@@ -128,12 +130,18 @@ impl Conn {
     /// Something came in.
     pub(super) fn is_alive(&mut self, now: Now) {
         self.alive_at = now.mono;
+        self.answer_by = None;
         self.unanswered = 0;
     }
 
     /// The hello is here.
     pub(super) fn said_hello(&mut self) {
         self.hello_at = None;
+    }
+
+    /// A sign of life is wanted sooner than the next two pings.
+    pub(super) fn must_answer_by(&mut self, at: Duration) {
+        self.answer_by.get_or_insert(at);
     }
 
     /// Something was sent that only a pong confirms.
@@ -144,6 +152,9 @@ impl Conn {
     pub(super) fn life(&mut self, now: Now, limits: &Limits) -> Life {
         if self.hello_at.is_some_and(|at| at <= now.mono) {
             return Life::Silent;
+        }
+        if self.answer_by.is_some_and(|at| at <= now.mono) {
+            return Life::Dead;
         }
         if self.ping_at <= now.mono {
             if self.unanswered >= 2 {
@@ -162,7 +173,7 @@ impl Conn {
     }
 
     pub(super) fn deadline(&self) -> Duration {
-        let others = [self.hello_at, self.confirm_at, self.suspect.map(|s| s.until)];
+        let others = [self.hello_at, self.confirm_at, self.answer_by, self.suspect.map(|s| s.until)];
         others.into_iter().flatten().fold(self.ping_at, Duration::min)
     }
 }

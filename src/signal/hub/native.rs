@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::presence::token_end;
 use super::{AskedIce, Hub, Ice, Now, Output, close};
+use crate::signal::dialect::Dialect;
 use crate::signal::dialect::native::{self, Frame, Hello, Join, Request};
 use crate::signal::envelope::{Code, Envelope, Refusal};
 use crate::signal::identity::Identity;
@@ -264,21 +265,28 @@ impl Hub {
         conn.joins.take(now.mono, f64::from(per_minute) / 60.0, per_minute)
     }
 
-    /// A user who comes back without resuming, by a reload for instance, leaves no ghost behind.
+    /// A user who comes back without resuming, by a reload for instance, leaves no ghost behind: an
+    /// absent member of the same user goes, one with a socket is asked whether it lives.
     fn end_ghosts(&mut self, now: Now, session: SessionId, room: &str) {
         let Some(me) = self.sessions.get(&session).map(|s| s.identity.clone()) else { return };
-        if me.is_guest {
-            return;
-        }
-        let Some(room) = self.rooms.get(room) else { return };
-        let ghosts: Vec<SessionId> = room
-            .members
-            .iter()
-            .filter(|m| m.is_away && !m.is_guest && m.user == me.user && m.session != session)
-            .map(|m| m.session)
-            .collect();
-        for ghost in ghosts {
+        let Some(room) = self.rooms.get(room).filter(|_| !me.is_guest) else { return };
+        let same = room.members.iter().filter(|m| !m.is_guest && m.user == me.user && m.session != session);
+        let (away, present): (Vec<_>, Vec<_>) =
+            same.map(|m| (m.session, m.is_away)).partition(|(_, away)| *away);
+        for (ghost, _) in away {
             self.end_session(now, ghost, "lost");
+        }
+        for (twin, _) in present {
+            let Some(conn) =
+                self.sessions.get(&twin).filter(|s| s.dialect == Dialect::Native).and_then(|s| s.conn)
+            else {
+                continue;
+            };
+            if let Some(socket) = self.conns.get_mut(&conn) {
+                socket.must_answer_by(now.mono + self.limits.probe);
+            }
+            self.outputs.push_back(Output::Ping { conn, seq: 0 });
+            self.arm_conn(conn);
         }
     }
 
