@@ -31,6 +31,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closed socket may take to answer the close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Bytes written before they are flushed.
+const BATCH: usize = 64 * 1024;
+
 /// Bytes read or written at once; a signaling socket is idle nearly always.
 const BUFFER: usize = 4096;
 
@@ -204,7 +207,8 @@ async fn write(
                 return Ok(Some((code, reason)));
             }
         }
-        next = queue.try_recv().ok();
+        // What was written counts as waiting until it is flushed: not too much at once.
+        next = if written < BATCH { queue.try_recv().ok() } else { None };
     }
     socket.flush().await?;
     waiting.fetch_sub(written, Ordering::Relaxed);

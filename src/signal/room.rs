@@ -147,10 +147,12 @@ impl Room {
         for mail in self.mail.values_mut().filter(|m| m.given_to.contains(&old)) {
             mail.given_to.push(heir);
         }
-        let described = self.member(old).map(|m| m.described.clone()).unwrap_or_default();
+        let taken = self.member_mut(old).map(|m| (m.described.clone(), std::mem::take(&mut m.early)));
+        let (described, early) = taken.unwrap_or_default();
         for member in &mut self.members {
             if member.id == heir {
                 member.described.extend(&described);
+                member.early.extend(early.iter().cloned());
             }
             for (sender, _) in member.early.iter_mut().filter(|(sender, _)| *sender == old) {
                 *sender = heir;

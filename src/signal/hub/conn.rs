@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Connect;
 use crate::signal::dialect::Dialect;
 use crate::signal::dialect::native::Hello;
+use crate::signal::envelope::Envelope;
 use crate::signal::identity::{ClientKey, Identity};
 use crate::signal::limits::Limits;
 use crate::signal::rate::Bucket;
@@ -30,6 +31,10 @@ pub(super) struct Conn {
     pub(super) armed: Option<Duration>,
     /// The older socket that may be this client's own, until it has shown life or died.
     pub(super) suspect: Option<Suspect>,
+    /// Candidates of a socket that may go on with another one's description.
+    pub(super) deferred: Vec<Envelope>,
+    /// Whether a raw socket has sent a description of its own.
+    pub(super) has_described: bool,
     /// Younger sockets that wait for this one to show life.
     pub(super) suspected_by: Vec<ConnId>,
     frames: Bucket,
@@ -82,6 +87,8 @@ impl Conn {
             joins: Bucket::full(limits.joins_per_minute, now.mono),
             armed: None,
             suspect: None,
+            deferred: Vec::new(),
+            has_described: false,
             suspected_by: Vec::new(),
             frames: Bucket::full(limits.frame_burst, now.mono),
             strikes: 0,

@@ -14,7 +14,7 @@ use super::conn::{Conn, Suspect};
 use super::presence::token_end;
 use super::{Connect, Hub, Now, Output, close};
 use crate::signal::dialect::{Dialect, broadcast};
-use crate::signal::envelope::{Code, Kind, Refusal};
+use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::identity::ClientKey;
 use crate::signal::room::Member;
 use crate::signal::{ConnId, MemberId, SessionId};
@@ -34,6 +34,7 @@ impl Hub {
             let reason = format!("a room name has 1 to {} bytes", self.limits.name);
             return self.close(now, id, close::BAD_FRAME, &reason);
         }
+        let (suspect, is_strong) = (self.silent_twin(&room, &connect.key), connect.key.is_strong());
         if let Some(seat) = self.free_seat(&room, &connect.key)
             && identity.rooms.contains(&room)
             && identity.grants.join
@@ -44,20 +45,17 @@ impl Hub {
                 session.wants_events = connect.wants_events;
                 session.key = connect.key;
             }
-            return self.take_seat(now, id, seat);
+            self.take_seat(now, id, seat, suspect.map(|(member, _)| member));
+            return self.suspect(now, id, suspect, is_strong);
         }
-        let suspect = self.silent_twin(&room, &connect.key);
-        let key = connect.key;
         let entered = self
-            .open_session(now, id, identity, key.clone(), connect.wants_events)
+            .open_session(now, id, identity, connect.key, connect.wants_events)
             .and_then(|session| self.enter(now, session, &room, None, None).map(|place| (session, place)));
         match entered {
             Err(refusal) => self.raw_refused(now, id, &refusal),
             Ok((_, (room, member))) => {
                 self.give_mail(now, &room, member, suspect.map(|(member, _)| member));
-                if let Some((older, conn)) = suspect {
-                    self.suspect(now, id, older, conn, key.is_strong());
-                }
+                self.suspect(now, id, suspect, is_strong);
             }
         }
     }
@@ -80,9 +78,32 @@ impl Hub {
             Ok(envelope) => envelope,
             Err(refusal) => return self.refuse_with_strike(now, id, None, &refusal),
         };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let is_unsure = conn.suspect.is_some() && !conn.has_described;
+        if envelope.kind == Kind::Candidate && is_unsure && conn.deferred.len() < self.limits.mail_candidates
+        {
+            // Whether it belongs to the older socket's description is known in a moment.
+            return conn.deferred.push(envelope);
+        }
+        let is_description = envelope.kind.is_description();
+        conn.has_described |= is_description;
+        self.relay_raw(now, id, &envelope);
+        if is_description {
+            self.relay_deferred(now, id);
+        }
+    }
+
+    fn relay_raw(&mut self, now: Now, id: ConnId, envelope: &Envelope) {
         let Some(session) = self.conns.get(&id).and_then(|c| c.session) else { return };
-        if let Err(refusal) = self.relay(now, session, None, &envelope) {
+        if let Err(refusal) = self.relay(now, session, None, envelope) {
             self.refuse(id, None, &refusal);
+        }
+    }
+
+    fn relay_deferred(&mut self, now: Now, id: ConnId) {
+        let deferred = self.conns.get_mut(&id).map(|c| std::mem::take(&mut c.deferred));
+        for candidate in deferred.unwrap_or_default() {
+            self.relay_raw(now, id, &candidate);
         }
     }
 
@@ -112,7 +133,7 @@ impl Hub {
 
     /// Goes on with a session whose socket is closed: what that one did not confirm comes again,
     /// then the unanswered offers of the others.
-    fn take_seat(&mut self, now: Now, id: ConnId, seat: SessionId) {
+    fn take_seat(&mut self, now: Now, id: ConnId, seat: SessionId, except: Option<MemberId>) {
         self.attach(now, seat, id);
         let Some(session) = self.sessions.get(&seat) else { return };
         let Some((room, member)) = session.place.clone() else { return };
@@ -129,13 +150,15 @@ impl Hub {
                 conn.confirm_by(wait);
             }
         }
-        let senders = self.rooms.get(&room).map(|r| r.mail_for(member, None)).unwrap_or_default();
+        let senders = self.rooms.get(&room).map(|r| r.mail_for(member, except)).unwrap_or_default();
         for sender in senders.into_iter().filter(|s| !has_offer_of.contains(s)) {
             self.give_mail_of(now, &room, sender, member);
         }
     }
 
-    fn suspect(&mut self, now: Now, id: ConnId, member: MemberId, older: ConnId, is_strong: bool) {
+    /// Asks the older socket for a sign of life.
+    fn suspect(&mut self, now: Now, id: ConnId, twin: Option<(MemberId, ConnId)>, is_strong: bool) {
+        let Some((member, older)) = twin else { return };
         let patience = if is_strong { self.limits.probe } else { self.limits.confirm };
         let Some(conn) = self.conns.get_mut(&older) else { return };
         conn.suspected_by.push(id);
@@ -160,6 +183,7 @@ impl Hub {
         if let Some((_, room, member)) = self.place_of(id) {
             self.give_mail_of(now, &room, suspect.member, member);
         }
+        self.relay_deferred(now, id);
         self.arm_conn(id);
     }
 
@@ -220,6 +244,7 @@ impl Hub {
             self.deliver(now, session, about, |_, _| Some(text));
         }
         self.end_session(now, dead, "lost");
+        self.relay_deferred(now, heir);
         self.arm_conn(heir);
     }
 }
