@@ -64,3 +64,12 @@ fn minted(secret: &str) -> Result<(String, String), Error> {
         .map_err(|error| Error::Usage(error.to_string()))?;
     Ok((credential.username, credential.password))
 }
+
+#[cfg(test)]
+impl Account {
+    /// A user with a password.
+    pub(super) fn of(username: &str, password: &str) -> Self {
+        let (username, password) = (username.to_owned(), password.to_owned());
+        Self { username, password, expected_realm: None, key: OnceLock::new() }
+    }
+}

@@ -327,3 +327,142 @@ impl TransactionIds {
         TransactionId(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::ErrorCode;
+
+    fn session(stream: bool) -> Session {
+        Session::new(Arc::new(Account::of("u", "p")), stream, TransactionIds::new())
+    }
+
+    fn transaction(session: &Session) -> TransactionId {
+        Message::parse(session.request()).expect("a request").transaction()
+    }
+
+    /// An answer to the pending request, written by `fill`.
+    fn answer(session: &Session, class: Class, fill: impl FnOnce(&mut MessageWriter<'_>)) -> Vec<u8> {
+        let mut buffer = [0; 512];
+        let mut writer = MessageWriter::new(&mut buffer, class, Method::ALLOCATE, transaction(session));
+        fill(&mut writer);
+        let len = writer.finish().expect("fits");
+        buffer[..len].to_vec()
+    }
+
+    fn refuse(session: &mut Session, error: ErrorCode, nonce: &str) -> Progress {
+        let bytes = answer(session, Class::Error, |writer| {
+            writer
+                .error(error)
+                .attribute(AttributeType::REALM, b"r")
+                .attribute(AttributeType::NONCE, nonce.as_bytes());
+        });
+        session.handle(&Message::parse(&bytes).expect("valid"), Instant::now())
+    }
+
+    fn grant(session: &mut Session, key: &IntegrityKey) -> Progress {
+        let relayed = "192.0.2.1:50000".parse().expect("an address");
+        let bytes = answer(session, Class::Success, |writer| {
+            writer.xor_address(AttributeType::XOR_RELAYED_ADDRESS, relayed).integrity(key);
+        });
+        session.handle(&Message::parse(&bytes).expect("valid"), Instant::now())
+    }
+
+    fn key() -> IntegrityKey {
+        IntegrityKey::long_term("u", "r", "p")
+    }
+
+    #[test]
+    fn rfc8489_9_2_the_challenge_is_answered_with_credentials() {
+        let mut session = session(false);
+        session.start(Step::Allocate, Instant::now());
+        assert!(!Message::parse(session.request()).expect("valid").has_integrity());
+        assert_eq!(refuse(&mut session, ErrorCode::Unauthenticated, "n1"), Progress::Again);
+        let signed = Message::parse(session.request()).expect("valid");
+        assert!(signed.verify_integrity(&key()));
+        let nonce = signed.attribute(AttributeType::NONCE).map(|value| value.value.to_vec());
+        assert_eq!(nonce.as_deref(), Some(&b"n1"[..]));
+        assert_eq!(grant(&mut session, &key()), Progress::Done(Step::Allocate));
+        assert_eq!(session.relayed().map(|address| address.port()), Some(50_000));
+        assert!(!session.is_pending());
+    }
+
+    #[test]
+    fn rfc8489_9_2_5_a_second_401_and_endless_438_are_failures() {
+        let mut twice = session(false);
+        twice.start(Step::Allocate, Instant::now());
+        refuse(&mut twice, ErrorCode::Unauthenticated, "n");
+        let failed = refuse(&mut twice, ErrorCode::Unauthenticated, "n");
+        assert!(matches!(failed, Progress::Failed(Failure::Refused(Step::Allocate, 401, _))));
+        let mut stale = session(false);
+        stale.start(Step::Allocate, Instant::now());
+        refuse(&mut stale, ErrorCode::Unauthenticated, "n");
+        let last =
+            (0..9).map(|_| refuse(&mut stale, ErrorCode::StaleNonce, "m")).find(|p| *p != Progress::Again);
+        assert!(matches!(last, Some(Progress::Failed(Failure::Refused(_, 438, _)))));
+    }
+
+    #[test]
+    fn rfc8489_9_2_5_a_success_that_is_not_signed_with_our_key_is_ignored() {
+        let mut session = session(false);
+        session.start(Step::Allocate, Instant::now());
+        refuse(&mut session, ErrorCode::Unauthenticated, "n");
+        let forged = IntegrityKey::long_term("u", "r", "other");
+        assert_eq!(grant(&mut session, &forged), Progress::Ignored);
+        assert!(session.is_pending());
+    }
+
+    #[test]
+    fn rfc8489_6_2_1_requests_are_repeated_and_given_up() {
+        let mut session = session(false);
+        let mut now = Instant::now();
+        session.start(Step::Allocate, now);
+        let first = transaction(&session);
+        let mut sent = 1;
+        let given_up = loop {
+            now += Duration::from_millis(50);
+            match session.handle_timeout(now) {
+                Due::Nothing => {}
+                Due::Resend => sent += 1,
+                Due::GiveUp(failure) => break failure,
+            }
+            assert_eq!(transaction(&session), first);
+        };
+        assert_eq!((sent, given_up), (MAX_TRIES, Failure::NoAnswer("Allocate")));
+        assert_eq!(session.handle_timeout(now), Due::Nothing);
+    }
+
+    #[test]
+    fn rfc8489_6_2_2_nothing_is_repeated_over_a_stream() {
+        let mut session = session(true);
+        let now = Instant::now();
+        session.start(Step::Allocate, now);
+        assert_eq!(session.handle_timeout(now + STREAM_PATIENCE / 2), Due::Nothing);
+        assert!(matches!(session.handle_timeout(now + STREAM_PATIENCE), Due::GiveUp(_)));
+    }
+
+    #[test]
+    fn every_step_is_a_request_that_parses() {
+        let mut session = session(false);
+        session.start(Step::Allocate, Instant::now());
+        refuse(&mut session, ErrorCode::Unauthenticated, "n");
+        grant(&mut session, &key());
+        let peer = "[2001:db8::1]:9".parse().expect("an address");
+        let channel = ChannelNumber::from_wire(0x4000).expect("in range");
+        for step in [Step::Permission(peer), Step::Channel(peer, channel), Step::Refresh, Step::Delete] {
+            session.start(step, Instant::now());
+            let request = Message::parse(session.request()).expect("valid");
+            assert_eq!((request.method(), request.verify_integrity(&key())), (step.method(), true));
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let peer = "192.0.2.7:9".parse().expect("an address");
+        let said = |step, code| Failure::Refused(step, code, "Reason".into()).to_string();
+        assert!(said(Step::Permission(peer), 403).contains("[peers] allow = [\"192.0.2.7\"]"));
+        assert!(said(Step::Allocate, 401).contains("--secret"));
+        assert!(said(Step::Allocate, 486).contains("quota"));
+        assert!(said(Step::Allocate, 599).ends_with("599 Reason to Allocate"));
+    }
+}

@@ -89,11 +89,6 @@ impl Server {
         self.address_in(|_| true, "udp")
     }
 
-    /// The first TCP listener.
-    pub(crate) fn tcp(&self) -> SocketAddr {
-        self.address_in(|_| true, "tcp")
-    }
-
     /// The URL of the HTTP listener.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address_in(|line| !line.contains("admin"), "http"))
