@@ -101,13 +101,17 @@ fn overflows_of_a_receive_queue_are_counted() {
     let pool = turnkey::worker::start(small).unwrap();
     let mut client = Client::udp(pool.udp_addresses()[0]);
     client.mapped();
-    pool.stall(0, std::time::Duration::from_millis(200));
-    for _ in 0..500 {
-        client.send_raw(&[0x40, 1, 0, 0]);
-    }
-    until("drops are counted", || pool.io_stats().recv_overflows > 0);
-    let io = pool.io_stats();
-    assert_eq!(io.recv_packets + io.recv_overflows, 501);
+    let mut sent = 1;
+    until("the worker is behind and drops are counted", || {
+        pool.stall(0, std::time::Duration::from_millis(100));
+        (0..500).for_each(|_| client.send_raw(&[0x40, 1, 0, 0]));
+        sent += 500;
+        pool.io_stats().recv_overflows > 0
+    });
+    until("all are accounted for", || {
+        let io = pool.io_stats();
+        io.recv_packets + io.recv_overflows == sent
+    });
 }
 
 #[cfg(unix)]
@@ -154,4 +158,52 @@ fn too_few_open_files_refuse_allocations_and_nothing_else() {
             });
         },
     );
+}
+
+/// No state of any kind is kept for whoever has not returned a nonce.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hundred_thousand_spoofed_allocates_leave_memory_where_it_was() {
+    use turnkey::io::linux::Linux;
+    use turnkey::io::{Counters, Datagrams, RecvBatch, Role, Route, SendBatch, SocketRef, Sockets};
+
+    in_own_process("load::a_hundred_thousand_spoofed_allocates_leave_memory_where_it_was", || {
+        let mut limited = crate::rig::setup(Backend::Auto);
+        limited.settings.unauthenticated_rate = 4096;
+        let pool = turnkey::worker::start(limited).unwrap();
+        let server = pool.udp_addresses()[0];
+        let (_, allocate) = Client::udp(server).write_request(turnkey::stun::Method::ALLOCATE, &|writer| {
+            writer.u32(turnkey::stun::AttributeType::REQUESTED_TRANSPORT, 17 << 24);
+        });
+        let mut io = Linux::new();
+        let mut socket =
+            turnkey::io::UdpSocket::bind("0.0.0.0:0".parse().unwrap(), Role::Relay, 1 << 16).unwrap();
+        io.prepare(&mut socket);
+        let mut sockets = Sockets::default();
+        sockets.insert(SocketRef(0), socket);
+        let mut received = RecvBatch::new();
+        let (start, slot) = received.claim().unwrap();
+        slot[..allocate.len()].copy_from_slice(&allocate);
+        let mut counters = Counters::default();
+        let mut spoof = |sources: std::ops::Range<u32>| {
+            for chunk in sources.collect::<Vec<_>>().chunks(50) {
+                let mut batch = SendBatch::new();
+                for n in chunk {
+                    let from = std::net::Ipv4Addr::from_bits(0x7F10_0000 + n);
+                    let route = Route { socket: SocketRef(0), to: server, from: Some(from.into()) };
+                    batch.push(route, &[], start..start + allocate.len(), 0);
+                }
+                let before = pool.io_stats().recv_packets;
+                io.send(&sockets, &batch, &received, &mut counters);
+                until("they are taken", || pool.io_stats().recv_packets == before + chunk.len() as u64);
+            }
+        };
+        spoof(0..10_000);
+        let before = resident();
+        spoof(10_000..110_000);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 1 << 20, "{grown} bytes more");
+        assert_eq!(counters.send_packets, 110_000);
+        assert_eq!(pool.stats().allocations, 0);
+    });
 }
