@@ -60,8 +60,11 @@ pub struct Limits {
     pub ping: Duration,
     /// A frame to a raw socket is confirmed by a ping this long after it.
     pub confirm: Duration,
-    /// How long a socket of the same client may take to show that it is alive.
+    /// How long an older socket of the same client may take to show that it is alive.
     pub probe: Duration,
+    /// The same for a client that is no browser: it may only not be reading, so that a silent one
+    /// counts as alive after this long.
+    pub doubt: Duration,
     /// Message ids of one session that are remembered.
     pub message_ids: usize,
 }
@@ -95,8 +98,9 @@ impl Default for Limits {
             resume_window: Duration::from_secs(60),
             hello: Duration::from_secs(5),
             ping: Duration::from_secs(15),
-            confirm: Duration::from_secs(1),
+            confirm: Duration::from_millis(100),
             probe: Duration::from_secs(5),
+            doubt: Duration::from_secs(1),
             message_ids: 512,
         }
     }

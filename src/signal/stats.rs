@@ -33,6 +33,8 @@ pub struct Stats {
     pub mail_expired: u64,
     /// Frames dropped because a bound was reached.
     pub overflowed: u64,
+    /// Messages that raw clients without a socket missed; only negotiation is kept for them.
+    pub missed: u64,
     /// Sessions that came back on another socket.
     pub resumed: u64,
     /// Sessions that wanted to come back and could not.

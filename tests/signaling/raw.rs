@@ -349,6 +349,19 @@ fn s0_16_what_came_while_nobody_was_sure_is_not_sent_twice() {
 }
 
 #[test]
+fn s0_16_who_comes_after_somebody_left_gets_nothing_but_negotiation_of_theirs() {
+    let mut sim = Sim::new();
+    let (a, b, c) = (sim.raw("r", bare(1)), sim.raw("r", bare(1)), sim.raw("r", bare(1)));
+    sim.lose(a);
+    sim.frame(b, r#"{"type":"chat","message":"old"}"#);
+    assert_eq!(sim.take(c).len(), 1);
+    assert_eq!(sim.hub.stats().missed, 1, "what is lost is counted");
+    let d = sim.raw("r", bare(1));
+    sim.frame(b, r#"{"type":"chat","message":"new"}"#);
+    assert_eq!(sim.take(d), [r#"{"type":"chat","message":"new"}"#]);
+}
+
+#[test]
 fn s0_16_of_several_young_sockets_one_succeeds_the_dead_one_and_the_others_get_its_offer() {
     let mut sim = Sim::new();
     let doctor = sim.raw("r", browser(1));

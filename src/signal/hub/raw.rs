@@ -159,7 +159,7 @@ impl Hub {
     /// Asks the older socket for a sign of life.
     fn suspect(&mut self, now: Now, id: ConnId, twin: Option<(MemberId, ConnId)>, is_strong: bool) {
         let Some((member, older)) = twin else { return };
-        let patience = if is_strong { self.limits.probe } else { self.limits.confirm };
+        let patience = if is_strong { self.limits.probe } else { self.limits.doubt };
         let Some(conn) = self.conns.get_mut(&older) else { return };
         conn.suspected_by.push(id);
         let last_seq = conn.session.and_then(|s| self.sessions.get(&s)).map_or(0, |s| s.outbox.last_seq());

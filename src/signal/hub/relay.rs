@@ -16,6 +16,11 @@ pub(super) struct Delivery {
     pub(super) held: usize,
 }
 
+/// What a call cannot be made without.
+fn is_negotiation(kind: Kind) -> bool {
+    kind.is_description() || kind == Kind::Candidate
+}
+
 impl Hub {
     /// Relays a message of a session to one member of its room, or to all others.
     pub(super) fn relay(
@@ -190,9 +195,17 @@ impl Hub {
         if let (None, false, Some((from, Kind::Offer))) = (session.conn, confirms_itself, about) {
             session.outbox.forget_negotiation(from);
         }
+        let conn = session.conn;
+        if !confirms_itself && !about.is_some_and(|(_, kind)| is_negotiation(kind)) {
+            // Kept for a raw client, it might meet whoever is taken for its successor.
+            self.stats.missed += u64::from(conn.is_none());
+            if let Some(conn) = conn {
+                self.send(conn, text);
+            }
+            return;
+        }
         let (frames, bytes) = (self.limits.outbox_frames, self.limits.outbox_bytes);
         let dropped = session.outbox.push(text.clone(), about, frames, bytes);
-        let conn = session.conn;
         if let Some(conn) = conn {
             self.send(conn, text);
             if !confirms_itself {
