@@ -171,6 +171,23 @@ test("UDP that dies in the middle of a call is replaced by TCP", async (t) => {
   t.diagnostic(`from ${first.path.label} to relayed over TCP in ${((Date.now() - since) / 1000).toFixed(1)} s`);
 });
 
+test("without any configuration: one command, the page it prints, and a relayed call", async (t) => {
+  const plain = await serve(undefined, { prefix: network.prefix(network.clients[0]) });
+  try {
+    pages = await Promise.all([newPage(browsers[0]), newPage(browsers[0])]);
+    for (const [index, page] of pages.entries()) await enter(page, "http://127.0.0.1:8080/?room=plain&path=relay", ["Ada", "Grace"][index]);
+    for (const page of pages) {
+      const { path } = await connected(page);
+      assert.equal(path.local, "relay");
+      t.diagnostic(`${path.label} (${path.local} to ${path.remote}), framesDecoded ${await framesGrow(page)}`);
+    }
+    assert.match(plain.output(), /http:\/\/127\.0\.0\.1:8080\//);
+  } finally {
+    await Promise.all(pages.splice(0).map((page) => page.end()));
+    await plain.stop();
+  }
+});
+
 async function chat(pages) {
   for (const [from, to, text] of [[pages[0], pages[1], "from Ada"], [pages[1], pages[0], "from Grace"]]) {
     await from.waitForFunction(() => globalThis.turnkey.call.members.length > 0);

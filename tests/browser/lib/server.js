@@ -39,15 +39,15 @@ ${extra}`;
 }
 
 /**
- * Starts `turnkey serve` with that configuration; resolves when it is ready.
- * @param {string} config
+ * Starts `turnkey serve` with that configuration, or on built-in defaults; resolves when it is ready.
+ * @param {string} [config]
  * @param {{prefix?: string[], args?: string[]}} [options] prefix: a command to run it under
  */
 export async function serve(config, { prefix = [], args: more = [] } = {}) {
   const directory = mkdtempSync(join(tmpdir(), "turnkey-test-"));
   const file = join(directory, "turnkey.toml");
-  writeFileSync(file, config);
-  const [command, ...args] = [...prefix, binary(), "serve", "--config", file, ...more];
+  if (config !== undefined) writeFileSync(file, config);
+  const [command, ...args] = [...prefix, binary(), "serve", ...(config === undefined ? [] : ["--config", file]), ...more];
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, STATE_DIRECTORY: directory, NO_COLOR: "1" } });
   const lines = [];
   let output = "";
