@@ -286,6 +286,8 @@ declare class Session extends Emitter<{
     /** Sends a frame that may be lost. @param {Frame} frame */
     report(frame: Frame): void;
     close(): void;
+    /** Finds out soon whether the socket still carries anything; a network that changed tells nobody. */
+    probe(): void;
 }
 /**
  * A call in a room, from `join()`.

@@ -32,6 +32,7 @@ const HINTS = {
   room_full: "The room has as many members as it may have: start another one.",
   replaced: "This call was opened again somewhere else with the same user.",
   kicked: "A moderator ended your part in this call.",
+  bad_url: "The address of the signaling socket must be ws:// or wss://, and wss:// on a page that came over https.",
   protocol: "The server did not understand this client: their versions differ, reload the page.",
   backlog: "Too much is waiting for the server: wait until the connection is back.",
   session_lost: "The server no longer knew this session; it was joined anew and this message may not have arrived.",
@@ -236,11 +237,16 @@ class Session extends Emitter {
     this.#connecting = true;
     try {
       this.#token = await this.#askToken();
-      if (!this.#stopped) this.#openSocket();
     } catch (error) {
-      this.#retry(describe(error));
+      return this.#retry(`no token: ${describe(error)}`);
     } finally {
       this.#connecting = false;
+    }
+    if (this.#stopped) return;
+    try {
+      this.#openSocket();
+    } catch (error) {
+      this.#stop(new TurnkeyError("bad_url", `${this.options.url}: ${describe(error)}`, error));
     }
   }
 
@@ -328,14 +334,17 @@ class Session extends Emitter {
   #onWake() {
     if (globalThis.document?.visibilityState === "hidden") return;
     this.emit("wake", null);
-    if (!this.#socket) {
-      this.#connect();
-    } else if (this.#welcomed) {
-      this.#heard = false;
-      this.#transmit({ t: "ping" });
-      clearTimeout(this.#timers.probe);
-      this.#timers.probe = setTimeout(() => this.#heard || this.#abandon("the socket is dead"), PROBE_TIMEOUT);
-    }
+    if (this.#socket) this.probe();
+    else this.#connect();
+  }
+
+  /** Finds out soon whether the socket still carries anything; a network that changed tells nobody. */
+  probe() {
+    if (!this.#welcomed) return;
+    this.#heard = false;
+    this.#transmit({ t: "ping" });
+    clearTimeout(this.#timers.probe);
+    this.#timers.probe = setTimeout(() => this.#heard || this.#abandon("the socket is dead"), PROBE_TIMEOUT);
   }
 
   /** @param {boolean} on */
@@ -588,6 +597,7 @@ class Peer {
 
   /** A short gap heals by itself; a restart is for a path on which nothing arrives any more. */
   async #restartUnlessAlive() {
+    this.call.session.probe(); // the same gap may have taken the socket
     const before = await this.#bytesReceived();
     if (this.#closed) return;
     this.#grace = setTimeout(async () => {
@@ -606,6 +616,7 @@ class Peer {
     this.#restarting = true;
     try {
       this.call.log(`Restarting ICE: ${why}`, this.member);
+      this.call.session.probe();
       if (this.#restarts++ > 0) await sleep(this.call.random() * Math.min(BACKOFF_MAX, 1000 * 2 ** this.#restarts));
       await this.call.refreshIce().catch((error) => this.#complain("asking for fresh credentials", error));
       if (!this.#closed) this.pc.restartIce();

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, afterEach, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { launch, newPage, until } from "./lib/chromium.js";
+import { connected, enter as enterPage, framesGrow, launch, newPage, until } from "./lib/chromium.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -115,3 +115,17 @@ test("s0_11 an offer sent before the patient's page is open reaches it", async (
   const patient = await enter(1, "patient", "udp");
   await inCall(t, doctor, patient, "udp");
 });
+
+for (const role of ["doctor", "patient"]) {
+  test(`seed 000: a ${role} on that front-end talks with somebody on the call page`, async (t) => {
+    consultation++;
+    const old = await enter(0, role, "udp");
+    const other = await newPage(browsers[1]);
+    open.push(other);
+    await enterPage(other, `${server.url()}?room=c${consultation}&path=relay`, "Grace");
+    if (role === "doctor") await offer(old);
+    await connected(other);
+    t.diagnostic(`framesDecoded ${await framesGrow(other)} on the page`);
+    await until(old, state, ({ framesDecoded }) => framesDecoded >= 20);
+  });
+}

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { connected, enter, framesGrow, launch, logOf, newPage, stats } from "../browser/lib/chromium.js";
+import { connected, enter, framesGrow, launch, logOf, newPage, stats, until } from "../browser/lib/chromium.js";
 import { serve, turnkey } from "../browser/lib/server.js";
 import { Network, SERVER } from "./network.js";
 
@@ -169,6 +169,22 @@ test("UDP that dies in the middle of a call is replaced by TCP", async (t) => {
   }, null, { timeout: 60_000, polling: 250 });
   for (const page of pages) await framesGrow(page);
   t.diagnostic(`from ${first.path.label} to relayed over TCP in ${((Date.now() - since) / 1000).toFixed(1)} s`);
+});
+
+test("a client whose public address changes in the middle of a call comes back", async (t) => {
+  const { pages } = await call("moving");
+  await connected(pages[0]);
+  for (const page of pages) await framesGrow(page);
+  const before = await pages[0].evaluate(() => globalThis.turnkey.call.member);
+  network.renumber(0);
+  const since = Date.now();
+  const offers = (page) => logOf(page).then((log) => log.match(/Offer created|Received offer/g)?.length ?? 0);
+  await until(pages[0], offers, (count) => count >= 2, 40_000);
+  for (const page of pages) await connected(page);
+  t.diagnostic(`connected again ${((Date.now() - since) / 1000).toFixed(1)} s after the change`);
+  for (const page of pages) await framesGrow(page, 20, 20_000);
+  assert.equal(await pages[0].evaluate(() => globalThis.turnkey.call.member), before, "signaling resumed");
+  assert.match(await logOf(pages[0]), /Signaling resumed/);
 });
 
 test("without any configuration: one command, the page it prints, and a relayed call", async (t) => {

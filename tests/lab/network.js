@@ -88,6 +88,13 @@ export class Network {
     this.#nft(this.nats[index], "flush chain ip lab blocked");
   }
 
+  /** Gives that client's NAT another public address; every mapping of the old one is gone. */
+  renumber(index) {
+    const nat = this.nats[index];
+    ip("-n", nat, "addr", "flush", "dev", "wan");
+    ip("-n", nat, "addr", "add", `203.0.113.2${index + 1}/24`, "dev", "wan");
+  }
+
   /** The command line prefix that runs something in that namespace. */
   prefix(space) {
     return ["ip", "netns", "exec", space];

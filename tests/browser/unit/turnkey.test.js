@@ -217,6 +217,32 @@ test("a refused upgrade says why, in the server's words", async () => {
   }
 });
 
+test("a token that cannot be fetched is asked for again, an address that is none ends the call", async () => {
+  const { enter } = newLab();
+  let asked = 0;
+  const ada = enter({ token: async () => { if (asked++ < 2) throw new Error("offline"); return "t"; } });
+  await ada.call.ready;
+  assert.equal(asked, 3);
+  const bob = enter({ WebSocket: class { constructor() { throw new SyntaxError("not a URL"); } } });
+  await assert.rejects(bob.call.ready, { code: "bad_url" });
+});
+
+test("a path that fails makes sure of the socket too", async () => {
+  const { ada, bob } = await pair();
+  const real = globalThis.setTimeout;
+  globalThis.setTimeout = (run, ms, ...rest) => real(run, ms === 3000 ? 1 : ms, ...rest);
+  try {
+    const { WebSocket } = ada;
+    const [link] = [...room.hub.sockets];
+    link.socket.send = () => {}; // the network is gone, and nobody said so
+    connection(ada, bob).setIce("failed");
+    await until(() => WebSocket.opened === 2 && ada.call.state === "joined", "another socket");
+    await until(() => connection(ada, bob).restarts === 1, "the restart");
+  } finally {
+    globalThis.setTimeout = real;
+  }
+});
+
 test("a failed path restarts at once, with fresh credentials before the restart", async () => {
   const { hub, ada, bob } = await pair();
   const pc = connection(ada, bob);
