@@ -30,3 +30,8 @@ fn stranger() {
 fn authenticated() {
     replay("authenticated", fuzzing::authenticated);
 }
+
+#[test]
+fn signaling() {
+    replay("signaling", fuzzing::signaling);
+}

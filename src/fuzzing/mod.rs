@@ -1,6 +1,10 @@
-//! Bodies of the fuzz targets, one a parser and two for the relay core: in front of the HMAC and
-//! behind it. Each checks a property, not only that nothing panics. `fuzz/` calls them with
+//! Bodies of the fuzz targets: one a parser, two for the relay core (in front of the HMAC and behind
+//! it), one for the signaling hub. Each checks a property, not only that nothing panics. `fuzz/` calls them with
 //! generated inputs, `tests/core` with the committed corpus.
+
+mod signaling;
+
+pub use signaling::signaling;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};

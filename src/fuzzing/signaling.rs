@@ -1,0 +1,166 @@
+//! The hub behind a script of sockets, frames and time.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::{Script, UNIX};
+use crate::signal::{ClientKey, ConnId, Connect, Dialect, Hub, Ice, Identity, Limits, Now, Output};
+
+/// Sockets that come and go, say anything, and fall silent: nothing is sent to a socket that is
+/// closed, every frame that is sent is JSON, and the bounds hold.
+pub fn signaling(script: &[u8]) {
+    let limits = Limits { connects_per_minute: 1000, ..Limits::default() };
+    let mut bench = Bench {
+        hub: Hub::new(limits, false, [4; 32]),
+        now: Now { mono: Duration::ZERO, unix: UNIX },
+        open: BTreeSet::new(),
+        next: 0,
+    };
+    let mut script = Script(script);
+    while let Some(step) = script.byte() {
+        match step % 8 {
+            0 => bench.connect(&mut script),
+            1 => bench.pass(Duration::from_millis(u64::from(script.number()) * 4)),
+            2 => {
+                let conn = bench.socket(script.byte());
+                bench.hub.handle_disconnect(bench.now, conn);
+                bench.open.remove(&conn);
+            }
+            3 => {
+                let conn = bench.socket(script.byte());
+                bench.hub.handle_frame(bench.now, conn, &String::from_utf8_lossy(script.chunk()));
+            }
+            _ => {
+                let conn = bench.socket(script.byte());
+                let frame = frame(&mut script);
+                bench.hub.handle_frame(bench.now, conn, &frame);
+            }
+        }
+        bench.drain();
+        assert_eq!(bench.hub.stats().sockets, bench.open.len() as u64);
+    }
+}
+
+struct Bench {
+    hub: Hub,
+    now: Now,
+    open: BTreeSet<ConnId>,
+    next: u64,
+}
+
+impl Bench {
+    fn connect(&mut self, script: &mut Script<'_>) {
+        let kind = script.byte().unwrap_or(0);
+        let is_native = kind % 2 == 0;
+        let user = format!("user{}", kind / 2 % 4);
+        let id = ConnId(self.next);
+        self.next += 1;
+        self.open.insert(id);
+        let connect = Connect {
+            dialect: if is_native { Dialect::Native } else { Dialect::Broadcast },
+            ip: IpAddr::from([192, 0, 2, kind % 8]),
+            identity: Some(if kind < 128 { Identity::member(user) } else { Identity::guest(user, true) }),
+            key: ClientKey { traits: u64::from(kind / 4), ..ClientKey::default() },
+            room: (!is_native).then(|| ROOMS[usize::from(kind / 8) % ROOMS.len()].into()),
+            wants_events: kind % 3 == 0,
+        };
+        self.hub.handle_connect(self.now, id, connect);
+    }
+
+    /// One of the sockets there were; closed ones too.
+    fn socket(&self, choice: Option<u8>) -> ConnId {
+        ConnId(u64::from(choice.unwrap_or(0)) % self.next.max(1))
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        while let Some(at) = self.hub.poll_timeout().filter(|at| *at <= end) {
+            self.set_time(at.max(self.now.mono));
+            self.hub.handle_timeout(self.now);
+            self.drain();
+        }
+        self.set_time(end);
+    }
+
+    fn set_time(&mut self, mono: Duration) {
+        self.now = Now { mono, unix: UNIX + mono.as_secs() };
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Send { conn, text } => {
+                    assert!(self.open.contains(&conn), "to a socket that is closed: {text}");
+                    serde_json::from_str::<&RawValue>(&text).expect("what is sent is JSON");
+                }
+                Output::Ping { conn, seq } => {
+                    assert!(self.open.contains(&conn));
+                    // Every third socket has fallen silent.
+                    if conn.0 % 3 != 0 {
+                        self.hub.handle_pong(self.now, conn, seq);
+                    }
+                }
+                Output::Close { conn, code, reason } => {
+                    assert!(self.open.remove(&conn), "closed once");
+                    assert!((1000..5000).contains(&code) && reason.len() <= 123);
+                }
+                Output::Authenticate { conn, .. } => {
+                    self.hub.handle_identity(self.now, conn, Err("not valid here".into()));
+                }
+                Output::NeedIce { session, asked, .. } => {
+                    let ttl = Duration::from_secs(60);
+                    let ice = Ice { servers: RawValue::NULL.to_owned(), ttl, expires_at: self.now.unix + 60 };
+                    self.hub.handle_ice(self.now, session, asked, &ice);
+                }
+            }
+        }
+    }
+}
+
+const ROOMS: [&str; 3] = ["a", "b", "another"];
+
+/// A frame of either dialect whose parts the script chooses.
+fn frame(script: &mut Script<'_>) -> String {
+    const KINDS: [&str; 18] = [
+        "hello",
+        "join",
+        "leave",
+        "offer",
+        "answer",
+        "candidate",
+        "ice-candidate",
+        "restart",
+        "media",
+        "chat",
+        "state",
+        "custom",
+        "ice",
+        "ping",
+        "pong",
+        "ack",
+        "bye",
+        "unheard-of",
+    ];
+    const BODIES: [&str; 8] = [
+        r#"{"room":"a"}"#,
+        r#"{"room":"b","name":"n","role":"r"}"#,
+        r#"{"type":"offer","sdp":"v=0\r\na=ice-ufrag:abcd\r\n"}"#,
+        r#"{"type":"answer","sdp":"v=0\r\na=ice-ufrag:efgh\r\n"}"#,
+        r#"{"candidate":"candidate:1 1 udp 1 192.0.2.1 5 typ host ufrag abcd","sdpMid":"0","sdpMLineIndex":0}"#,
+        "null",
+        r#"{"resume":"x","last_seq":3}"#,
+        r#"[1,2,{"deep":[[[]]]}]"#,
+    ];
+    let kind = KINDS[usize::from(script.byte().unwrap_or(0)) % KINDS.len()];
+    let body = BODIES[usize::from(script.byte().unwrap_or(0)) % BODIES.len()];
+    let detail = script.byte().unwrap_or(0);
+    let id = if detail & 1 == 0 { String::new() } else { format!(r#","id":"{}""#, detail / 16) };
+    let ack = if detail & 2 == 0 { String::new() } else { format!(r#","ack":{}"#, detail / 8) };
+    match detail & 4 {
+        0 => format!(r#"{{"t":"{kind}"{id}{ack},"d":{body}}}"#),
+        _ => format!(r#"{{"type":"{kind}","{kind}":{body},"candidate":{body}}}"#),
+    }
+}
