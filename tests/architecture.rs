@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["config", "worker", "http", "admin", "turn", "credential", "systemd", "telemetry", "io", "signal"],
     ),
     ("bench", &["stun", "credential", "io"]),
-    ("check", &["credential"]),
+    ("check", &["config", "credential"]),
     ("cli", &["app", "config", "bench", "check", "credential", "http", "telemetry", "systemd"]),
 ];
 

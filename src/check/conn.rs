@@ -1,5 +1,5 @@
 //! Connections to a TURN server as the `turn` crate wants them: datagrams over a connected UDP socket,
-//! or framed in a stream (RFC 8656 §3.1), which that crate has nothing for.
+//! or framed in a stream (RFC 8656 §2.1), which that crate has nothing for.
 
 use std::any::Any;
 use std::io;

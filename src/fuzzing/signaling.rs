@@ -54,7 +54,7 @@ struct Bench {
 impl Bench {
     fn connect(&mut self, script: &mut Script<'_>) {
         let kind = script.byte().unwrap_or(0);
-        let is_native = kind % 2 == 0;
+        let is_native = kind.is_multiple_of(2);
         let user = format!("user{}", kind / 2 % 4);
         let id = ConnId(self.next);
         self.next += 1;
@@ -65,7 +65,7 @@ impl Bench {
             identity: Some(if kind < 128 { Identity::member(user) } else { Identity::guest(user, true) }),
             key: ClientKey { traits: u64::from(kind / 4), ..ClientKey::default() },
             room: (!is_native).then(|| ROOMS[usize::from(kind / 8) % ROOMS.len()].into()),
-            wants_events: kind % 3 == 0,
+            wants_events: kind.is_multiple_of(3),
         };
         self.hub.handle_connect(self.now, id, connect);
     }
@@ -99,7 +99,7 @@ impl Bench {
                 Output::Ping { conn, seq } => {
                     assert!(self.open.contains(&conn));
                     // Every third socket has fallen silent.
-                    if conn.0 % 3 != 0 {
+                    if !conn.0.is_multiple_of(3) {
                         self.hub.handle_pong(self.now, conn, seq);
                     }
                 }
