@@ -23,8 +23,9 @@ use super::{Args, Error, Mode};
 const LEAD: Duration = Duration::from_millis(20);
 /// First rate of a search, packets a second each way.
 const FIRST_RATE: f64 = 10_000.0;
-/// A try that sent less than this part of what was asked says nothing about the server.
-const OFFERED: f64 = 0.97;
+/// A try that sent less than this part of what was asked says nothing about the server. What is
+/// reported is what was sent, not what was asked for.
+const OFFERED: f64 = 0.9;
 
 /// Everything known about one measurement.
 pub(super) struct Measurement {

@@ -15,6 +15,10 @@ pub(super) const STALL: Duration = Duration::from_millis(200);
 /// Packets sent at a time before what has come in is read.
 pub(super) const BURST: u64 = 32;
 
+/// How late a packet may leave when packets are spread evenly, and when they leave in bursts.
+const EVEN_PATIENCE: Duration = Duration::from_millis(1);
+const BURST_PATIENCE: Duration = Duration::from_millis(10);
+
 /// One measurement as a worker is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spec {
@@ -69,13 +73,13 @@ impl Schedule {
         Self { start, per_second, tick, done: 0 }
     }
 
-    /// Packets that should have left by now and have not. What is late by more than 10 ms is skipped:
-    /// a generator that cannot keep up shows as a lower rate, not as a burst later on.
+    /// Packets that should have left by now and have not. What is very late is skipped: a generator
+    /// that was held up shows as a lower rate, not as a burst that fills the server's buffers.
     pub(super) fn due(&mut self, now: Instant) -> u64 {
         let elapsed = self.quantized(now.saturating_duration_since(self.start));
         let wanted = (elapsed.as_secs_f64() * self.per_second) as u64;
-        let patience = Duration::from_millis(10).max(self.tick * 2).as_secs_f64();
-        let most = ((self.per_second * patience) as u64).max(1);
+        let patience = if self.tick.is_zero() { EVEN_PATIENCE } else { BURST_PATIENCE.max(self.tick * 2) };
+        let most = ((self.per_second * patience.as_secs_f64()) as u64).max(1);
         self.done = self.done.max(wanted.saturating_sub(most));
         wanted.saturating_sub(self.done)
     }
@@ -135,5 +139,7 @@ mod tests {
         assert_eq!(schedule.due(start + MS * 500), 10);
         let mut slow = Schedule::new(start, 1.0, MS);
         assert_eq!(slow.due(start + MS * 1001), 1);
+        let mut even = Schedule::new(start, 10_000.0, Duration::ZERO);
+        assert_eq!(even.due(start + MS * 500), 10);
     }
 }

@@ -126,11 +126,10 @@ fn reachable(address: SocketAddr) -> String {
 }
 
 fn unreachable_http(url: &str, error: &ureq::Error) -> Problem {
+    let certificate = error.to_string().contains("certificate");
     let advice = match error {
         ureq::Error::Timeout(_) => "is the server running, and does a firewall drop this port?",
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-            "is the certificate valid for this name? --insecure accepts a self-signed one"
-        }
+        _ if certificate => "is it valid for this name? --insecure accepts a self-signed one",
         _ => "is `turnkey serve` running, and is this its HTTP address? Name another one with --url",
     };
     Problem::new(format!("{url}: {error}"), advice)

@@ -211,3 +211,18 @@ fn wrong_arguments_are_one_line() {
     let (passed, _, error) = run(&["check", "--user", "u"]);
     assert!(!passed && error.contains("--password"), "{error}");
 }
+
+#[test]
+fn a_self_signed_certificate_is_told_and_can_be_accepted() {
+    let server = Server::public();
+    let (passed, report, _) = run(&["check", "--url", &server.https()]);
+    assert!(!passed, "{report}");
+    assert_step(&report, "ice", "FAIL", "--insecure accepts a self-signed one");
+    assert_step(&report, "signaling", "FAIL", "--insecure accepts a self-signed one");
+    let minted = ["token", "--config", &server.config(), "--user", "check", "--room", "check"];
+    let (_, token, error) = run(&minted);
+    let (passed, report, _) =
+        run(&["check", "--url", &server.https(), "--token", token.trim(), "--insecure"]);
+    assert!(passed, "{report}{error}");
+    assert_step(&report, "signaling", "ok", "offer and answer");
+}

@@ -43,7 +43,18 @@ impl Server {
         Self::spawn(listen, "127.0.0.1", http, more)
     }
 
+    /// Starts a server as `--public 127.0.0.1` makes it: HTTPS with a self-signed certificate, tokens.
+    pub(crate) fn public() -> Self {
+        let port = free_port();
+        let listen = format!(r#"["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}"]"#);
+        Self::run("127.0.0.1", &listen, 0, &["--public", "127.0.0.1"], OPEN)
+    }
+
     fn spawn(listen: &str, relay: &str, http: u16, more: &str) -> Self {
+        Self::run(relay, listen, http, &[], more)
+    }
+
+    fn run(relay: &str, listen: &str, http: u16, arguments: &[&str], more: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let config = home.path().join("turnkey.toml");
         let text = format!(
@@ -54,6 +65,7 @@ impl Server {
         );
         std::fs::write(&config, text).expect("written");
         let mut command = turnkey(&["serve", "--config", &config.display().to_string()]);
+        command.args(arguments);
         let mut child =
             command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the program starts");
         let stderr = child.stderr.take().expect("piped");
@@ -92,6 +104,11 @@ impl Server {
     /// The URL of the HTTP listener.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address_in(|line| !line.contains("admin"), "http"))
+    }
+
+    /// The URL of the HTTPS listener.
+    pub(crate) fn https(&self) -> String {
+        format!("https://{}", self.address_in(|_| true, "https"))
     }
 
     /// The configuration file.
