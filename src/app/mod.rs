@@ -161,6 +161,13 @@ impl Handle {
     }
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+        self.running.pool.stop();
+    }
+}
+
 impl Running {
     fn current(&self) -> MutexGuard<'_, Current> {
         // Each change is one assignment: a panic elsewhere cannot leave half of it.

@@ -57,10 +57,14 @@ async fn serve(options: &Options, config: Config, level: &Level) -> Result<()> {
         let _ = tokio::time::timeout(drain_timeout, handle.drained()).await;
         handle.stop().await;
     };
+    let at_once = async {
+        end.signal().await;
+        // Whoever stands still cannot be waited for; the process takes all of them along.
+        std::process::exit(0);
+    };
     tokio::select! {
         () = wind_down => {}
-        // Whoever stands still cannot be waited for; the process takes all of them along.
-        () = end.signal() => std::process::exit(0),
+        () = at_once => {}
     }
     tracing::info!("stopped");
     Ok(())

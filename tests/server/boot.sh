@@ -23,7 +23,8 @@ if [ -z "$stage" ]; then
 fi
 
 if [ "$stage" = inside ]; then
-    mount --make-rprivate /
+    # Nothing gets out; inside, mounts reach the service, as they do where systemd boots a machine.
+    mount --make-rprivate / && mount --make-rshared /
     # What the unit may see of this test: copies, not the originals.
     mount -t tmpfs tmpfs /usr/local/bin
     cp "$program" /usr/local/bin/turnkey
@@ -74,10 +75,16 @@ grep -E '^(Uid|CapEff|Seccomp|NoNewPrivs):' "/proc/$pid/status"
 grep '^Max open files' "/proc/$pid/limits"
 fetch 127.0.0.1 9641 /livez | grep -q '^ok' && echo livez=ok
 fetch 127.0.0.1 443 /health | grep -q ' 200 ' && echo port-443=ok
-systemctl reload turnkey && grep -q 'configuration read again' "$dir/log" && echo reloaded=ok
+systemctl reload turnkey
+tries=100
+until grep -q 'configuration read again' "$dir/log" || [ $tries = 0 ]; do
+    tries=$((tries - 1))
+    sleep 0.1
+done
+[ $tries = 0 ] || echo reloaded=ok
 # The secret came from the credential store, so none was generated.
 [ ! -e /var/lib/private/turnkey/secret ] && [ -d /var/lib/private/turnkey ] && echo credential=used
-sleep 6 # more than half of the watchdog's patience
+sleep 12 # more than WatchdogSec
 fetch 127.0.0.1 9641 /livez | grep -q '^ok' || echo dead
 echo "restarts=$(show NRestarts)"
 systemctl stop turnkey

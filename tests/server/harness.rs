@@ -124,7 +124,7 @@ impl Process {
             BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|text| line.send(text))
         });
         let mut process = Self { child, lines, log: Vec::new(), stdout: String::new() };
-        process.wait_for(" ready");
+        process.wait_for("ready");
         process
     }
 

@@ -2,11 +2,12 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
-use crate::harness::{Client, Home, LOOPBACK, PATIENCE, Process};
+use crate::harness::{Client, Home, LOOPBACK, PATIENCE};
 
 /// A native signaling client.
 struct Socket(WebSocket<TcpStream>);
@@ -19,7 +20,7 @@ impl Socket {
         Self(socket)
     }
 
-    fn send(&mut self, frame: Value) {
+    fn send(&mut self, frame: &Value) {
         self.0.send(Message::text(frame.to_string())).expect("sent");
     }
 
@@ -37,9 +38,9 @@ impl Socket {
 
     /// Enters a room; the credentials of the welcome.
     fn join(&mut self, room: &str) -> (String, String) {
-        self.send(json!({ "t": "hello", "d": {} }));
+        self.send(&json!({ "t": "hello", "d": {} }));
         let welcome = self.read("welcome");
-        self.send(json!({ "t": "join", "id": "1", "d": { "room": room } }));
+        self.send(&json!({ "t": "join", "id": "1", "d": { "room": room } }));
         assert_eq!(self.read("joined")["d"]["room"], room);
         let servers = welcome["d"]["ice_servers"].as_array().expect("a list").clone();
         let turn = servers.into_iter().find(|server| server["credential"].is_string()).expect("credentials");
@@ -51,7 +52,11 @@ impl Socket {
     fn close_code(&mut self) -> Option<CloseCode> {
         loop {
             match self.0.read() {
-                Ok(Message::Close(frame)) => return frame.map(|frame| frame.code),
+                Ok(Message::Close(frame)) => {
+                    // The answer to it, without which the server would wait a little.
+                    self.0.flush().expect("sent");
+                    return frame.map(|frame| frame.code);
+                }
                 Ok(_) => {}
                 Err(e) => panic!("no close frame: {e}"),
             }
@@ -69,14 +74,15 @@ fn one_life() {
     let (username, password) = one.join("room");
     two.join("room");
     let relayed = Client::new(udp).allocate(&username, &password).expect("allocated");
-    one.send(json!({ "t": "offer", "id": "2", "d": { "type": "offer", "sdp": "v=0" } }));
+    one.send(&json!({ "t": "offer", "id": "2", "d": { "type": "offer", "sdp": "v=0" } }));
     assert_eq!(two.read("offer")["d"]["sdp"], "v=0");
     let idle = TcpStream::connect(tcp).expect("a listener");
-    let code = end(&mut process);
-    assert_eq!(code, Some(0), "{:?}", process.log);
+    process.signal(Signal::TERM);
     for socket in [&mut one, &mut two] {
         assert_eq!(socket.close_code(), Some(CloseCode::from(4450)));
     }
+    assert_eq!(process.wait(), Some(0), "{:?}", process.log);
+    assert!(process.log.last().is_some_and(|line| line.contains("stopped")), "{:?}", process.log);
     drop(idle);
     for address in [udp, relayed] {
         UdpSocket::bind(address).unwrap_or_else(|e| panic!("{address}/udp is not free: {e}"));
@@ -85,12 +91,6 @@ fn one_life() {
     for address in [tcp, http, admin] {
         TcpListener::bind(address).unwrap_or_else(|e| panic!("{address}/tcp is not free: {e}"));
     }
-}
-
-fn end(process: &mut Process) -> Option<i32> {
-    let code = process.terminate();
-    assert!(process.log.last().is_some_and(|line| line.contains("stopped")), "{:?}", process.log);
-    code
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_drain_lets_running_calls_end() {
     let mut process = home.serve(&config);
     let mut client = Client::new(process.address("udp"));
     client.allocate("bob", "builder").expect("allocated");
-    process.signal(rustix::process::Signal::TERM);
+    process.signal(Signal::TERM);
     process.wait_for("stopping");
     crate::harness::until(&true, || Client::new(process.address("udp")).allocate("bob", "builder").is_err());
     client.refresh(0, "bob", "builder").expect("the running call goes on, and ends");

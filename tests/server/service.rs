@@ -9,11 +9,16 @@ fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/turnkey.service")
 }
 
+#[expect(clippy::print_stdout, reason = "a run shows what it did not test")]
+fn skipped(why: &str) {
+    println!("skipped: {why}");
+}
+
 fn has(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()));
     if !found {
-        println!("skipped: {program} is not installed");
+        skipped(&format!("{program} is not installed"));
     }
     found
 }
@@ -56,11 +61,11 @@ fn unit_is_locked_up() {
 fn unit_starts_with_its_filters() {
     let systemd = Path::new("/lib/systemd/systemd");
     if !systemd.exists() || !has("unshare") || !has("ip") {
-        println!("skipped: systemd, unshare or ip is missing");
+        skipped("systemd, unshare or ip is missing");
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can boot a systemd of its own");
+        skipped("only root can boot a systemd of its own");
         return;
     }
     let home = Home::new();
@@ -71,7 +76,7 @@ fn unit_starts_with_its_filters() {
     let read = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap_or_default();
     let (report, log) = (read("report"), read("log"));
     if report.contains("no-cgroups") {
-        println!("skipped: this machine lets nobody mount cgroups: {output}");
+        skipped(&format!("this machine lets nobody mount cgroups: {output}"));
         return;
     }
     let context = format!("{output}\n{report}\n{log}");
@@ -85,11 +90,11 @@ fn unit_starts_with_its_filters() {
     assert_eq!(line("CapEff:"), "CapEff:\t0000000000000400", "nothing but ports below 1024: {context}");
     assert_eq!(line("Seccomp:"), "Seccomp:\t2", "{context}");
     assert_eq!(line("NoNewPrivs:"), "NoNewPrivs:\t1", "{context}");
-    let most: u64 =
-        std::fs::read_to_string("/proc/sys/fs/nr_open").expect("a limit").trim().parse().expect("a number");
+    // Without CAP_SYS_RESOURCE, as in many containers, systemd comes as close as it may.
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let files = line("Max open files");
     let files = files.split_whitespace().nth(3).and_then(|number| number.parse().ok());
-    assert_eq!(files, Some(most.min(1 << 20)), "{context}");
+    assert!(files == Some(1 << 20) || files == own, "{context}");
     for done in [
         "livez=ok",
         "port-443=ok",

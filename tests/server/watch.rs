@@ -1,5 +1,7 @@
 //! Health and metrics of a running server, and the service manager's watchdog.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
@@ -64,10 +66,44 @@ fn admin_routes_are_on_the_admin_listener_only() {
 }
 
 #[test]
+fn connections_beyond_the_bound_wait_their_turn() {
+    let home = Home::new();
+    let process = home.serve(&LOOPBACK.replace("[http]", "[http]\nmax_connections = 2"));
+    let http = process.address("http");
+    let connect = || TcpStream::connect(http).expect("the kernel takes it");
+    let (first, mut second) = (connect(), connect());
+    // Answered, so both places are taken by connections that stay.
+    let mut answer = [0; 12];
+    second.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+    second.read_exact(&mut answer).expect("an answer");
+    let mut third = connect();
+    third.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+    third.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("a timeout");
+    assert!(third.read_exact(&mut answer).is_err(), "a third connection is served");
+    drop(first);
+    third.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    third.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[test]
+fn json_log_is_json() {
+    let home = Home::new();
+    let mut process =
+        home.serve(&format!("{LOOPBACK}[log]\nformat = \"json\"\nlevel = \"info,turnkey::http=debug\"\n"));
+    assert_eq!(process.terminate(), Some(0));
+    for line in &process.log {
+        let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(event["level"].is_string() && event["message"].is_string(), "{line}");
+    }
+    assert!(process.log.iter().any(|line| line.contains("\"url\":\"udp://127.0.0.1:")), "{:?}", process.log);
+}
+
+#[test]
 fn a_request_that_never_ends_does_not_stop_others() {
     let home = Home::new();
     let process = home.serve(LOOPBACK);
-    let idle: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(process.address("http"))).collect();
+    let idle: Vec<_> = (0..50).map(|_| TcpStream::connect(process.address("http"))).collect();
     assert_eq!(get(process.address("http"), "/health").status, 200);
     drop(idle);
     assert_eq!(get_with(process.address("http"), "/none", "x: y\r\n").status, 404);
