@@ -12,7 +12,7 @@ use super::link::{Link, READ_BUFFER, Sent};
 use super::load::UPKEEP;
 use super::packet::{Received, received};
 use super::plan::Plan;
-use super::session::{Due, Failure, Progress, Session, Step, TransactionIds};
+use super::session::{Due, Failure, Progress, Session, Step};
 
 /// Requests awaiting an answer at a time while a crew is being set up.
 const SETUP_WINDOW: usize = 64;
@@ -38,7 +38,7 @@ impl Client {
     /// A client on this link.
     pub(super) fn on(link: Link, plan: &Plan) -> Self {
         let stream = plan.transport == Transport::Tcp;
-        let session = Session::new(plan.account.clone(), stream, TransactionIds::new());
+        let session = Session::new(plan.account.clone(), stream, plan.peer_ip.is_ipv6());
         Self { link, session, renewed: Instant::now(), renewal: Vec::new() }
     }
 

@@ -105,7 +105,12 @@ impl Relay {
         let mut peers = Vec::new();
         let peer_sockets = if plan.relay_to_relay { 0 } else { plan.peers.min(count) };
         for index in 0..peer_sockets {
-            let mut socket = bind_udp(SocketAddr::new(plan.peer_ip, 0)).map_err(fail)?;
+            let mut socket = bind_udp(SocketAddr::new(plan.peer_ip, 0)).map_err(|error| {
+                let ip = plan.peer_ip;
+                Failure::Socket(format!(
+                    "no peer socket on {ip}: {error}; see --peer-address and `ulimit -n`"
+                ))
+            })?;
             let token = Token((count + index) as usize);
             crew.poll.registry().register(&mut socket, token, Interest::READABLE).map_err(fail)?;
             peers.push(socket);

@@ -108,6 +108,7 @@ fn write_refusal(f: &mut std::fmt::Formatter<'_>, step: Step, code: u16, reason:
         (440, _) => "it has no relay address of this family",
         (441, _) => "it knows this allocation under another user",
         (442, _) => "it relays no UDP",
+        (443, _) => "its relay is of another address family than our peers: see --peer-address",
         (486, _) => "the user's quota is used up: raise it or lower --allocations",
         (508, _) => "it is out of relay ports or sockets, or draining",
         _ => return Ok(()),
@@ -158,6 +159,7 @@ struct Challenge {
 pub(super) struct Session {
     account: Arc<Account>,
     stream: bool,
+    ipv6: bool,
     ids: TransactionIds,
     challenge: Option<Challenge>,
     pending: Option<Pending>,
@@ -165,9 +167,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A client that has not asked for anything yet. `stream`: it speaks TCP.
-    pub(super) fn new(account: Arc<Account>, stream: bool, ids: TransactionIds) -> Self {
-        Self { account, stream, ids, challenge: None, pending: None, relayed: None }
+    /// A client that has not asked for anything yet. `stream`: it speaks TCP; `ipv6`: it wants an
+    /// IPv6 relay.
+    pub(super) fn new(account: Arc<Account>, stream: bool, ipv6: bool) -> Self {
+        let ids = TransactionIds::new();
+        Self { account, stream, ipv6, ids, challenge: None, pending: None, relayed: None }
     }
 
     /// The relayed address, once allocated.
@@ -278,6 +282,9 @@ impl Session {
         match step {
             Step::Allocate => {
                 writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+                if self.ipv6 {
+                    writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+                }
             }
             Step::Permission(peer) => {
                 writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
@@ -334,7 +341,7 @@ mod tests {
     use crate::stun::ErrorCode;
 
     fn session(stream: bool) -> Session {
-        Session::new(Arc::new(Account::of("u", "p")), stream, TransactionIds::new())
+        Session::new(Arc::new(Account::of("u", "p")), stream, false)
     }
 
     fn transaction(session: &Session) -> TransactionId {

@@ -187,3 +187,14 @@ fn what_does_not_fit_together_is_told() {
         assert!(error.contains(words), "{arguments:?}: {error}");
     }
 }
+
+#[test]
+fn the_relay_is_of_the_family_of_the_peers() {
+    let server = Server::start(OPEN);
+    let report = measure(&server, &["--peer-address", "::1"]);
+    assert!(count(&report, "/up/received") > 50 && count(&report, "/down/received") > 50, "{report}");
+    let without = Server::listening(r#"["udp://127.0.0.1:0"]"#, 0, OPEN);
+    let error =
+        refused(&["--server", &without.udp().to_string(), "--secret", SECRET, "--peer-address", "192.0.2.1"]);
+    assert!(error.contains("no peer socket on 192.0.2.1"), "{error}");
+}
