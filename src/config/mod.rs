@@ -7,6 +7,7 @@
 
 pub mod address;
 mod file;
+mod render;
 pub mod secret;
 mod source;
 mod values;
@@ -337,7 +338,7 @@ impl Config {
     /// The configuration as TOML, secrets redacted, each value that is not a default with its origin.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        values::render(&self.file.redacted(), &self.sources)
+        render::render(&self.file.redacted(), &self.sources)
     }
 
     /// An error about `key`, naming the place where it was set.

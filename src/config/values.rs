@@ -7,8 +7,6 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::{Table, Value};
-
 use super::file::{self, File};
 use super::source::{Error, Sources};
 use super::{
@@ -495,30 +493,4 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let longest = 100 * 365 * 86400;
     if text.is_empty() || seconds > longest { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
-}
-
-/// The file as TOML, with the origin of each value that was set somewhere.
-pub(super) fn render(file: &File, sources: &Sources) -> String {
-    let table = Table::try_from(file).expect("a configuration is a TOML table");
-    let mut text = String::new();
-    let (sections, keys): (Vec<_>, Vec<_>) = table.iter().partition(|(_, value)| value.is_table());
-    render_keys(&mut text, "", keys.into_iter(), sources);
-    for (name, section) in sections {
-        text += &format!("\n[{name}]\n");
-        render_keys(&mut text, name, section.as_table().into_iter().flatten(), sources);
-    }
-    text
-}
-
-fn render_keys<'a>(
-    text: &mut String,
-    section: &str,
-    keys: impl Iterator<Item = (&'a String, &'a Value)>,
-    sources: &Sources,
-) {
-    for (key, value) in keys {
-        let path = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
-        let origin = sources.own_place(&path).map(|place| format!("   # {place}"));
-        *text += &format!("{key} = {value}{}\n", origin.unwrap_or_default());
-    }
 }

@@ -49,6 +49,17 @@ fn taken_ports_are_named() {
 }
 
 #[test]
+fn a_second_server_does_not_share_the_port_of_the_first() {
+    // Workers share a port among themselves by SO_REUSEPORT, which must not let another program in.
+    let home = Home::new();
+    let config = "[relay]\nlisten = [\"udp://127.0.0.1:0\"]\n[http]\nlisten = []\n[admin]\nlisten = \"\"\n";
+    let first = home.serve(config);
+    let address = first.address("udp");
+    let error = refused(&Home::new(), &config.replace("udp://127.0.0.1:0", &format!("udp://{address}")));
+    assert!(error.contains(&format!("{}/udp is in use", address.port())), "{error}");
+}
+
+#[test]
 fn unknown_key_names_file_line_and_nearest_key() {
     let error = refused(&Home::new(), "[relay]\nrealm = \"x\"\npublic_adress = \"auto\"\n");
     assert_eq!(error, "turnkey.toml:3: relay.public_adress: unknown key, did you mean relay.public_address?");
