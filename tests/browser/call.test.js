@@ -52,7 +52,7 @@ async function say(from, to, text) {
   });
   await from.fill("#chat-input", text);
   await from.press("#chat-input", "Enter");
-  await to.waitForFunction((wanted) => document.querySelector("#messages").innerText.includes(wanted), text, { timeout: 5000 });
+  await to.waitForFunction((wanted) => document.querySelector("#messages").innerText.includes(wanted), text);
 }
 
 for (const transport of ["udp", "tcp"]) {
@@ -118,7 +118,7 @@ test("page: the connection check names what works", async (t) => {
   const ada = await page(0);
   await ada.goto(server.url());
   await ada.click("#examine");
-  await ada.waitForFunction(() => /Everything|No relay|UDP does not/.test(document.querySelector("#findings p").textContent), null, { timeout: 40_000 });
+  await ada.waitForFunction(() => /Everything|No relay|UDP does not/.test(document.querySelector("#findings p").textContent));
   const findings = await ada.locator("#findings").innerText();
   t.diagnostic(findings.replace(/\n+/g, " | "));
   assert.match(findings, /Relay over UDP[^]*both ways[^]*Relay over TCP[^]*both ways[^]*Everything a call needs works/);
@@ -209,7 +209,7 @@ test("a socket that falls silent is noticed when the browser comes back, and res
     await framesGrow(ada);
     gate.silence(false);
     gate.cut();
-    for (const member of [ada, grace]) await until(member, state, (now) => now === "joined", 20_000);
+    for (const member of [ada, grace]) await until(member, state, (now) => now === "joined");
     await until(ada, logOf, (log) => log.includes("Signaling resumed"));
   } finally {
     gate.close();
@@ -226,8 +226,8 @@ test("after a restart of the server both join again by themselves", async (t) =>
   const since = Date.now();
   try {
     for (const member of [ada, grace]) {
-      await until(member, state, (now) => now === "joined", 20_000);
-      await connected(member, 20_000);
+      await until(member, state, (now) => now === "joined");
+      await connected(member);
       await framesGrow(member);
       assert.equal((await stats(member)).path.kind, "relay");
     }
@@ -277,7 +277,7 @@ test("credentials are renewed while a call runs, and the call outlives the first
 
 test("switching to relay only, and back, moves a running call", async () => {
   const { ada } = await pair();
-  const kind = (wanted) => until(ada, stats, ({ path }) => path.kind === wanted, 15_000);
+  const kind = (wanted) => until(ada, stats, ({ path }) => path.kind === wanted);
   await kind("host");
   await ada.selectOption("#panel select.route", "relay");
   await kind("relay");

@@ -10,7 +10,7 @@ const waiting = new Map();
 for (const [host, port] of servers) {
   const request = Buffer.concat([Buffer.from([0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42]), randomBytes(12)]);
   waiting.set(request.toString("hex", 8, 20), host);
-  for (let round = 0; round < 10; round++) setTimeout(() => waiting.has(request.toString("hex", 8, 20)) && socket.send(request, Number(port), host), round * 300);
+  for (let round = 0; round < 30; round++) setTimeout(() => waiting.has(request.toString("hex", 8, 20)) && socket.send(request, Number(port), host), round * 300);
 }
 
 socket.on("message", (answer) => {
@@ -24,4 +24,4 @@ socket.on("message", (answer) => {
   }
   if (waiting.size === 0) process.exit(0);
 });
-setTimeout(() => process.exit(1), 4000);
+setTimeout(() => process.exit(1), 20_000);

@@ -6,6 +6,9 @@ const FLAGS = [
   "--disable-sync", "--disable-features=WebRtcHideLocalIpsWithMdns", "--use-fake-ui-for-media-stream",
 ];
 
+// Waits end as soon as what they wait for is there; these bounds only end a test that hangs.
+const PATIENCE = 60_000;
+
 /** @param {{executable?: string, flags?: string[], withCamera?: boolean}} [options] */
 export function launch({ executable = process.env.CHROMIUM ?? "/usr/bin/chromium", flags = [], withCamera = true } = {}) {
   const camera = withCamera ? ["--use-fake-device-for-media-stream"] : [];
@@ -15,6 +18,7 @@ export function launch({ executable = process.env.CHROMIUM ?? "/usr/bin/chromium
 /** A page of its own profile whose errors fail the test that asks for them. */
 export async function newPage(browser, options = {}) {
   const context = await browser.newContext(options);
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const errors = [];
   page.on("pageerror", (error) => errors.push(error.message));
@@ -31,7 +35,7 @@ export async function enter(page, url, name) {
 }
 
 /** Waits until the page has a path to somebody, and returns the statistics. */
-export async function connected(page, timeout = 15_000) {
+export async function connected(page, timeout = PATIENCE) {
   await page.waitForFunction(() => {
     const { call } = globalThis.turnkey;
     return call.members.some(({ id }) => call.connection(id)?.connectionState === "connected");
@@ -48,13 +52,13 @@ export function stats(page) {
 }
 
 /** Waits until `count` more frames than before have been decoded; returns how many there are then. */
-export async function framesGrow(page, count = 20, timeout = 10_000) {
+export async function framesGrow(page, count = 20, timeout = PATIENCE) {
   const before = (await stats(page))?.framesDecoded ?? 0;
   return (await until(page, stats, ({ framesDecoded }) => framesDecoded >= before + count, timeout)).framesDecoded;
 }
 
 /** Asks the page again until the answer satisfies the condition. */
-export async function until(page, ask, condition, timeout = 10_000) {
+export async function until(page, ask, condition, timeout = PATIENCE) {
   const deadline = Date.now() + timeout;
   for (;;) {
     const answer = await ask(page);

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
-const START_TIMEOUT = 20_000;
-const STOP_TIMEOUT = 15_000;
+const START_TIMEOUT = 60_000;
+const STOP_TIMEOUT = 30_000;
 
 /** The binary under test. */
 export function binary() {
