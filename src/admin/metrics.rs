@@ -151,6 +151,7 @@ fn signaling(page: &mut Page, stats: &signal::Stats) {
         ("turnkey_signal_rate_limited_total", "Frames dropped by the rate limit.", stats.rate_limited),
         ("turnkey_signal_struck_out_total", "Sockets closed for bad frames or floods.", stats.struck_out),
         ("turnkey_signal_overflows_total", "Frames dropped because a bound was reached.", stats.overflowed),
+        ("turnkey_signal_missed_total", "Messages that raw clients without a socket missed.", stats.missed),
         ("turnkey_signal_dead_sockets_total", "Sockets that stopped answering.", stats.dead_sockets),
         ("turnkey_signal_resumed_total", "Sessions that came back on another socket.", stats.resumed),
         ("turnkey_signal_resume_failed_total", "Sessions that could not come back.", stats.resume_failed),

@@ -145,7 +145,8 @@ impl Welcome {
             return Ok(format!("\nOpen this page in two browsers: {page}\n\n"));
         };
         let room: String = random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let claims = Claims { sub: "guest".into(), room: Some(room.clone()), ..Claims::default() };
+        let claims =
+            Claims { sub: "guest".into(), room: Some(room.clone()), shared: true, ..Claims::default() };
         let token = token::mint(key, claims, super::mint::now(), self.ttl)?;
         let link = format!("{page}?room={room}&token={token}");
         let hours = self.ttl.as_secs() / 3600;

@@ -206,7 +206,7 @@ impl Asker<'_> {
         self.text(&USER_AGENT).hash(&mut traits);
         self.text(&ORIGIN).hash(&mut traits);
         ClientKey {
-            user: identity.filter(|i| !i.is_guest).map(|i| i.user.clone()),
+            user: identity.filter(|i| i.names_a_person()).map(|i| i.user.clone()),
             declared: self.query.find("client").map(|c| c.chars().take(64).collect::<String>().into()),
             cookie: self.cookie().map(Into::into),
             issued: None,

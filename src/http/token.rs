@@ -29,6 +29,9 @@ pub struct Claims {
     /// What is allowed: `join`, `signal`, `chat`; all where the claim is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<Vec<String>>,
+    /// Whether several people hold this token, as with an invite link.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// What others call the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -141,6 +144,7 @@ impl Claims {
             rooms,
             grants,
             expires_at: Some(self.exp),
+            is_shared: self.shared,
             ..Identity::member(self.sub)
         })
     }

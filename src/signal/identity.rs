@@ -19,6 +19,9 @@ pub struct Identity {
     pub expires_at: Option<u64>,
     /// Whether there is no token.
     pub is_guest: bool,
+    /// Whether several people hold the same token, as with an invite link: it opens a room, but says
+    /// nothing about who comes.
+    pub is_shared: bool,
     /// Whether relay credentials are handed out.
     pub may_relay: bool,
 }
@@ -35,8 +38,15 @@ impl Identity {
             grants: Grants::ALL,
             expires_at: None,
             is_guest: true,
+            is_shared: false,
             may_relay,
         }
+    }
+
+    /// Whether two sockets with this user are one person.
+    #[must_use]
+    pub fn names_a_person(&self) -> bool {
+        !self.is_guest && !self.is_shared
     }
 
     /// The bearer of a token without restrictions.

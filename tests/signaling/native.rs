@@ -385,6 +385,24 @@ fn a_user_who_reloads_without_resuming_leaves_no_ghost() {
 }
 
 #[test]
+fn holders_of_one_invite_link_are_different_people() {
+    let mut sim = Sim::new();
+    let invited = || Identity { is_shared: true, ..Identity::member("guest") };
+    let enter = |sim: &mut Sim| {
+        let conn = sim.native_socket(Some(invited()));
+        sim.frame(conn, r#"{"t":"hello"}"#);
+        sim.take(conn);
+        sim.join(conn, "r");
+        conn
+    };
+    let (a, b) = (enter(&mut sim), enter(&mut sim));
+    sim.lose(b);
+    sim.take(a);
+    enter(&mut sim);
+    assert_eq!(kinds(&sim.take_json(a)), ["member-joined"], "the absent one is not pushed out");
+}
+
+#[test]
 fn a_users_second_connection_finds_out_whether_the_first_is_dead() {
     let mut sim = Sim::new();
     let (alive, _) = sim.member("ann", "r");

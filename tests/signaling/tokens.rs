@@ -88,5 +88,8 @@ fn minted_tokens_carry_their_claims() {
     assert_eq!((ann.role.as_deref(), ann.name.as_deref()), (Some("doctor"), Some("Dr. Ann")));
     assert_eq!(ann.grants, Grants { join: true, signal: false, chat: false });
     assert!(matches!(&ann.rooms, Rooms::Named(rooms) if rooms.len() == 2));
-    assert!(!ann.is_guest && ann.may_relay);
+    assert!(!ann.is_guest && ann.may_relay && ann.names_a_person());
+    let invite = Claims { sub: "guest".into(), shared: true, ..Claims::default() };
+    let invite = mint(b"secret", invite, NOW, Duration::from_secs(60)).expect("token");
+    assert!(!JwtKey::hs256(b"secret").check(&invite, NOW).expect("valid").names_a_person());
 }

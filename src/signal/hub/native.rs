@@ -269,7 +269,7 @@ impl Hub {
     /// absent member of the same user goes, one with a socket is asked whether it lives.
     fn end_ghosts(&mut self, now: Now, session: SessionId, room: &str) {
         let Some(me) = self.sessions.get(&session).map(|s| s.identity.clone()) else { return };
-        let Some(room) = self.rooms.get(room).filter(|_| !me.is_guest) else { return };
+        let Some(room) = self.rooms.get(room).filter(|_| me.names_a_person()) else { return };
         let same = room.members.iter().filter(|m| !m.is_guest && m.user == me.user && m.session != session);
         let (away, present): (Vec<_>, Vec<_>) =
             same.map(|m| (m.session, m.is_away)).partition(|(_, away)| *away);
