@@ -631,6 +631,8 @@ class Peer {
 
   #report() {
     const state = this.pc.connectionState;
+    // Whoever shows the state shows the path again once there is one.
+    if (state !== "connected") this.#pathKey = "";
     this.call.session.report({ t: "state", to: this.member.id, d: { state } });
     this.call.log(`Connection ${state}`, this.member);
     this.call.emit("connection", { member: this.member, state });
@@ -657,7 +659,7 @@ class Peer {
       packetsLost += entry.packetsLost ?? 0;
     });
     const key = `${pair.id} ${path.label}`;
-    if (key !== this.#pathKey) {
+    if (key !== this.#pathKey && this.pc.connectionState === "connected") {
       this.#pathKey = key;
       this.call.log(`Path: ${path.label} (${path.local} to ${path.remote})`, this.member);
       this.call.emit("path", { member: this.member, path });

@@ -53,8 +53,18 @@ async function enter(index, role, transport) {
   return page;
 }
 
+/** The doctor presses the button, and again where an offer of the other side was just being answered. */
 function offer(page) {
-  return page.evaluate(() => globalThis.room.createOffer());
+  return page.evaluate(async () => {
+    for (;;) {
+      try {
+        return await globalThis.room.createOffer();
+      } catch (error) {
+        if (error.name !== "InvalidStateError") throw error;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    }
+  });
 }
 
 function state(page) {
