@@ -70,7 +70,15 @@ impl DataPath<'_> {
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
         let allocation = self.table.of_relay(relay).ok_or(DropReason::RelayGone)?;
-        self.deliver(allocation, self.as_seen_from_outside(peer), 0..len, rng)
+        let peer = self.as_seen_from_outside(peer);
+        // A permission for our own address is one for the relays there, not for other programs.
+        if own_address(self.settings, peer.ip()).is_some()
+            && !self.shared.is_live(Family::of(peer.ip()), peer.port())
+            && !self.settings.peers.may_reach(peer.ip())
+        {
+            return Err(DropReason::PeerForbidden);
+        }
+        self.deliver(allocation, peer, 0..len, rng)
     }
 
     /// Sends a payload of `allocation`'s client on. The relayed address of another client of this

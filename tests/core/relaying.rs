@@ -147,6 +147,8 @@ fn design_4_4_an_own_address_is_reachable_only_where_an_allocation_lives() {
     assert_eq!(client.permit(&mut lab, "10.0.0.1:22"), None, "ports are judged later");
     assert_eq!(client.send(&mut lab, "10.0.0.1:22", b"x"), []);
     assert_eq!(client.bind(&mut lab, 0x4000, "10.0.0.1:22"), Some(403));
+    let own = lab.relays()[0].1;
+    assert_eq!(lab.peer_sends(own, "10.0.0.1:22", b"x"), [], "nor does anything come from there");
     let other = Client::new(&mut lab, "192.0.2.10:1");
     let relayed = other.allocate(&mut lab);
     other.permit(&mut lab, "10.0.0.1:1");
