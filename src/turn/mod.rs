@@ -14,6 +14,7 @@ mod auth;
 mod limiter;
 mod output;
 mod policy;
+mod reach;
 mod relay;
 mod request;
 mod shared;
@@ -44,6 +45,7 @@ use crate::credential::{Nonces, Verifier};
 use crate::stun::{self, Class, Message, Method, PacketKind};
 use allocation::{Allocation, Phase};
 use limiter::Limiter;
+use reach::may_permit;
 use relay::DataPath;
 use request::{Request, refuse_unknown};
 use table::{AllocationId, Table};
@@ -297,13 +299,6 @@ impl Server {
         Verdict::Drop(reason)
     }
 
-    /// Whether a channel may be bound to the transport address.
-    fn may_bind_to(&self, peer: SocketAddr) -> bool {
-        let is_own = own_address(&self.settings, peer.ip()).is_some();
-        let is_live_relay = is_own && self.shared.is_live(shared::Family::of(peer.ip()), peer.port());
-        !self.settings.peers.is_listener(peer) && (is_live_relay || self.settings.peers.may_reach(peer.ip()))
-    }
-
     /// Ends an allocation: its port rests, its quota is free, its socket closes.
     fn close(&mut self, id: AllocationId, now: Now) -> Option<Box<Allocation>> {
         let allocation = self.table.remove(id)?;
@@ -323,17 +318,6 @@ impl Server {
             self.timers.schedule(deadline, id);
         }
     }
-}
-
-/// The relay address of this server that `ip` names, by its local or its public name.
-fn own_address(settings: &Settings, ip: IpAddr) -> Option<&RelayAddress> {
-    settings.addresses.iter().find(|own| own.public == ip || own.bind == ip)
-}
-
-/// Whether a permission may be given: for relayed addresses of this server always, calls between two
-/// of its clients need them; their ports are judged when packets flow.
-fn may_permit(settings: &Settings, ip: IpAddr) -> bool {
-    own_address(settings, ip).is_some() || settings.peers.may_reach(ip)
 }
 
 /// Whether a datagram's source is one no client has: port 0, ports of services that reflect, and

@@ -7,11 +7,12 @@ use std::ops::Range;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::Settings;
 use super::allocation::Allocation;
 use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
+use super::reach::{Reach, reach};
 use super::shared::{Family, Shared};
 use super::table::Table;
-use super::{Settings, own_address};
 use crate::stun::{
     AttributeType, CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method,
     TransactionId,
@@ -71,11 +72,7 @@ impl DataPath<'_> {
     ) -> Result<Forward, DropReason> {
         let allocation = self.table.of_relay(relay).ok_or(DropReason::RelayGone)?;
         let peer = self.as_seen_from_outside(peer);
-        // A permission for our own address is one for the relays there, not for other programs.
-        if own_address(self.settings, peer.ip()).is_some()
-            && !self.shared.is_live(Family::of(peer.ip()), peer.port())
-            && !self.settings.peers.may_reach(peer.ip())
-        {
+        if reach(self.settings, self.shared, peer) == Reach::Nowhere {
             return Err(DropReason::PeerForbidden);
         }
         self.deliver(allocation, peer, 0..len, rng)
@@ -93,17 +90,14 @@ impl DataPath<'_> {
         if !allocation.is_permitted(peer.ip(), self.now.mono) {
             return Err(DropReason::NoPermission);
         }
-        let mut to = peer;
-        if let Some(own) = own_address(self.settings, peer.ip()) {
-            if let Some(other) = self.table.of_relayed_port(peer) {
-                return self.deliver(other, allocation.relayed, payload, rng);
-            }
-            if self.shared.is_live(Family::of(peer.ip()), peer.port()) {
-                to = SocketAddr::new(own.bind, peer.port());
-            } else if !self.settings.peers.may_reach(peer.ip()) {
-                return Err(DropReason::PeerForbidden);
-            }
-        }
+        let to = match reach(self.settings, self.shared, peer) {
+            Reach::Outside => peer,
+            Reach::Relay(local) => match self.table.of_relayed_port(peer) {
+                Some(other) => return self.deliver(other, allocation.relayed, payload, rng),
+                None => local,
+            },
+            Reach::Nowhere => return Err(DropReason::PeerForbidden),
+        };
         Ok(Forward { via: Via::Relay(allocation.relay, to), prefix: Prefix::None, payload, pad: 0 })
     }
 

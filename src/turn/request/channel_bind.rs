@@ -2,21 +2,20 @@
 
 use std::net::SocketAddr;
 
-use super::{Request, Success, refuse_unknown};
+use super::{Request, Success};
 use crate::stun::{AttributeType, ChannelNumber, ErrorCode, Message};
 use crate::turn::Server;
 use crate::turn::allocation::BindError;
-use crate::turn::auth::Caller;
+use crate::turn::reach::may_bind_to;
 use crate::turn::shared::Family;
+use crate::turn::table::AllocationId;
 
 impl Server {
     pub(super) fn channel_bind(
         &mut self,
         request: &Request<'_>,
-        caller: &Caller<'_>,
+        id: AllocationId,
     ) -> Result<Success, ErrorCode> {
-        refuse_unknown(&request.message)?;
-        let id = caller.allocation.ok_or(ErrorCode::AllocationMismatch)?;
         let (number, peer) = channel_and_peer(&request.message)?;
         if !number.is_bindable(self.settings.legacy_channels) {
             return Err(ErrorCode::BadRequest);
@@ -25,7 +24,7 @@ impl Server {
         if Family::of(peer.ip()) != allocation.family() {
             return Err(ErrorCode::PeerAddressFamilyMismatch);
         }
-        if !self.may_bind_to(peer) {
+        if !may_bind_to(&self.settings, &self.shared, peer) {
             return Err(ErrorCode::Forbidden);
         }
         allocation.may_bind(number, peer).map_err(|error| match error {

@@ -2,21 +2,20 @@
 
 use std::net::IpAddr;
 
-use super::{Request, Success, refuse_unknown};
+use super::{Request, Success};
 use crate::stun::{AttributeType, ErrorCode, Message};
+use crate::turn::Server;
 use crate::turn::allocation::MAX_PEERS;
-use crate::turn::auth::Caller;
+use crate::turn::reach::may_permit;
 use crate::turn::shared::Family;
-use crate::turn::{Server, may_permit};
+use crate::turn::table::AllocationId;
 
 impl Server {
     pub(super) fn create_permission(
         &mut self,
         request: &Request<'_>,
-        caller: &Caller<'_>,
+        id: AllocationId,
     ) -> Result<Success, ErrorCode> {
-        refuse_unknown(&request.message)?;
-        let id = caller.allocation.ok_or(ErrorCode::AllocationMismatch)?;
         let ips = peer_ips(&request.message)?;
         let allocation = self.table.get_mut(id).ok_or(ErrorCode::AllocationMismatch)?;
         if ips.iter().any(|ip| Family::of(*ip) != allocation.family()) {

@@ -87,14 +87,19 @@ impl Server {
         }
     }
 
-    /// The methods that need a credential.
+    /// The methods that need a credential; all but Allocate need an allocation as well.
     fn serve(&mut self, request: &Request<'_>, caller: &Caller<'_>) -> Result<Outcome, ErrorCode> {
-        match request.message.method() {
-            Method::ALLOCATE => self.allocate(request, caller),
-            Method::REFRESH => self.refresh(request, caller).map(Outcome::Done),
-            Method::CREATE_PERMISSION => self.create_permission(request, caller).map(Outcome::Done),
-            _ => self.channel_bind(request, caller).map(Outcome::Done),
+        if request.message.method() == Method::ALLOCATE {
+            return self.allocate(request, caller);
         }
+        refuse_unknown(&request.message)?;
+        let id = caller.allocation.ok_or(ErrorCode::AllocationMismatch)?;
+        let success = match request.message.method() {
+            Method::REFRESH => self.refresh(request, caller, id),
+            Method::CREATE_PERMISSION => self.create_permission(request, id),
+            _ => self.channel_bind(request, id),
+        };
+        success.map(Outcome::Done)
     }
 
     fn answer(

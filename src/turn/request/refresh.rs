@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use super::allocate::requested_family;
-use super::{Request, Success, refuse_unknown, requested_lifetime};
+use super::{Request, Success, requested_lifetime};
 use crate::stun::ErrorCode;
 use crate::turn::Server;
 use crate::turn::auth::Caller;
+use crate::turn::table::AllocationId;
 
 impl Server {
     pub(super) fn refresh(
         &mut self,
         request: &Request<'_>,
         caller: &Caller<'_>,
+        id: AllocationId,
     ) -> Result<Success, ErrorCode> {
-        refuse_unknown(&request.message)?;
-        let id = caller.allocation.ok_or(ErrorCode::AllocationMismatch)?;
         let allocation = self.table.get(id).ok_or(ErrorCode::AllocationMismatch)?;
         if requested_family(&request.message)?.is_some_and(|family| family != allocation.family()) {
             return Err(ErrorCode::PeerAddressFamilyMismatch);
