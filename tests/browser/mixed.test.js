@@ -1,34 +1,19 @@
 /** Two dialects in one room: seed 000's page and the call page call each other. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { after, afterEach, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { connected, enter, framesGrow, launch, newPage, until } from "./lib/chromium.js";
+import { offer, serveSeed, state } from "./lib/seed000.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 
-const here = fileURLToPath(new URL(".", import.meta.url));
-const read = (path) => readFileSync(here + path, "utf8");
-
-let pages;
+let application;
 let server;
 let browsers = [];
 let open = [];
 let rooms = 0;
 
 before(async () => {
-  execFileSync("node_modules/.bin/tsc", ["-p", "seed000"], { cwd: here });
-  pages = await new Promise((resolve) => {
-    const application = createServer((request, response) => {
-      const isScript = request.url.startsWith("/VideoCallRoom.js");
-      response.setHeader("content-type", isScript ? "text/javascript" : "text/html");
-      const script = () => read("node_modules/.seed000/VideoCallRoom.js").replace("ws://localhost:8000", server.url().replace(/^http/, "ws").replace(/\/$/, ""));
-      response.end(isScript ? script() : read("seed000/index.html"));
-    });
-    application.listen(0, "localhost", () => resolve(application));
-  });
-  server = await serve(loopbackConfig({ origins: [`http://localhost:${pages.address().port}`] }));
+  application = await serveSeed(() => server.url());
+  server = await serve(loopbackConfig({ origins: [application.origin] }));
   browsers = await Promise.all([launch(), launch()]);
 });
 
@@ -36,21 +21,14 @@ afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
 
 after(async () => {
   await Promise.allSettled(browsers.map((browser) => browser.close()));
-  pages?.close();
+  application?.close();
   await server?.stop();
 });
 
 async function enterSeed(room, role) {
   const page = await newPage(browsers[0]);
   open.push(page);
-  return goSeed(page, room, role);
-}
-
-async function goSeed(page, room, role) {
-  const query = new URLSearchParams({ consultation: room, role, transport: "udp", server: server.url().replace(/\/$/, "") });
-  await page.goto(`http://localhost:${pages.address().port}/?${query}`);
-  await page.waitForFunction(() => globalThis.room?.signalingWs.current.readyState === WebSocket.OPEN);
-  return page;
+  return application.enter(page, { consultation: room, role });
 }
 
 async function enterCall(room) {
@@ -60,25 +38,21 @@ async function enterCall(room) {
   return page;
 }
 
-const framesOfSeed = (page) => page.evaluate(async () => {
-  let frames = 0;
-  (await globalThis.room.peerConnection.getStats()).forEach((entry) => {
-    if (entry.type === "inbound-rtp") frames += entry.framesDecoded ?? 0;
-  });
-  return frames;
-});
+async function framesGrowInSeed(seed) {
+  const first = await until(seed, state, ({ framesDecoded }) => framesDecoded > 0);
+  await until(seed, state, ({ framesDecoded }) => framesDecoded > first.framesDecoded + 10);
+}
 
 async function inCall(seed, call) {
   await connected(call);
   await framesGrow(call);
-  const first = await until(seed, framesOfSeed, (frames) => frames > 0);
-  await until(seed, framesOfSeed, (frames) => frames > first + 10);
+  await framesGrowInSeed(seed);
 }
 
 test("the call page joins a doctor of seed 000 who has offered early", async () => {
   const room = `mixed-${++rooms}`;
   const seed = await enterSeed(room, "doctor");
-  await seed.evaluate(() => globalThis.room.createOffer());
+  await offer(seed);
   const call = await enterCall(room);
   await inCall(seed, call);
   assert.deepEqual(call.errors, []);
@@ -96,7 +70,7 @@ test("a doctor of seed 000 joins the call page, and their offers cross", async (
   const room = `mixed-${++rooms}`;
   const call = await enterCall(room);
   const seed = await enterSeed(room, "doctor");
-  await seed.evaluate(() => globalThis.room.createOffer());
+  await offer(seed);
   await inCall(seed, call);
   assert.deepEqual(call.errors, []);
 });
@@ -104,13 +78,13 @@ test("a doctor of seed 000 joins the call page, and their offers cross", async (
 test("s0_16 a doctor of seed 000 who reloads gets nothing of the old page's back and is called all the same", async () => {
   const room = `mixed-${++rooms}`;
   const seed = await enterSeed(room, "doctor");
-  await seed.evaluate(() => globalThis.room.createOffer());
+  await offer(seed);
   await seed.waitForFunction(() => globalThis.room.peerConnection.iceGatheringState === "complete");
   const received = [];
   seed.on("websocket", (socket) => socket.on("framereceived", ({ payload }) => received.push(payload)));
   await seed.reload();
   await seed.waitForFunction(() => globalThis.room?.signalingWs.current.readyState === WebSocket.OPEN);
-  await seed.evaluate(() => globalThis.room.createOffer());
+  await offer(seed);
   await seed.waitForFunction(() => globalThis.room.peerConnection.iceGatheringState === "complete");
   assert.deepEqual(received, []);
   const call = await enterCall(room);
@@ -120,10 +94,7 @@ test("s0_16 a doctor of seed 000 who reloads gets nothing of the old page's back
 test("s0_16 two tabs of one browser call each other with seed 000", async () => {
   const room = `mixed-${++rooms}`;
   const doctor = await enterSeed(room, "doctor");
-  await doctor.evaluate(() => globalThis.room.createOffer());
-  const patient = await goSeed(await doctor.context().newPage(), room, "patient");
-  for (const page of [doctor, patient]) {
-    const first = await until(page, framesOfSeed, (frames) => frames > 0);
-    await until(page, framesOfSeed, (frames) => frames > first + 10);
-  }
+  await offer(doctor);
+  const patient = await application.enter(await doctor.context().newPage(), { consultation: room, role: "patient" });
+  for (const page of [doctor, patient]) await framesGrowInSeed(page);
 });

@@ -1,27 +1,19 @@
 /** A front-end that knows nothing of this server, its code as it stands, from another origin. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { after, afterEach, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { connected, enter as enterPage, framesGrow, launch, newPage, until } from "./lib/chromium.js";
+import { offer, read, serveSeed, state } from "./lib/seed000.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 
-const here = fileURLToPath(new URL(".", import.meta.url));
-const read = (path) => readFileSync(here + path, "utf8");
-
-let pages;
+let application;
 let server;
 let browsers = [];
 let open = [];
 let consultation = 0;
 
 before(async () => {
-  execFileSync("node_modules/.bin/tsc", ["-p", "seed000"], { cwd: here });
-  pages = await serveApplication();
-  const origin = `http://localhost:${pages.address().port}`;
-  server = await serve(loopbackConfig({ origins: [origin] }));
+  application = await serveSeed(() => server.url());
+  server = await serve(loopbackConfig({ origins: [application.origin] }));
   browsers = await Promise.all([launch(), launch()]);
 });
 
@@ -29,59 +21,14 @@ afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
 
 after(async () => {
   await Promise.allSettled(browsers.map((browser) => browser.close()));
-  pages?.close();
+  application?.close();
   await server?.stop();
 });
-
-/** The application's own web server. Only origin and port of its signaling server are substituted. */
-function serveApplication() {
-  const application = createServer((request, response) => {
-    const isScript = request.url.startsWith("/VideoCallRoom.js");
-    response.setHeader("content-type", isScript ? "text/javascript" : "text/html");
-    const script = () => read("node_modules/.seed000/VideoCallRoom.js").replace("ws://localhost:8000", server.url().replace(/^http/, "ws").replace(/\/$/, ""));
-    response.end(isScript ? script() : read("seed000/index.html"));
-  });
-  return new Promise((resolve) => application.listen(0, "localhost", () => resolve(application)));
-}
 
 async function enter(index, role, transport) {
   const page = await newPage(browsers[index]);
   open.push(page);
-  const query = new URLSearchParams({ consultation: `c${consultation}`, role, transport, server: server.url().replace(/\/$/, "") });
-  await page.goto(`http://localhost:${pages.address().port}/?${query}`);
-  await page.waitForFunction(() => globalThis.room?.signalingWs.current.readyState === WebSocket.OPEN);
-  return page;
-}
-
-/** The doctor presses the button, and again where an offer of the other side was just being answered. */
-function offer(page) {
-  return page.evaluate(async () => {
-    for (;;) {
-      try {
-        return await globalThis.room.createOffer();
-      } catch (error) {
-        if (error.name !== "InvalidStateError") throw error;
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
-    }
-  });
-}
-
-function state(page) {
-  return page.evaluate(async () => {
-    const { peerConnection, received } = globalThis.room;
-    const report = await peerConnection.getStats();
-    const found = { state: peerConnection.connectionState, received, framesDecoded: 0 };
-    report.forEach((entry) => {
-      if (entry.type === "inbound-rtp") found.framesDecoded += entry.framesDecoded ?? 0;
-      if (entry.type !== "transport" || !entry.selectedCandidatePairId) return;
-      const pair = report.get(entry.selectedCandidatePairId);
-      const local = report.get(pair.localCandidateId);
-      found.pair = [local.candidateType, report.get(pair.remoteCandidateId).candidateType];
-      found.relayProtocol = local.relayProtocol;
-    });
-    return found;
-  });
+  return application.enter(page, { consultation: `c${consultation}`, role, transport });
 }
 
 /** Video grows on both sides within ten seconds, over the relay, and the data channel works both ways. */

@@ -224,8 +224,9 @@ pub(crate) struct Answer {
 pub(crate) fn get_with(server: SocketAddr, path: &str, headers: &str) -> Answer {
     let mut stream = TcpStream::connect(server).expect("a listener");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n{headers}\r\n")
-        .expect("sent");
+    // In one piece: a server may refuse what it reads first and close.
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     let (head, body) = text.split_once("\r\n\r\n").expect("a header");
