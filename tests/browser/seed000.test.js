@@ -37,7 +37,8 @@ async function inCall(t, doctor, patient, transport) {
   for (const [page, name, expected] of [[doctor, "doctor", "from the patient"], [patient, "patient", "from the doctor"]]) {
     const first = await until(page, state, ({ framesDecoded }) => framesDecoded > 0);
     const later = await until(page, state, ({ framesDecoded }) => framesDecoded >= first.framesDecoded + 20);
-    const { pair, relayProtocol, framesDecoded, received } = await until(page, state, (found) => found.received.length > 0);
+    const { pair, relayProtocol, framesDecoded, received } = await until(page, state, (found) => found.received.length > 0)
+      .catch(async (error) => assert.fail(`${error.message}; doctor ${JSON.stringify(await state(doctor))}, patient ${JSON.stringify(await state(patient))}`));
     t.diagnostic(`${name}: ${pair.join(" to ")}, relay over ${relayProtocol}, framesDecoded ${first.framesDecoded} to ${Math.max(later.framesDecoded, framesDecoded)} after ${Date.now() - since} ms`);
     assert.equal(pair[0], "relay");
     assert.equal(relayProtocol, transport);
