@@ -107,6 +107,11 @@ fn sockets(page: &mut Page, io: &Counters) {
         ("turnkey_io_fallbacks_total", "Times the kernel refused a fast path.", io.fallbacks),
         ("turnkey_connections_total", "TCP clients taken over by workers.", io.streams_opened),
         (
+            "turnkey_connections_moved_total",
+            "TCP clients handed on to the worker of their allocation.",
+            io.streams_moved,
+        ),
+        (
             "turnkey_connections_garbage_total",
             "TCP clients closed for bytes that are no TURN message.",
             io.streams_garbage,

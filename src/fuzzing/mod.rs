@@ -18,7 +18,7 @@ use crate::stun::{
 };
 use crate::turn::{
     ClientPath, FiveTuple, LinkId, MAX_REPLY, Now, Output, PeerPolicy, RelayAddress, RelayId, ReplyBuffer,
-    Server, Settings, Shared, Transport, Verdict, Via,
+    Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 const REALM: &str = "turnkey";
@@ -62,7 +62,7 @@ pub fn stranger(bytes: &[u8]) {
             Message::parse(&bench.reply[..len]).expect("answers are valid");
         }
         Verdict::Forward(_) => panic!("a stranger's packet went on"),
-        Verdict::Consumed | Verdict::Drop(_) => {}
+        Verdict::Elsewhere(_) | Verdict::Consumed | Verdict::Drop(_) => {}
     }
     assert_eq!((bench.server.poll_output(), bench.server.poll_timeout()), (None, None));
     assert_eq!(bench.server.stats().allocations, 0);
@@ -136,7 +136,7 @@ impl Bench {
         };
         let shared = Arc::new(Shared::new(settings.ports.clone()));
         Self {
-            server: Server::new(settings, shared, [2; 32]),
+            server: Server::new(settings, shared, WorkerId(0), [2; 32]),
             policy,
             nonces,
             open: HashMap::new(),
@@ -182,6 +182,7 @@ impl Bench {
                     assert!(is_relay || self.policy.may_reach(to.ip()), "{to} is forbidden");
                 }
             }
+            Verdict::Elsewhere(worker) => assert_ne!(worker, WorkerId(0), "not to where it is"),
             Verdict::Consumed | Verdict::Drop(_) => {}
         }
         self.drain();

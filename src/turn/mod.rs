@@ -24,7 +24,7 @@ mod timers;
 
 pub use output::{
     ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, Prefix, RelayId, Transport,
-    Verdict, Via,
+    Verdict, Via, WorkerId,
 };
 pub use policy::{Network, NetworkError, PeerPolicy};
 pub use shared::Shared;
@@ -112,6 +112,8 @@ pub enum Mode {
 pub struct Server {
     settings: Settings,
     shared: Arc<Shared>,
+    #[expect(dead_code, reason = "for the tokens of RFC 6062 and RFC 8016, which name their worker")]
+    worker: WorkerId,
     table: Table,
     timers: Timers,
     limiter: Limiter,
@@ -122,9 +124,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// A core with no allocations. `seed` feeds its random source; `shared` is the same for all workers.
+    /// A core with no allocations. `seed` feeds its random source; `shared` is the same for all workers,
+    /// `worker` is this one among them.
     #[must_use]
-    pub fn new(settings: Settings, shared: Arc<Shared>, seed: [u8; 32]) -> Self {
+    pub fn new(settings: Settings, shared: Arc<Shared>, worker: WorkerId, seed: [u8; 32]) -> Self {
         let mut rng = StdRng::from_seed(seed);
         // Both from the seed, so that the same inputs give the same outputs.
         let hasher = SeedableRandomState::with_seed(rng.next_u64(), SharedSeed::global_fixed());
@@ -133,6 +136,7 @@ impl Server {
             limiter: Limiter::new(settings.unauthenticated_rate, hasher),
             settings,
             shared,
+            worker,
             timers: Timers::default(),
             outputs: VecDeque::new(),
             mode: Mode::Serving,
@@ -149,6 +153,29 @@ impl Server {
         packet: &[u8],
         reply: &mut ReplyBuffer,
     ) -> Verdict {
+        self.handle(now, path, packet, true, reply)
+    }
+
+    /// The same for a message that came from another worker or that could not be moved to it. What is
+    /// still held elsewhere is taken as not held at all, so that no message moves twice.
+    pub fn handle_unmoved(
+        &mut self,
+        now: Now,
+        path: ClientPath,
+        packet: &[u8],
+        reply: &mut ReplyBuffer,
+    ) -> Verdict {
+        self.handle(now, path, packet, false, reply)
+    }
+
+    fn handle(
+        &mut self,
+        now: Now,
+        path: ClientPath,
+        packet: &[u8],
+        may_move: bool,
+        reply: &mut ReplyBuffer,
+    ) -> Verdict {
         match stun::classify(packet) {
             PacketKind::ChannelData => {
                 let (data_path, rng) = self.data_path(now);
@@ -157,7 +184,7 @@ impl Server {
             }
             PacketKind::Stun if is_suspicious(&path.five_tuple) => self.drop(DropReason::SuspiciousSource),
             PacketKind::Stun => match Message::parse(packet) {
-                Ok(message) => self.handle_message(&Request { now, path, message }, reply),
+                Ok(message) => self.handle_message(&Request { now, path, message, may_move }, reply),
                 Err(_) => self.drop(DropReason::Malformed),
             },
             PacketKind::Other => self.drop(DropReason::Malformed),

@@ -62,6 +62,10 @@ pub struct ClientPath {
     pub link: LinkId,
 }
 
+/// Names a worker: each process has at most 256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorkerId(pub u8);
+
 /// Names a relay socket. Dense from zero and reused after [`Output::CloseRelay`], so it can index a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayId(pub u32);
@@ -131,6 +135,9 @@ pub enum Verdict {
         /// How many bytes of the reply buffer.
         len: usize,
     },
+    /// Not handled: it concerns what that other worker holds. The worker moves the connection there, or
+    /// calls [`Server::handle_unmoved`](super::Server::handle_unmoved). Never the worker's own name.
+    Elsewhere(WorkerId),
     /// Handled; nothing to send now.
     Consumed,
     /// Dropped and counted.

@@ -30,7 +30,18 @@ pub(super) struct Connection {
     pub(super) last: Duration,
     /// The other side has closed; what it sent before is still to be read.
     pub(super) read_closed: bool,
-    _place: Place,
+    place: Place,
+}
+
+impl Connection {
+    /// Makes it ready to travel to another worker; `first` are the bytes read that are not handled yet.
+    pub(super) fn leave(mut self, first: Vec<u8>, registry: &Registry) -> Newcomer {
+        // It fails only for a stream that is not registered.
+        let _ = registry.deregister(&mut self.stream);
+        let FiveTuple { client, server, .. } = self.path.five_tuple;
+        let Self { stream, writer, place, .. } = self;
+        Newcomer { stream: stream.into(), client, server, first, writer, moved: true, place }
+    }
 }
 
 struct Slot {
@@ -53,7 +64,7 @@ impl Connections {
         registry: &Registry,
         now: Duration,
     ) -> io::Result<(SocketRef, Vec<u8>)> {
-        let Newcomer { stream, client, server, first, place } = newcomer;
+        let Newcomer { stream, client, server, first, writer, place, .. } = newcomer;
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -71,10 +82,10 @@ impl Connections {
             stream,
             path: ClientPath { five_tuple, link: LinkId(name.0) },
             reader: Reader::new(),
-            writer: Writer::new(),
+            writer,
             last: now,
             read_closed: false,
-            _place: place,
+            place,
         });
         Ok((name, first))
     }

@@ -6,6 +6,9 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mio::Waker;
+
+use crate::io::stream::Writer;
 use crate::io::{Capabilities, Counters};
 use crate::turn::{Mode, Settings, Stats};
 
@@ -25,13 +28,38 @@ pub(super) enum Command {
     Stop,
 }
 
-/// An accepted TCP connection on its way to a worker. Dropped on the way, it gives its place back.
+/// A worker as the rest of the program sees it.
+pub(super) struct Hand {
+    pub(super) commands: SyncSender<Command>,
+    pub(super) waker: Waker,
+    pub(super) desk: Arc<Desk>,
+}
+
+impl Hand {
+    /// Gives a command; `false` if the worker has ended or its channel is full.
+    pub(super) fn tell(&self, command: Command) -> bool {
+        let told = self.commands.try_send(command).is_ok();
+        told && self.waker.wake().is_ok()
+    }
+
+    /// Hands a connection over from another worker; it is closed if this one has ended or is too busy.
+    pub(super) fn pass(&self, mut newcomer: Newcomer) -> bool {
+        newcomer.place.move_to(&self.desk);
+        self.tell(Command::Adopt(newcomer))
+    }
+}
+
+/// A TCP connection on its way to a worker. Dropped on the way, it gives its place back.
 pub(super) struct Newcomer {
     pub(super) stream: TcpStream,
     pub(super) client: SocketAddr,
     pub(super) server: SocketAddr,
     /// Bytes that were read already.
     pub(super) first: Vec<u8>,
+    /// What still waits to be written.
+    pub(super) writer: Writer,
+    /// It comes from another worker because of the message that `first` begins with.
+    pub(super) moved: bool,
     pub(super) place: Place,
 }
 
@@ -50,6 +78,13 @@ impl Place {
         }
         worker.connections.fetch_add(1, Ordering::Relaxed);
         Some(Self { worker: Arc::clone(worker), all: Arc::clone(all) })
+    }
+
+    /// Makes it a place at another worker.
+    pub(super) fn move_to(&mut self, worker: &Arc<Desk>) {
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        self.worker.connections.fetch_sub(1, Ordering::Relaxed);
+        self.worker = Arc::clone(worker);
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,18 @@ use mio::{Poll, Waker};
 use sha2::{Digest, Sha256};
 
 use super::bind::{self, StartError};
-use super::desk::{Command, Desk, Newcomer, Place, Snapshot};
+use super::desk::{Command, Hand, Newcomer, Place, Snapshot};
 use super::run::{Kit, WAKER};
 use super::{Backend, Setup};
 use crate::io::Counters;
-use crate::turn::{self, Mode, Settings, Stats};
+use crate::io::stream::Writer;
+use crate::turn::{self, Mode, Settings, Stats, WorkerId};
 
 /// Commands that may wait at a worker.
 const COMMANDS: usize = 1024;
+
+/// As many workers as a [`WorkerId`] can name.
+const MAX_WORKERS: usize = 256;
 
 /// How long a question waits for a worker that does not answer before the last published counters do.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -28,25 +32,10 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// Bytes of a connection that may have been read before it is handed over.
 const MAX_FIRST: usize = 16 * 1024;
 
-/// A worker as the pool sees it.
-struct Hand {
-    commands: SyncSender<Command>,
-    waker: Waker,
-    desk: Arc<Desk>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Hand {
-    /// Gives a command; `false` if the worker has ended or its channel is full.
-    fn tell(&self, command: Command) -> bool {
-        let told = self.commands.try_send(command).is_ok();
-        told && self.waker.wake().is_ok()
-    }
-}
-
 /// The running workers. Dropping it stops them.
 pub struct Pool {
-    hands: Vec<Hand>,
+    hands: Arc<[Hand]>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     udp: Vec<SocketAddr>,
     backend: &'static str,
     connections: Arc<AtomicUsize>,
@@ -101,8 +90,10 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     let settings = Arc::new(setup.settings);
     let shared = Arc::new(turn::Shared::new(settings.ports.clone()));
     let origin = Instant::now();
-    let mut pool = Pool {
-        hands: Vec::with_capacity(workers),
+    let (hands, inboxes) = hands(workers).map_err(StartError::Resources)?;
+    let pool = Pool {
+        hands: Arc::clone(&hands),
+        threads: Mutex::default(),
         udp,
         backend: if linux { "linux" } else { "portable" },
         connections: Arc::default(),
@@ -110,19 +101,16 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         refused: AtomicU64::new(0),
     };
     let (ready, started) = sync_channel(workers);
-    for (index, listeners) in groups.into_iter().enumerate() {
-        let poll = Poll::new().map_err(StartError::Resources)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::Resources)?;
-        let (commands, inbox) = sync_channel(COMMANDS);
-        let desk = Arc::new(Desk::default());
+    for (index, (listeners, (poll, inbox))) in groups.into_iter().zip(inboxes).enumerate() {
         let kit = Kit {
+            worker: WorkerId(index as u8),
+            hands: Arc::clone(&hands),
             settings: Arc::clone(&settings),
             shared: Arc::clone(&shared),
             seed: seed_of(&setup.seed, index),
             listeners,
             poll,
             inbox,
-            desk: Arc::clone(&desk),
             origin,
             relay_buf: setup.sock_buf / 4,
             tcp_idle: setup.tcp_idle,
@@ -132,7 +120,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
             .name(format!("turnkey-w{index}"))
             .spawn(move || kit.work(linux))
             .map_err(StartError::Resources)?;
-        pool.hands.push(Hand { commands, waker, desk, thread: Mutex::new(Some(thread)) });
+        lock(&pool.threads).push(thread);
     }
     drop(ready);
     for _ in 0..workers {
@@ -146,9 +134,27 @@ fn count(wanted: usize) -> usize {
     match wanted {
         // Without SO_REUSEPORT there is one socket an address, hence one worker.
         _ if !cfg!(unix) => 1,
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        n => n,
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS),
+        n => n.min(MAX_WORKERS),
     }
+}
+
+/// The workers as they see each other, and what each of them listens to.
+fn hands(workers: usize) -> io::Result<(Arc<[Hand]>, Vec<(Poll, Receiver<Command>)>)> {
+    let mut hands = Vec::with_capacity(workers);
+    let mut inboxes = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let (commands, inbox) = sync_channel(COMMANDS);
+        hands.push(Hand { commands, waker, desk: Arc::default() });
+        inboxes.push((poll, inbox));
+    }
+    Ok((hands.into(), inboxes))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn seed_of(seed: &[u8; 32], worker: usize) -> [u8; 32] {
@@ -184,7 +190,7 @@ impl Pool {
         let hand = self.hands.iter().min_by_key(fewest).ok_or(AdoptError::Stopped)?;
         let place =
             Place::take(&hand.desk, &self.connections, self.max_connections).ok_or(AdoptError::Full)?;
-        let newcomer = Newcomer { stream, client, server, first, place };
+        let newcomer = Newcomer { stream, client, server, first, writer: Writer::new(), moved: false, place };
         match hand.commands.try_send(Command::Adopt(newcomer)) {
             Ok(()) => hand.waker.wake().map_err(|_| AdoptError::Stopped),
             Err(TrySendError::Full(_)) => Err(AdoptError::Full),
@@ -195,14 +201,14 @@ impl Pool {
     /// Gives every worker new settings; running allocations stay.
     pub fn reconfigure(&self, settings: Settings) {
         let settings = Arc::new(settings);
-        for hand in &self.hands {
+        for hand in self.hands.iter() {
             hand.tell(Command::Reconfigure(Arc::clone(&settings)));
         }
     }
 
     /// Starts or ends a drain.
     pub fn set_mode(&self, mode: Mode) {
-        for hand in &self.hands {
+        for hand in self.hands.iter() {
             hand.tell(Command::SetMode(mode));
         }
     }
@@ -262,16 +268,14 @@ impl Pool {
 
     /// Stops the workers and waits for them. All ports are free afterwards. May be called again.
     pub fn stop(&self) {
-        for hand in &self.hands {
+        for hand in self.hands.iter() {
             // Waits for room if need be; fails only if the worker has ended.
             let _ = hand.commands.send(Command::Stop);
             let _ = hand.waker.wake();
         }
-        for hand in &self.hands {
-            if let Some(thread) = hand.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                // A worker that panicked has said so already.
-                let _ = thread.join();
-            }
+        for thread in lock(&self.threads).drain(..) {
+            // A worker that panicked has said so already.
+            let _ = thread.join();
         }
     }
 

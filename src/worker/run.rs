@@ -12,13 +12,14 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::clock::Clock;
 use super::connections::Connections;
-use super::desk::{Command, Desk, Snapshot};
+use super::desk::{Command, Desk, Hand, Snapshot};
 use crate::io::portable::Portable;
 use crate::io::{
     Counters, Datagrams, RecvBatch, Role, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets, UdpSocket,
 };
 use crate::turn::{
     self, ClientPath, FiveTuple, Forward, LinkId, Now, OpenError, Output, RelayId, Transport, Verdict, Via,
+    WorkerId,
 };
 
 /// The token of the waker; sockets have their names as tokens.
@@ -42,11 +43,14 @@ const _: () = assert!(turn::MAX_REPLY == STAGE_LEN, "the core writes into the st
 pub(super) struct Kit {
     pub(super) settings: Arc<turn::Settings>,
     pub(super) shared: Arc<turn::Shared>,
+    /// Which one it is of `hands`.
+    pub(super) worker: WorkerId,
+    /// All workers of the pool.
+    pub(super) hands: Arc<[Hand]>,
     pub(super) seed: [u8; 32],
     pub(super) listeners: Vec<UdpSocket>,
     pub(super) poll: Poll,
     pub(super) inbox: Receiver<Command>,
-    pub(super) desk: Arc<Desk>,
     pub(super) origin: Instant,
     pub(super) relay_buf: usize,
     pub(super) tcp_idle: Duration,
@@ -103,7 +107,8 @@ pub(super) struct Worker<D> {
     pub(super) now: Now,
     next_second: Duration,
     inbox: Receiver<Command>,
-    desk: Arc<Desk>,
+    pub(super) worker: WorkerId,
+    pub(super) hands: Arc<[Hand]>,
     relay_buf: usize,
     pub(super) tcp_idle: Duration,
 }
@@ -120,7 +125,7 @@ impl<D: Datagrams> Worker<D> {
         let clock = Clock::new(kit.origin);
         let now = clock.now();
         Ok(Self {
-            core: turn::Server::new((*kit.settings).clone(), kit.shared, kit.seed),
+            core: turn::Server::new((*kit.settings).clone(), kit.shared, kit.worker, kit.seed),
             io,
             poll: kit.poll,
             sockets,
@@ -136,7 +141,8 @@ impl<D: Datagrams> Worker<D> {
             now,
             next_second: now.mono + SECOND,
             inbox: kit.inbox,
-            desk: kit.desk,
+            worker: kit.worker,
+            hands: kit.hands,
             relay_buf: kit.relay_buf,
             tcp_idle: kit.tcp_idle,
         })
@@ -152,7 +158,7 @@ impl<D: Datagrams> Worker<D> {
                 tracing::error!(%error, "waiting for sockets failed");
                 return;
             }
-            self.desk.beats.fetch_add(1, Ordering::Relaxed);
+            self.desk().beats.fetch_add(1, Ordering::Relaxed);
             self.now = self.clock.now();
             let woken = self.note(&events, &mut ready);
             for name in ready.drain(..) {
@@ -164,6 +170,10 @@ impl<D: Datagrams> Worker<D> {
                 return;
             }
         }
+    }
+
+    fn desk(&self) -> &Desk {
+        &self.hands[usize::from(self.worker.0)].desk
     }
 
     /// How long the poll may wait.
@@ -262,18 +272,21 @@ impl<D: Datagrams> Worker<D> {
     }
 
     /// A message of a client, at `message` in the receive buffer.
-    pub(super) fn handle_client(&mut self, path: ClientPath, message: Range<usize>) {
+    fn handle_client(&mut self, path: ClientPath, message: Range<usize>) {
         if self.outgoing.is_full() {
             self.send();
         }
         let bytes = self.received.bytes(message.clone());
-        let verdict = self.core.handle_client(self.now, path, bytes, self.outgoing.stage());
+        let mut verdict = self.core.handle_client(self.now, path, bytes, self.outgoing.stage());
+        if let Verdict::Elsewhere(_) = verdict {
+            verdict = self.core.handle_unmoved(self.now, path, bytes, self.outgoing.stage());
+        }
         self.carry_out(verdict, message.start);
         self.drain();
     }
 
     /// Does what the core says about a message that begins at `start` of the receive buffer.
-    fn carry_out(&mut self, verdict: Verdict, start: usize) {
+    pub(super) fn carry_out(&mut self, verdict: Verdict, start: usize) {
         match verdict {
             Verdict::Forward(Forward { via, prefix, payload, pad }) => {
                 let route = match via {
@@ -287,7 +300,7 @@ impl<D: Datagrams> Worker<D> {
                 let route = self.route_to(&path);
                 self.outgoing.push_staged(route, len);
             }
-            Verdict::Consumed | Verdict::Drop(_) => {}
+            Verdict::Elsewhere(_) | Verdict::Consumed | Verdict::Drop(_) => {}
         }
     }
 
@@ -410,7 +423,7 @@ impl<D: Datagrams> Worker<D> {
                 *before = total;
             }
         }
-        self.desk.publish(Snapshot {
+        self.desk().publish(Snapshot {
             stats: self.core.stats(),
             counters: self.counters,
             capabilities: self.io.capabilities(),

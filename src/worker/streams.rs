@@ -7,6 +7,7 @@ use super::desk::Newcomer;
 use super::run::Worker;
 use crate::io::stream::FrameError;
 use crate::io::{Datagrams, SLOT_LEN, SocketRef};
+use crate::turn::{ClientPath, Verdict, WorkerId};
 
 impl<D: Datagrams> Worker<D> {
     /// Writes what waits, then reads once.
@@ -29,7 +30,7 @@ impl<D: Datagrams> Worker<D> {
                     self.unfinished.push(name);
                 }
                 match connection.reader.begin(slot, read) {
-                    Some(rest) => self.handle_messages(name, start, rest),
+                    Some(rest) => self.handle_messages(name, start, rest, true),
                     None => self.received.unclaim(),
                 }
             }
@@ -44,14 +45,20 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
-    /// Handles the messages in the part `rest` of the slot at `start`.
-    fn handle_messages(&mut self, name: SocketRef, start: usize, mut rest: Range<usize>) {
+    /// Handles the messages in the part `rest` of the slot at `start`. `may_move`: the first of them has
+    /// not moved here from another worker.
+    fn handle_messages(&mut self, name: SocketRef, start: usize, mut rest: Range<usize>, mut may_move: bool) {
         while let Some(connection) = self.connections.get_mut(name) {
             match connection.reader.next(self.received.slot(start), &mut rest) {
                 Ok(Some(message)) => {
                     connection.last = self.now.mono;
                     let path = connection.path;
-                    self.handle_client(path, start + message.start..start + message.end);
+                    let begin = start + message.start;
+                    let message = begin..start + message.end;
+                    let may_move = std::mem::replace(&mut may_move, true);
+                    if let Some(worker) = self.handle_stream_message(path, message, may_move) {
+                        return self.move_stream(name, worker, begin..start + rest.end);
+                    }
                 }
                 Ok(None) => return,
                 Err(FrameError::TooLarge)
@@ -68,15 +75,53 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
+    /// A message of a connection; `Some` if another worker is to handle it.
+    fn handle_stream_message(
+        &mut self,
+        path: ClientPath,
+        message: Range<usize>,
+        may_move: bool,
+    ) -> Option<WorkerId> {
+        if self.outgoing.is_full() {
+            self.send();
+        }
+        let bytes = self.received.bytes(message.clone());
+        let mut verdict = match may_move {
+            true => self.core.handle_client(self.now, path, bytes, self.outgoing.stage()),
+            false => self.core.handle_unmoved(self.now, path, bytes, self.outgoing.stage()),
+        };
+        if let Verdict::Elsewhere(worker) = verdict {
+            if usize::from(worker.0) < self.hands.len() {
+                return Some(worker);
+            }
+            verdict = self.core.handle_unmoved(self.now, path, bytes, self.outgoing.stage());
+        }
+        self.carry_out(verdict, message.start);
+        self.drain();
+        None
+    }
+
+    /// Moves a connection to another worker, with the part `unread` of the receive buffer to begin with.
+    /// It is closed if that worker is too busy, as a new one would be.
+    fn move_stream(&mut self, name: SocketRef, worker: WorkerId, unread: Range<usize>) {
+        self.send();
+        let Some(connection) = self.connections.remove(name) else { return };
+        let newcomer = connection.leave(self.received.bytes(unread).to_vec(), self.poll.registry());
+        if let Some(hand) = self.hands.get(usize::from(worker.0)) {
+            self.counters.streams_moved += u64::from(hand.pass(newcomer));
+        }
+    }
+
     /// Takes over a connection and handles what was read from it before.
     pub(super) fn adopt(&mut self, newcomer: Newcomer) {
         if self.received.vacant() == 0 {
             self.flush();
         }
+        let moved = newcomer.moved;
         let Ok((name, first)) = self.connections.insert(newcomer, self.poll.registry(), self.now.mono) else {
             return;
         };
-        self.counters.streams_opened += 1;
+        self.counters.streams_opened += u64::from(!moved);
         let (Some(connection), Some((start, slot))) = (self.connections.get_mut(name), self.received.claim())
         else {
             return;
@@ -84,7 +129,7 @@ impl<D: Datagrams> Worker<D> {
         let len = first.len().min(SLOT_LEN);
         slot[..len].copy_from_slice(&first[..len]);
         match connection.reader.begin(slot, len) {
-            Some(rest) => self.handle_messages(name, start, rest),
+            Some(rest) => self.handle_messages(name, start, rest, !moved),
             None => self.received.unclaim(),
         }
     }

@@ -9,7 +9,7 @@ use turnkey::credential::{self, Nonces, Secrets, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
     ClientPath, FiveTuple, LinkId, MAX_REPLY, Now, OpenError, Output, PeerPolicy, RelayAddress, RelayId,
-    Server, Settings, Shared, Transport, Verdict, Via,
+    Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 pub(crate) const START_UNIX: u64 = 1_700_000_000;
@@ -112,7 +112,7 @@ impl Lab {
 
     pub(crate) fn of(settings: Settings, shared: Arc<Shared>) -> Self {
         Self {
-            server: Server::new(settings, shared, [3; 32]),
+            server: Server::new(settings, shared, WorkerId(0), [3; 32]),
             mono: Duration::from_secs(1000),
             open: HashMap::new(),
             open_results: Vec::new(),
@@ -184,6 +184,7 @@ impl Lab {
                     Via::Relay(relay, to) => Event::ToPeer(relay, to, bytes),
                 });
             }
+            Verdict::Elsewhere(worker) => panic!("{worker:?} is asked for"),
             Verdict::Consumed | Verdict::Drop(_) => {}
         }
     }

@@ -22,6 +22,9 @@ pub(super) struct Request<'a> {
     pub(super) now: Now,
     pub(super) path: ClientPath,
     pub(super) message: Message<'a>,
+    /// Another worker may be asked to handle it.
+    #[expect(dead_code, reason = "asked by the first method that finds its allocation by a token")]
+    pub(super) may_move: bool,
 }
 
 /// What a successful answer carries.
