@@ -30,6 +30,7 @@ impl Place {
         turn::Settings {
             realm: config.relay.realm.as_str().into(),
             addresses: self.addresses.relay.iter().map(address).collect(),
+            former: Vec::new(),
             ports: config.relay.ports.clone(),
             peers: Arc::new(self.peer_policy(config)),
             verifier: Arc::new(verifier(config, keys)),

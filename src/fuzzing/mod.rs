@@ -123,6 +123,7 @@ impl Bench {
                 bind: Ipv4Addr::new(10, 0, 0, 1).into(),
                 public: Ipv4Addr::new(198, 51, 100, 1).into(),
             }],
+            former: Vec::new(),
             ports: 50_000..=50_007,
             peers: Arc::clone(&policy),
             verifier: Arc::new(Verifier { users, ..Verifier::default() }),

@@ -27,7 +27,7 @@ pub use output::{
     Verdict, Via, WorkerId,
 };
 pub use policy::{Network, NetworkError, PeerPolicy};
-pub use shared::Shared;
+pub use shared::{MAX_RELAY_ADDRESSES, Shared};
 pub use stats::{METHODS, RESULTS, Stats};
 
 use std::collections::VecDeque;
@@ -65,8 +65,11 @@ pub type ReplyBuffer = [u8; MAX_REPLY];
 pub struct Settings {
     /// Authentication realm (RFC 8489 §9.2).
     pub realm: Box<str>,
-    /// Relay addresses, at most one a family: where to bind and what the world sees (1:1 NAT).
+    /// Relay addresses, any number of a family: where to bind and what the world sees (1:1 NAT). No two
+    /// bind to the same.
     pub addresses: Vec<RelayAddress>,
+    /// What relay addresses were before they changed, newest first: allocations made then go on.
+    pub former: Vec<RelayAddress>,
     /// Relay ports of the whole server; workers share them through [`Shared`].
     pub ports: RangeInclusive<u16>,
     /// Which peers clients may reach.
@@ -329,7 +332,7 @@ impl Server {
     /// Ends an allocation: its port rests, its quota is free, its socket closes.
     fn close(&mut self, id: AllocationId, now: Now) -> Option<Box<Allocation>> {
         let allocation = self.table.remove(id)?;
-        self.shared.return_port(allocation.family(), allocation.relayed.port(), now.mono);
+        self.shared.return_port(allocation.bind, now.mono);
         if allocation.phase == Phase::Open {
             self.outputs.push_back(Output::CloseRelay { relay: allocation.relay });
         }

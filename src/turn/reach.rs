@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::shared::{Family, Shared};
+use super::shared::Shared;
 use super::{RelayAddress, Settings};
 
 /// Where packets for a permitted peer go.
@@ -21,8 +21,9 @@ pub(super) enum Reach {
 /// Where packets for a permitted peer go, and whether packets may come from there.
 pub(super) fn reach(settings: &Settings, shared: &Shared, peer: SocketAddr) -> Reach {
     let Some(own) = own_address(settings, peer.ip()) else { return Reach::Outside };
-    if shared.is_live(Family::of(peer.ip()), peer.port()) {
-        Reach::Relay(SocketAddr::new(own.bind, peer.port()))
+    let local = SocketAddr::new(own.bind, peer.port());
+    if shared.is_live(local) {
+        Reach::Relay(local)
     } else if settings.peers.may_reach(peer.ip()) {
         Reach::Outside
     } else {
@@ -47,5 +48,10 @@ pub(super) fn may_permit(settings: &Settings, ip: IpAddr) -> bool {
 
 /// The relay address of this server that `ip` names, by its local or its public name.
 fn own_address(settings: &Settings, ip: IpAddr) -> Option<&RelayAddress> {
-    settings.addresses.iter().find(|own| own.public == ip || own.bind == ip)
+    own_addresses(settings).find(|own| own.public == ip || own.bind == ip)
+}
+
+/// All relay addresses of this server, those of the past last.
+pub(super) fn own_addresses(settings: &Settings) -> impl Iterator<Item = &RelayAddress> {
+    settings.addresses.iter().chain(&settings.former)
 }

@@ -1,7 +1,7 @@
 //! The data path (RFC 8656 §11, §12): client to peer, peer to client, and client to client of this
 //! server without touching a relay socket. Reads state, changes none, allocates nothing.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use rand::Rng;
@@ -10,8 +10,8 @@ use rand::rngs::StdRng;
 use super::Settings;
 use super::allocation::Allocation;
 use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
-use super::reach::{Reach, reach};
-use super::shared::{Family, Shared};
+use super::reach::{Reach, own_addresses, reach};
+use super::shared::Shared;
 use super::table::Table;
 use crate::stun::{
     AttributeType, CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method,
@@ -71,7 +71,7 @@ impl DataPath<'_> {
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
         let allocation = self.table.of_relay(relay).ok_or(DropReason::RelayGone)?;
-        let peer = self.as_seen_from_outside(peer);
+        let peer = self.as_seen_from_outside(allocation, peer);
         if reach(self.settings, self.shared, peer) == Reach::Nowhere {
             return Err(DropReason::PeerForbidden);
         }
@@ -92,7 +92,7 @@ impl DataPath<'_> {
         }
         let to = match reach(self.settings, self.shared, peer) {
             Reach::Outside => peer,
-            Reach::Relay(local) => match self.table.of_relayed_port(peer) {
+            Reach::Relay(local) => match self.table.of_relay_address(local) {
                 Some(other) => return self.deliver(other, allocation.relayed, payload, rng),
                 None => local,
             },
@@ -128,15 +128,14 @@ impl DataPath<'_> {
     }
 
     /// Translates the local address of another relay socket of this server to its public name, under
-    /// which clients know it.
-    fn as_seen_from_outside(&self, peer: SocketAddr) -> SocketAddr {
-        let own = self.settings.addresses.iter().find(|own| own.bind == peer.ip() && own.public != own.bind);
-        match own {
-            Some(own) if self.shared.is_live(Family::of(peer.ip()), peer.port()) => {
-                SocketAddr::new(own.public, peer.port())
-            }
-            _ => peer,
-        }
+    /// which clients know it. An address that changed has two, and `allocation`'s client knows one.
+    fn as_seen_from_outside(&self, allocation: &Allocation, peer: SocketAddr) -> SocketAddr {
+        let mut names =
+            own_addresses(self.settings).filter(|own| own.bind == peer.ip()).map(|own| own.public);
+        let Some(newest) = names.next().filter(|_| self.shared.is_live(peer)) else { return peer };
+        let is_known = |name: &IpAddr| allocation.is_permitted(*name, self.now.mono);
+        let name = if is_known(&newest) { newest } else { names.find(is_known).unwrap_or(newest) };
+        SocketAddr::new(name, peer.port())
     }
 }
 

@@ -1,13 +1,13 @@
 //! What the workers of one process share: relay ports, and the allocations each user has.
 //!
-//! Ports are drawn from one pool a family, in random order, under a lock that only Allocate and the
-//! end of an allocation take. The data path reads nothing but an atomic bit map of the live ports.
+//! Ports are drawn from one pool for each relay address, in random order, under a lock that only Allocate
+//! and the end of an allocation take. The data path reads nothing but an atomic bit map of the live ports.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -16,6 +16,9 @@ use rand::rngs::StdRng;
 /// A port that was given back rests this long before it is drawn again while others are free, so that
 /// packets meant for the allocation before do not reach the next one.
 const COOL_DOWN: Duration = Duration::from_secs(120);
+
+/// Most local relay addresses over the life of a process; an address once used keeps its pool.
+pub const MAX_RELAY_ADDRESSES: usize = 64;
 
 /// Address family of a relayed address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,21 +39,36 @@ impl Family {
 /// State the workers of one process share.
 #[derive(Debug)]
 pub struct Shared {
-    ports: [Mutex<PortPool>; 2],
-    live: [Box<[AtomicU64]>; 2],
+    /// The range of every relay address.
+    range: RangeInclusive<u16>,
+    /// Filled from the front as relay addresses are used.
+    relays: [OnceLock<RelayPorts>; MAX_RELAY_ADDRESSES],
     users: Mutex<HashMap<Box<str>, u32>>,
     total: AtomicU32,
 }
 
+/// The ports of one local relay address.
+#[derive(Debug)]
+struct RelayPorts {
+    bind: IpAddr,
+    pool: Mutex<PortPool>,
+    live: Box<[AtomicU64]>,
+}
+
+impl RelayPorts {
+    fn new(bind: IpAddr, range: RangeInclusive<u16>) -> Self {
+        let live = (0..=u16::MAX / 64).map(|_| AtomicU64::new(0)).collect();
+        Self { bind, pool: Mutex::new(PortPool::new(range)), live }
+    }
+}
+
 impl Shared {
-    /// Nothing allocated; both families use the same range of relay ports.
+    /// Nothing allocated; all relay addresses use the same range of ports.
     #[must_use]
     pub fn new(ports: RangeInclusive<u16>) -> Self {
-        let pool = || Mutex::new(PortPool::new(ports.clone()));
-        let live = || (0..=u16::MAX / 64).map(|_| AtomicU64::new(0)).collect();
         Self {
-            ports: [pool(), pool()],
-            live: [live(), live()],
+            range: ports,
+            relays: [const { OnceLock::new() }; MAX_RELAY_ADDRESSES],
             users: Mutex::default(),
             total: AtomicU32::new(0),
         }
@@ -62,36 +80,60 @@ impl Shared {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Draws a relay port; `None` when all are taken.
+    /// The ports of a local relay address that has been used before.
+    fn ports(&self, bind: IpAddr) -> Option<&RelayPorts> {
+        self.relays.iter().map_while(OnceLock::get).find(|ports| ports.bind == bind)
+    }
+
+    /// The ports of a local relay address; `None` when there have been too many addresses.
+    fn ports_or_new(&self, bind: IpAddr) -> Option<&RelayPorts> {
+        let used =
+            self.relays.iter().map(|slot| slot.get_or_init(|| RelayPorts::new(bind, self.range.clone())));
+        // Stops at the first that is, or has just become, the one wanted: nothing behind it is filled.
+        used.into_iter().find(|ports| ports.bind == bind)
+    }
+
+    /// How many ports of a local relay address are free.
+    pub(super) fn free_ports(&self, bind: IpAddr) -> usize {
+        self.ports_or_new(bind).map_or(0, |ports| lock(&ports.pool).free())
+    }
+
+    /// Draws a relay port of a local address; `None` when all are taken.
     pub(super) fn take_port(
         &self,
-        family: Family,
+        bind: IpAddr,
         parity: Parity,
         now: Duration,
         rng: &mut StdRng,
     ) -> Option<u16> {
-        lock(&self.ports[family as usize]).take(parity, now, rng)
+        lock(&self.ports_or_new(bind)?.pool).take(parity, now, rng)
     }
 
     /// Gives a port back, to rest first.
-    pub(super) fn return_port(&self, family: Family, port: u16, now: Duration) {
-        self.set_live(family, port, false);
-        lock(&self.ports[family as usize]).give_back(port, now);
+    pub(super) fn return_port(&self, bind: SocketAddr, now: Duration) {
+        self.set_live(bind, false);
+        if let Some(ports) = self.ports(bind.ip()) {
+            lock(&ports.pool).give_back(bind.port(), now);
+        }
     }
 
-    /// Notes that a relay socket is open on the port.
-    pub(super) fn set_live(&self, family: Family, port: u16, live: bool) {
-        let word = &self.live[family as usize][usize::from(port / 64)];
-        let bit = 1 << (port % 64);
+    /// Notes that a relay socket is open at the local address.
+    pub(super) fn set_live(&self, bind: SocketAddr, live: bool) {
+        let Some(ports) = self.ports(bind.ip()) else { return };
+        let word = &ports.live[usize::from(bind.port() / 64)];
+        let bit = 1 << (bind.port() % 64);
         match live {
             true => word.fetch_or(bit, Ordering::Relaxed),
             false => word.fetch_and(!bit, Ordering::Relaxed),
         };
     }
 
-    /// Whether a relay socket of any worker is open on the port.
-    pub(super) fn is_live(&self, family: Family, port: u16) -> bool {
-        self.live[family as usize][usize::from(port / 64)].load(Ordering::Relaxed) & (1 << (port % 64)) != 0
+    /// Whether a relay socket of any worker is open at the local address.
+    pub(super) fn is_live(&self, bind: SocketAddr) -> bool {
+        self.ports(bind.ip()).is_some_and(|ports| {
+            let word = &ports.live[usize::from(bind.port() / 64)];
+            word.load(Ordering::Relaxed) & (1 << (bind.port() % 64)) != 0
+        })
     }
 
     /// Counts one more allocation of `user`; `None` when that is one too many (limits of 0 are none).
@@ -149,7 +191,7 @@ pub(super) enum Parity {
     Even,
 }
 
-/// Free ports of one family. Drawing is O(1) however few are left: a random one of those that rested,
+/// Free ports of one address. Drawing is O(1) however few are left: a random one of those that rested,
 /// or else the one that has rested longest.
 #[derive(Debug)]
 struct PortPool {
@@ -160,6 +202,10 @@ struct PortPool {
 impl PortPool {
     fn new(ports: RangeInclusive<u16>) -> Self {
         Self { rested: ports.collect(), resting: VecDeque::new() }
+    }
+
+    fn free(&self) -> usize {
+        self.rested.len() + self.resting.len()
     }
 
     fn take(&mut self, parity: Parity, now: Duration, rng: &mut StdRng) -> Option<u16> {
@@ -197,12 +243,15 @@ impl PortPool {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use rand::SeedableRng;
 
     use super::*;
 
     const START: Duration = Duration::ZERO;
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    const THERE: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
     fn rng() -> StdRng {
         StdRng::from_seed([5; 32])
@@ -213,7 +262,7 @@ mod tests {
         let shared = Shared::new(50_000..=50_999);
         let mut rng = rng();
         let drawn: Vec<u16> =
-            std::iter::from_fn(|| shared.take_port(Family::V4, Parity::Any, START, &mut rng)).collect();
+            std::iter::from_fn(|| shared.take_port(HERE, Parity::Any, START, &mut rng)).collect();
         assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), 1000);
         let neighbours = drawn.windows(2).filter(|pair| pair[1] == pair[0] + 1).count();
         assert!(neighbours < 20, "{neighbours} ports followed each other");
@@ -223,9 +272,9 @@ mod tests {
     fn a_returned_port_rests_two_minutes_while_others_are_free() {
         let shared = Shared::new(50_000..=50_003);
         let mut rng = rng();
-        let mut take = |now| shared.take_port(Family::V6, Parity::Any, now, &mut rng);
+        let mut take = |now| shared.take_port(THERE, Parity::Any, now, &mut rng);
         let first = take(START).expect("four are free");
-        shared.return_port(Family::V6, first, START);
+        shared.return_port((THERE, first).into(), START);
         let others: Vec<_> = (0..3).filter_map(|_| take(COOL_DOWN / 2)).collect();
         assert!(!others.contains(&first) && others.len() == 3);
         // All others are taken: rather a port that rested too little than none.
@@ -238,20 +287,44 @@ mod tests {
         let shared = Shared::new(50_001..=50_010);
         let mut rng = rng();
         let drawn: Vec<u16> =
-            std::iter::from_fn(|| shared.take_port(Family::V4, Parity::Even, START, &mut rng)).collect();
+            std::iter::from_fn(|| shared.take_port(HERE, Parity::Even, START, &mut rng)).collect();
         assert!(drawn.len() == 5 && drawn.iter().all(|port| port % 2 == 0));
-        shared.return_port(Family::V4, drawn[0], START);
-        assert_eq!(shared.take_port(Family::V4, Parity::Even, START, &mut rng), Some(drawn[0]));
+        shared.return_port((HERE, drawn[0]).into(), START);
+        assert_eq!(shared.take_port(HERE, Parity::Even, START, &mut rng), Some(drawn[0]));
     }
 
     #[test]
     fn live_ports_are_seen_by_everyone() {
         let shared = Shared::new(50_000..=65_535);
-        shared.set_live(Family::V4, 65_535, true);
-        assert!(shared.is_live(Family::V4, 65_535));
-        assert!(!shared.is_live(Family::V6, 65_535) && !shared.is_live(Family::V4, 65_534));
-        shared.return_port(Family::V4, 65_535, START);
-        assert!(!shared.is_live(Family::V4, 65_535));
+        let (here, there) = ((HERE, 65_535).into(), (THERE, 65_535).into());
+        assert!(shared.free_ports(HERE) == shared.free_ports(THERE));
+        shared.set_live(here, true);
+        assert!(shared.is_live(here));
+        assert!(!shared.is_live(there) && !shared.is_live((HERE, 65_534).into()));
+        shared.return_port(here, START);
+        assert!(!shared.is_live(here));
+    }
+
+    #[test]
+    fn each_address_has_the_whole_range() {
+        let shared = Shared::new(50_000..=50_001);
+        let mut rng = rng();
+        let mut take = |ip| shared.take_port(ip, Parity::Any, START, &mut rng).is_some();
+        assert!(take(HERE) && take(THERE) && take(HERE) && take(THERE));
+        assert!(!take(HERE) && !take(THERE));
+        assert_eq!((shared.free_ports(HERE), shared.free_ports(THERE)), (0, 0));
+    }
+
+    #[test]
+    fn addresses_beyond_the_bound_have_no_ports() {
+        let shared = Shared::new(50_000..=50_001);
+        let mut rng = rng();
+        for n in 0..=MAX_RELAY_ADDRESSES as u32 {
+            let ip = Ipv4Addr::from_bits(n).into();
+            let drawn = shared.take_port(ip, Parity::Any, START, &mut rng);
+            assert_eq!(drawn.is_some(), n < MAX_RELAY_ADDRESSES as u32);
+        }
+        assert!(shared.take_port(Ipv4Addr::from_bits(0).into(), Parity::Any, START, &mut rng).is_some());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! All allocations of one worker, found by 5-tuple, by relay socket and by relayed port.
+//! All allocations of one worker, found by 5-tuple, by relay socket and by its local address.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub(super) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_five_tuple: HashMap<FiveTuple, u32, SeedableRandomState>,
-    by_relayed: HashMap<(u8, u16), u32, SeedableRandomState>,
+    by_relay_address: HashMap<SocketAddr, u32, SeedableRandomState>,
 }
 
 impl Table {
@@ -42,7 +42,7 @@ impl Table {
             slots: Vec::new(),
             free: Vec::new(),
             by_five_tuple: HashMap::with_hasher(hasher.clone()),
-            by_relayed: HashMap::with_hasher(hasher),
+            by_relay_address: HashMap::with_hasher(hasher),
         }
     }
 
@@ -61,7 +61,7 @@ impl Table {
     pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let id = self.next_id();
         self.by_five_tuple.insert(allocation.path.five_tuple, id.index);
-        self.by_relayed.insert(relayed_key(allocation.relayed), id.index);
+        self.by_relay_address.insert(allocation.bind, id.index);
         let slot = Slot { generation: id.generation, allocation: Some(Box::new(allocation)) };
         match self.free.pop() {
             Some(index) => self.slots[index as usize] = slot,
@@ -76,19 +76,19 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index);
         self.by_five_tuple.remove(&allocation.path.five_tuple);
-        self.by_relayed.remove(&relayed_key(allocation.relayed));
+        self.by_relay_address.remove(&allocation.bind);
         Some(allocation)
     }
 
     /// Moves an allocation that is still opening to another relay port.
     pub(super) fn set_relayed_port(&mut self, id: AllocationId, port: u16) {
         let Some(allocation) = self.get_mut(id) else { return };
-        let before = relayed_key(allocation.relayed);
+        let before = allocation.bind;
         allocation.relayed.set_port(port);
         allocation.bind.set_port(port);
-        let after = relayed_key(allocation.relayed);
-        self.by_relayed.remove(&before);
-        self.by_relayed.insert(after, id.index);
+        let after = allocation.bind;
+        self.by_relay_address.remove(&before);
+        self.by_relay_address.insert(after, id.index);
     }
 
     pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {
@@ -122,9 +122,9 @@ impl Table {
         self.of_relay(relay).map(|_| self.id_at(relay.0 / 2))
     }
 
-    /// The allocation whose relayed address has this family and port.
-    pub(super) fn of_relayed_port(&self, relayed: SocketAddr) -> Option<&Allocation> {
-        let index = *self.by_relayed.get(&relayed_key(relayed))?;
+    /// The allocation whose relay socket is bound to this local address.
+    pub(super) fn of_relay_address(&self, bind: SocketAddr) -> Option<&Allocation> {
+        let index = *self.by_relay_address.get(&bind)?;
         self.slots[index as usize].allocation.as_deref()
     }
 
@@ -135,9 +135,4 @@ impl Table {
     fn id_at(&self, index: u32) -> AllocationId {
         AllocationId { index, generation: self.slots[index as usize].generation }
     }
-}
-
-/// A relay socket's port is unique within its family: there is one relay address a family.
-fn relayed_key(relayed: SocketAddr) -> (u8, u16) {
-    (Family::of(relayed.ip()) as u8, relayed.port())
 }

@@ -28,6 +28,7 @@ pub(crate) fn settings() -> Settings {
             RelayAddress { bind: "10.0.0.1".parse().unwrap(), public: "198.51.100.1".parse().unwrap() },
             RelayAddress { bind: "2600::1".parse().unwrap(), public: "2600::1".parse().unwrap() },
         ],
+        former: Vec::new(),
         ports: 49152..=65535,
         peers: Arc::new(PeerPolicy::new(
             vec![],

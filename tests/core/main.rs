@@ -1,6 +1,7 @@
 //! The pure core under simulated time: no sockets, no clock, no sleep.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod addresses;
 mod allocate;
 mod authentication;
 mod channels;

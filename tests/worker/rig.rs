@@ -32,6 +32,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         realm: "test".into(),
         addresses: vec![loopback("127.0.0.1"), loopback("::1")],
+        former: Vec::new(),
         ports: 49152..=65535,
         peers: Arc::new(PeerPolicy::new(allow.to_vec(), Vec::new(), Vec::new(), Vec::new())),
         verifier: Arc::new(Verifier {

@@ -1,5 +1,6 @@
 //! Allocate (RFC 8656 §7.2), in two phases: decide and ask for a relay socket; answer when it is open.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Outcome, Request, Success, refuse_unknown, requested_lifetime, write_result};
@@ -33,14 +34,23 @@ impl Server {
             return self.repeat_success(request, id);
         }
         let wish = wish(&request.message)?;
-        let mut addresses = self.settings.addresses.iter();
-        let address = addresses.find(|address| Family::of(address.bind) == wish.family);
-        let address = *address.ok_or(ErrorCode::AddressFamilyNotSupported)?;
+        let server = request.path.five_tuple.server.ip();
+        let address = self.relay_address(wish.family, server).ok_or(ErrorCode::AddressFamilyNotSupported)?;
         if self.mode == Mode::Draining {
             return Err(ErrorCode::InsufficientCapacity);
         }
         self.open(request, caller, &wish, address)?;
         Ok(Outcome::Deferred)
+    }
+
+    /// The relay address of a family for a client that came to `server`: the one it came to, while that
+    /// has ports, else the one with most.
+    fn relay_address(&self, family: Family, server: IpAddr) -> Option<RelayAddress> {
+        let free = |address: &RelayAddress| self.shared.free_ports(address.bind);
+        let of_family =
+            || self.settings.addresses.iter().copied().filter(|own| Family::of(own.bind) == family);
+        let fits = of_family().find(|own| own.bind == server && free(own) > 0);
+        fits.or_else(|| of_family().max_by_key(free))
     }
 
     /// RFC 8656 §7.2: a retransmitted Allocate gets the same success, another one 437.
@@ -70,7 +80,7 @@ impl Server {
         let (user_quota, total_quota) = (self.settings.user_quota, self.settings.total_quota);
         let quota = self.shared.charge(&caller.user, user_quota, total_quota);
         let quota = quota.ok_or(ErrorCode::AllocationQuotaReached)?;
-        let port = self.shared.take_port(wish.family, wish.parity, now.mono, &mut self.rng);
+        let port = self.shared.take_port(address.bind, wish.parity, now.mono, &mut self.rng);
         let port = port.ok_or(ErrorCode::InsufficientCapacity)?;
         let relay = self.table.next_id().relay(wish.family);
         let bind = (address.bind, port).into();
@@ -125,7 +135,7 @@ impl Server {
     fn opened(&mut self, now: Now, id: AllocationId, fingerprint: bool, reply: &mut ReplyBuffer) -> Verdict {
         let Some(allocation) = self.table.get_mut(id) else { return Verdict::Consumed };
         allocation.phase = Phase::Open;
-        self.shared.set_live(allocation.family(), allocation.relayed.port(), true);
+        self.shared.set_live(allocation.bind, true);
         self.timers.schedule(allocation.scheduled, id);
         self.stats.allocations_total += 1;
         self.stats.count_request(Method::ALLOCATE, Ok(()));
@@ -137,14 +147,15 @@ impl Server {
     /// Another program has the port: draw the next one. False when there is none.
     fn try_another_port(&mut self, now: Now, id: AllocationId, parity: Parity) -> bool {
         let Some(allocation) = self.table.get_mut(id) else { return false };
-        let (family, taken) = (allocation.family(), allocation.relayed.port());
-        let Some(port) = self.shared.take_port(family, parity, now.mono, &mut self.rng) else { return false };
-        self.shared.return_port(family, taken, now.mono);
+        let taken = allocation.bind;
+        let port = self.shared.take_port(taken.ip(), parity, now.mono, &mut self.rng);
+        let Some(port) = port else { return false };
+        self.shared.return_port(taken, now.mono);
         if let Phase::Opening { refused, .. } = &mut allocation.phase {
             *refused += 1;
         }
         let relay = allocation.relay;
-        let bind = (allocation.bind.ip(), port).into();
+        let bind = (taken.ip(), port).into();
         self.table.set_relayed_port(id, port);
         self.outputs.push_back(Output::OpenRelay { relay, bind });
         true
