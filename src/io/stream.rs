@@ -5,8 +5,12 @@
 //! relayed data is dropped when the queue is full, replies have some room beyond that, and a message
 //! of which a part has left is always finished.
 
+mod socket;
+
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
+
+pub use socket::Socket;
 
 use super::{Packet, RecvBatch, SLOT_LEN, SendBatch};
 

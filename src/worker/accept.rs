@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use super::arrival::Arrival;
 use super::pool::Pool;
 
 /// Pause after an accept that failed for want of resources, which waiting alone can cure.
@@ -16,8 +17,9 @@ pub async fn accept_tcp(listener: TcpListener, pool: Arc<Pool>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let adopted = stream.into_std().map(|stream| pool.adopt(stream, Vec::new()));
-                if let Ok(Err(error)) = adopted {
+                let arrival = stream.into_std().and_then(|stream| Arrival::plain(stream, Vec::new()));
+                // One that is gone already needs no place.
+                if let Ok(Err(error)) = arrival.map(|arrival| pool.adopt(arrival)) {
                     tracing::debug!(%error, "connection refused");
                 }
             }

@@ -1,14 +1,14 @@
-//! TCP connections of a worker, found by a name that is never confused with an earlier one's.
+//! TCP and TLS connections of a worker, found by a name that is never confused with an earlier one's.
 
 use std::io;
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::Arrival;
 use super::desk::{Newcomer, Place};
 use crate::io::SocketRef;
-use crate::io::stream::{Reader, Writer};
+use crate::io::stream::{Reader, Socket, Writer};
 use crate::turn::{ClientPath, FiveTuple, LinkId, Transport};
 
 /// Bits of a name that count slots; those above count generations.
@@ -22,7 +22,7 @@ const UNSENT: u32 = 128 * 1024;
 
 /// A client's connection.
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) socket: Socket,
     pub(super) path: ClientPath,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
@@ -37,10 +37,10 @@ impl Connection {
     /// Makes it ready to travel to another worker; `first` are the bytes read that are not handled yet.
     pub(super) fn leave(mut self, first: Vec<u8>, registry: &Registry) -> Newcomer {
         // It fails only for a stream that is not registered.
-        let _ = registry.deregister(&mut self.stream);
+        let _ = registry.deregister(&mut self.socket);
         let FiveTuple { client, server, .. } = self.path.five_tuple;
-        let Self { stream, writer, place, .. } = self;
-        Newcomer { stream: stream.into(), client, server, first, writer, moved: true, place }
+        let Self { socket, writer, place, .. } = self;
+        Newcomer { arrival: Arrival { socket, client, server, first }, writer, moved: true, place }
     }
 }
 
@@ -64,22 +64,22 @@ impl Connections {
         registry: &Registry,
         now: Duration,
     ) -> io::Result<(SocketRef, Vec<u8>)> {
-        let Newcomer { stream, client, server, first, writer, place, .. } = newcomer;
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+        let Newcomer { arrival, writer, place, .. } = newcomer;
+        let Arrival { mut socket, client, server, first } = arrival;
+        socket.tcp().set_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let _ = socket2::SockRef::from(socket.tcp()).set_tcp_notsent_lowat(UNSENT);
         let slot = match self.free.last() {
             Some(slot) => *slot,
             None => self.grow()?,
         };
         let name = SocketRef(SocketRef::STREAM | self.slots[slot as usize].generation << SLOT_BITS | slot);
-        let mut stream = TcpStream::from_std(stream);
-        registry.register(&mut stream, Token(name.0 as usize), Interest::READABLE | Interest::WRITABLE)?;
+        registry.register(&mut socket, Token(name.0 as usize), Interest::READABLE | Interest::WRITABLE)?;
         self.free.pop();
-        let five_tuple = FiveTuple { client, server, transport: Transport::Tcp };
+        let transport = if socket.is_tls() { Transport::Tls } else { Transport::Tcp };
+        let five_tuple = FiveTuple { client, server, transport };
         self.slots[slot as usize].connection = Some(Connection {
-            stream,
+            socket,
             path: ClientPath { five_tuple, link: LinkId(name.0) },
             reader: Reader::new(),
             writer,

@@ -1,6 +1,5 @@
 //! What passes between a worker and the rest of the program: commands in, counters out.
 
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use mio::Waker;
 
+use super::Arrival;
 use crate::io::stream::Writer;
 use crate::io::{Capabilities, Counters};
 use crate::turn::{Mode, Settings, Stats};
@@ -49,13 +49,9 @@ impl Hand {
     }
 }
 
-/// A TCP connection on its way to a worker. Dropped on the way, it gives its place back.
+/// A connection on its way to a worker. Dropped on the way, it gives its place back.
 pub(super) struct Newcomer {
-    pub(super) stream: TcpStream,
-    pub(super) client: SocketAddr,
-    pub(super) server: SocketAddr,
-    /// Bytes that were read already.
-    pub(super) first: Vec<u8>,
+    pub(super) arrival: Arrival,
     /// What still waits to be written.
     pub(super) writer: Writer,
     /// It comes from another worker because of the message that `first` begins with.

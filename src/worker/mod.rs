@@ -8,6 +8,7 @@
 //! [`Forward`]: crate::turn::Forward
 
 mod accept;
+mod arrival;
 mod bind;
 mod clock;
 mod connections;
@@ -17,6 +18,7 @@ mod run;
 mod streams;
 
 pub use accept::accept_tcp;
+pub use arrival::Arrival;
 pub use bind::{BindCause, StartError};
 pub use pool::{AdoptError, Pool, start};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::bind::{self, StartError};
 use super::desk::{Command, Hand, Newcomer, Place, Snapshot};
 use super::run::{Kit, WAKER};
-use super::{Backend, Setup};
+use super::{Arrival, Backend, Setup};
 use crate::io::Counters;
 use crate::io::stream::Writer;
 use crate::turn::{self, Mode, Settings, Stats, WorkerId};
@@ -52,8 +52,6 @@ pub enum AdoptError {
     TooMuchRead,
     /// The workers have ended.
     Stopped,
-    /// Its addresses cannot be read: it is gone.
-    Gone(io::Error),
 }
 
 impl std::error::Error for AdoptError {}
@@ -66,7 +64,6 @@ impl fmt::Display for AdoptError {
                 f.write_str("too many bytes were read before the connection was handed over")
             }
             Self::Stopped => f.write_str("the relay has stopped"),
-            Self::Gone(error) => write!(f, "the connection is gone: {error}"),
         }
     }
 }
@@ -168,29 +165,27 @@ impl Pool {
         &self.udp
     }
 
-    /// Hands over an accepted TCP connection from which `first` has been read already.
+    /// Hands over an accepted connection.
     ///
     /// # Errors
     /// See [`AdoptError`].
-    pub fn adopt(&self, stream: TcpStream, first: Vec<u8>) -> Result<(), AdoptError> {
-        let result = self.try_adopt(stream, first);
+    pub fn adopt(&self, arrival: Arrival) -> Result<(), AdoptError> {
+        let result = self.try_adopt(arrival);
         if result.is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         result
     }
 
-    fn try_adopt(&self, stream: TcpStream, first: Vec<u8>) -> Result<(), AdoptError> {
-        if first.len() > MAX_FIRST {
+    fn try_adopt(&self, arrival: Arrival) -> Result<(), AdoptError> {
+        if arrival.first.len() > MAX_FIRST {
             return Err(AdoptError::TooMuchRead);
         }
-        let client = canonical(stream.peer_addr().map_err(AdoptError::Gone)?);
-        let server = canonical(stream.local_addr().map_err(AdoptError::Gone)?);
         let fewest = |hand: &&Hand| hand.desk.connections.load(Ordering::Relaxed);
         let hand = self.hands.iter().min_by_key(fewest).ok_or(AdoptError::Stopped)?;
         let place =
             Place::take(&hand.desk, &self.connections, self.max_connections).ok_or(AdoptError::Full)?;
-        let newcomer = Newcomer { stream, client, server, first, writer: Writer::new(), moved: false, place };
+        let newcomer = Newcomer { arrival, writer: Writer::new(), moved: false, place };
         match hand.commands.try_send(Command::Adopt(newcomer)) {
             Ok(()) => hand.waker.wake().map_err(|_| AdoptError::Stopped),
             Err(TrySendError::Full(_)) => Err(AdoptError::Full),
@@ -296,9 +291,4 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// An IPv4 client of a dual-stack listener is an IPv4 client.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,6 +1,6 @@
 //! What a worker does with connections: read, cut into messages, write, close.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 
 use super::desk::Newcomer;
@@ -16,17 +16,19 @@ impl<D: Datagrams> Worker<D> {
             self.flush();
         }
         let Some(connection) = self.connections.get_mut(name) else { return };
+        // An error shows when the connection is read.
+        let _ = connection.socket.flush();
         if connection.writer.waiting() > 0 {
-            connection.writer.flush(&mut connection.stream);
+            connection.writer.flush(&mut connection.socket);
         }
         let Some((start, slot)) = self.received.claim() else { return };
         let room = &mut slot[connection.reader.held()..];
-        match connection.stream.read(room) {
+        match connection.socket.read(room) {
             Ok(0) => {
                 self.close_stream(name);
             }
             Ok(read) => {
-                if read == room.len() || connection.read_closed {
+                if read == room.len() || connection.read_closed || connection.socket.has_unread() {
                     self.unfinished.push(name);
                 }
                 match connection.reader.begin(slot, read) {
@@ -122,6 +124,8 @@ impl<D: Datagrams> Worker<D> {
             return;
         };
         self.counters.streams_opened += u64::from(!moved);
+        // A TLS session may have read what the poll then does not tell of.
+        self.unfinished.push(name);
         let (Some(connection), Some((start, slot))) = (self.connections.get_mut(name), self.received.claim())
         else {
             return;
@@ -150,8 +154,8 @@ impl<D: Datagrams> Worker<D> {
                 self.counters.gone += packets.count() as u64;
                 continue;
             };
-            let (writer, stream) = (&mut connection.writer, &mut connection.stream);
-            match writer.send(stream, packets, &self.outgoing, &self.received) {
+            let (writer, socket) = (&mut connection.writer, &mut connection.socket);
+            match writer.send(socket, packets, &self.outgoing, &self.received) {
                 Ok(dropped) => self.counters.stream_drops += dropped,
                 Err(_) => self.stuck.push(flow.route.socket),
             }

@@ -61,6 +61,7 @@ fn relay(client: &mut Client, peer: &UdpSocket, burst: usize, rounds: usize) {
             match &mut client.link {
                 Link::Udp(socket) => assert_eq!(socket.recv(&mut buffer).unwrap(), 4 + LEN),
                 Link::Tcp { stream, .. } => stream.read_exact(&mut buffer).unwrap(),
+                Link::Tls { stream, .. } => stream.read_exact(&mut buffer).unwrap(),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 
 use turnkey::stun::{AttributeType as A, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 
@@ -12,7 +13,10 @@ use crate::rig::PATIENCE;
 pub(crate) enum Link {
     Udp(UdpSocket),
     Tcp { stream: TcpStream, buffer: Vec<u8> },
+    Tls { stream: Box<TlsStream>, buffer: Vec<u8> },
 }
+
+pub(crate) type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// Data from a peer.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +48,17 @@ impl Client {
         Self::new(Link::Tcp { stream, buffer: Vec::new() })
     }
 
+    /// `config` says which certificate is trusted and which protocols are offered.
+    pub(crate) fn tls(server: SocketAddr, config: &Arc<rustls::ClientConfig>) -> Self {
+        let tcp = TcpStream::connect(server).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let session = rustls::ClientConnection::new(Arc::clone(config), name).unwrap();
+        let stream = Box::new(rustls::StreamOwned::new(session, tcp));
+        Self::new(Link::Tls { stream, buffer: Vec::new() })
+    }
+
     fn new(link: Link) -> Self {
         Self { link, nonce: Vec::new(), transaction: 0, data: VecDeque::new() }
     }
@@ -52,6 +67,7 @@ impl Client {
         match &self.link {
             Link::Udp(socket) => socket.local_addr().unwrap(),
             Link::Tcp { stream, .. } => stream.local_addr().unwrap(),
+            Link::Tls { stream, .. } => stream.sock.local_addr().unwrap(),
         }
     }
 
@@ -154,7 +170,7 @@ impl Client {
         let mut bytes = channel.to_be_bytes().to_vec();
         bytes.extend((payload.len() as u16).to_be_bytes());
         bytes.extend(payload);
-        if matches!(self.link, Link::Tcp { .. }) {
+        if !matches!(self.link, Link::Udp(_)) {
             bytes.resize(bytes.len().next_multiple_of(4), 0);
         }
         bytes
@@ -188,17 +204,18 @@ impl Client {
         match &mut self.link {
             Link::Udp(socket) => assert_eq!(socket.send(bytes).unwrap(), bytes.len()),
             Link::Tcp { stream, .. } => stream.write_all(bytes).unwrap(),
+            Link::Tls { stream, .. } => stream.write_all(bytes).unwrap(),
         }
     }
 
-    /// The next message of the server; on TCP padding is checked and taken off.
+    /// The next message of the server; on a stream padding is checked and taken off.
     pub(crate) fn recv_raw(&mut self) -> Vec<u8> {
         self.try_recv_raw().expect("the server closed the connection")
     }
 
     /// As [`Client::recv_raw`]; `None` if the server has closed the connection.
     pub(crate) fn try_recv_raw(&mut self) -> Option<Vec<u8>> {
-        let (stream, buffer) = match &mut self.link {
+        let (stream, buffer): (&mut dyn Read, _) = match &mut self.link {
             Link::Udp(socket) => {
                 let mut datagram = vec![0; 65_536];
                 let len = socket.recv(&mut datagram).unwrap();
@@ -206,6 +223,7 @@ impl Client {
                 return Some(datagram);
             }
             Link::Tcp { stream, buffer } => (stream, buffer),
+            Link::Tls { stream, buffer } => (stream, buffer),
         };
         loop {
             if let [kind, _, high, low, ..] = buffer[..] {

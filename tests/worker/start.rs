@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnkey::turn::{Mode, RelayAddress};
-use turnkey::worker::{self, AdoptError, Backend, Setup};
+use turnkey::worker::{self, AdoptError, Arrival, Backend, Setup};
 
 use crate::client::Client;
 use crate::rig::{ip, pool, settings, setup, until};
@@ -72,7 +72,7 @@ fn stop_frees_all_ports(backend: Backend) {
     assert_eq!(clients[0].try_recv_raw(), None);
     pool.stop();
     let (stream, _) = pair();
-    assert!(matches!(pool.adopt(stream, Vec::new()), Err(AdoptError::Stopped)));
+    assert!(matches!(pool.adopt(Arrival::plain(stream, Vec::new()).unwrap()), Err(AdoptError::Stopped)));
     assert_eq!(pool.connections(), 0);
 }
 
@@ -98,13 +98,16 @@ fn read_bytes_come_first(backend: Backend) {
     for cut in [0, 1, 4, 19, 20] {
         let (far, mut near) = pair();
         near.write_all(&binding[cut..]).unwrap();
-        pool.adopt(far, binding[..cut].to_vec()).unwrap();
+        pool.adopt(Arrival::plain(far, binding[..cut].to_vec()).unwrap()).unwrap();
         let mut reply = [0; 32];
         near.read_exact(&mut reply).unwrap();
         assert_eq!((reply[..2].to_vec(), &reply[8..20]), (vec![1, 1], &binding[8..]));
     }
     let (far, _near) = pair();
-    assert!(matches!(pool.adopt(far, vec![0; 1 << 20]), Err(AdoptError::TooMuchRead)));
+    assert!(matches!(
+        pool.adopt(Arrival::plain(far, vec![0; 1 << 20]).unwrap()),
+        Err(AdoptError::TooMuchRead)
+    ));
 }
 
 fn a_stalled_worker_stops_beating(backend: Backend) {

@@ -1,0 +1,224 @@
+//! The connection below a stream of messages: TCP, or TLS over TCP with the handshake done.
+//!
+//! To the reader and the writer both look alike. What TLS adds is bounded: a write is encrypted only while no
+//! earlier record waits for the connection, so the queue that drops relayed data is the writer's, in front of
+//! the encryption, and what is dropped has cost nothing. Handshakes, certificates and ALPN are elsewhere.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream as StdStream;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token, event};
+use rustls::ServerConnection;
+
+/// Bytes of plaintext that are encrypted before the connection is asked whether it takes them: one record.
+const RECORD: usize = 16 * 1024;
+
+/// Parts of messages in it.
+const PIECES: usize = 48;
+
+/// A connection of a client.
+#[derive(Debug)]
+pub enum Socket {
+    /// In the clear.
+    Plain(TcpStream),
+    /// Inside TLS.
+    Tls(Box<Tls>),
+}
+
+/// An established TLS session and the connection that carries it.
+#[derive(Debug)]
+pub struct Tls {
+    socket: TcpStream,
+    session: ServerConnection,
+    /// Nothing more comes, though what came before may not have been read yet.
+    is_over: bool,
+}
+
+impl Socket {
+    /// A connection in the clear.
+    ///
+    /// # Errors
+    /// When it cannot be made non-blocking.
+    pub fn plain(stream: StdStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self::Plain(TcpStream::from_std(stream)))
+    }
+
+    /// A connection whose TLS handshake is done. What `session` has read already comes first.
+    ///
+    /// # Errors
+    /// When it cannot be made non-blocking.
+    pub fn tls(stream: StdStream, mut session: ServerConnection) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        // The bound is what `write_vectored` encrypts at a time; a second one could split a message.
+        session.set_buffer_limit(None);
+        let socket = TcpStream::from_std(stream);
+        Ok(Self::Tls(Box::new(Tls { socket, session, is_over: false })))
+    }
+
+    /// Whether the connection is inside TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// The TCP connection.
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => &tls.socket,
+        }
+    }
+
+    /// Whether there is something to read, or the end to be found, that the poll will not tell of.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.is_over,
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(room),
+            Self::Tls(tls) => tls.read(room),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(tls) => tls.write(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write_vectored(slices),
+            Self::Tls(tls) => tls.write(slices),
+        }
+    }
+
+    /// Hands what was encrypted before to the connection.
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.write_records(),
+        }
+    }
+}
+
+impl event::Source for Socket {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.tcp_mut().register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.tcp_mut().reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.tcp_mut().deregister(registry)
+    }
+}
+
+impl Socket {
+    fn tcp_mut(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => &mut tls.socket,
+        }
+    }
+}
+
+impl Tls {
+    /// Fills `room` as far as there is something, so that a short read means that nothing is left.
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        let end = loop {
+            match self.session.reader().read(&mut room[filled..]) {
+                Ok(0) => break Ok(0),
+                Ok(read) => filled += read,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if let Err(e) = self.read_records() {
+                        break Err(e);
+                    }
+                }
+                Err(e) => break Err(e),
+            }
+            if filled == room.len() {
+                return Ok(filled);
+            }
+        };
+        let is_pause = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
+        self.is_over = !end.as_ref().is_err_and(is_pause);
+        if filled > 0 { Ok(filled) } else { end }
+    }
+
+    /// Takes records from the connection and decrypts them.
+    fn read_records(&mut self) -> io::Result<()> {
+        loop {
+            match self.session.read_tls(&mut self.socket) {
+                Ok(_) => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let processed = self.session.process_new_packets();
+        if self.session.wants_write() {
+            // A new key to acknowledge, or an alert; a connection in trouble shows when it is read.
+            let _ = self.write_records();
+        }
+        processed.map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+
+    /// Encrypts and writes, until the connection takes no more. A short count means that it is full.
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_records()?;
+        let mut pieces = slices.iter().flat_map(|slice| slice.chunks(RECORD)).peekable();
+        let mut written = 0;
+        while pieces.peek().is_some() {
+            let mut record = [IoSlice::new(&[]); PIECES];
+            let (mut count, mut len) = (0, 0);
+            while count < PIECES
+                && let Some(piece) = pieces.next_if(|piece| count == 0 || len + piece.len() <= RECORD)
+            {
+                record[count] = IoSlice::new(piece);
+                (count, len) = (count + 1, len + piece.len());
+            }
+            written += self.session.writer().write_vectored(&record[..count])?;
+            if self.write_records().is_err() {
+                break;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes the records that wait.
+    fn write_records(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut self.socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Tls {
+    /// Says goodbye as far as the connection takes it (RFC 8446 §6.1): whoever does not read cannot be told.
+    fn drop(&mut self) {
+        self.session.send_close_notify();
+        let _ = self.write_records();
+    }
+}

@@ -1,0 +1,212 @@
+//! Clients over TLS: everything that works over TCP, and what encryption adds.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use turnkey::io::stream::Socket;
+use turnkey::worker::{Arrival, Backend, Pool};
+
+use crate::client::{Client, Data, Link};
+use crate::rig::{accept, echo, in_own_process, peer, pool, resident, until};
+
+on_each_backend!(
+    a_tls_client_relays_in_channels_and_indications,
+    many_messages_in_one_record_and_large_ones,
+    calls_between_tls_and_other_clients_are_padded_right,
+    rfc8446_6_1_either_side_may_say_goodbye,
+    garbage_inside_tls_closes_the_connection,
+    a_record_that_was_tampered_with_closes_the_connection,
+);
+
+const CHANNEL: u16 = 0x4001;
+
+fn payload(n: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + n) as u8).collect()
+}
+
+/// A certificate for localhost: what the server shows and what a client trusts.
+fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Arc::new(server), Arc::new(client))
+}
+
+/// Accepts TLS on loopback into the pool: where, and how a client connects.
+fn accept_tls(pool: &Arc<Pool>) -> (SocketAddr, Arc<ClientConfig>) {
+    let (server, client) = certificate();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let pool = Arc::clone(pool);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            let mut session = rustls::ServerConnection::new(Arc::clone(&server)).unwrap();
+            while session.is_handshaking() || session.wants_write() {
+                session.complete_io(&mut stream).unwrap();
+            }
+            let (from, to) = (stream.peer_addr().unwrap(), stream.local_addr().unwrap());
+            let socket = Socket::tls(stream, session).unwrap();
+            pool.adopt(Arrival::between(socket, from, to, Vec::new())).unwrap();
+        }
+    });
+    (address, client)
+}
+
+fn a_tls_client_relays_in_channels_and_indications(backend: Backend) {
+    let pool = Arc::new(pool(backend));
+    let (address, config) = accept_tls(&pool);
+    let mut client = Client::tls(address, &config);
+    assert_eq!(client.mapped(), client.local());
+    let relayed = client.allocate(1);
+    let (peer, address) = peer("127.0.0.1");
+    client.permit(address);
+    let mut buffer = [0; 2000];
+    for len in [0, 1, 2, 3, 4, 5, 1200] {
+        client.send_indication(address, &payload(1, len));
+        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
+        peer.send_to(&payload(2, len), relayed).unwrap();
+        assert_eq!(client.recv(), Data::Indication(address, payload(2, len)));
+    }
+    client.bind(CHANNEL, address);
+    for len in [0, 1, 2, 3, 4, 5, 1200] {
+        client.send_channel(CHANNEL, &payload(3, len));
+        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
+        assert_eq!(buffer[..len], payload(3, len));
+        peer.send_to(&payload(4, len), relayed).unwrap();
+        assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(4, len)));
+    }
+}
+
+fn many_messages_in_one_record_and_large_ones(backend: Backend) {
+    let pool = Arc::new(pool(backend));
+    let (address, config) = accept_tls(&pool);
+    let mut client = Client::tls(address, &config);
+    client.allocate(1);
+    client.bind(CHANNEL, echo("127.0.0.1"));
+    let many: Vec<u8> = (0..60).flat_map(|n| client.channel_data(CHANNEL, &payload(n, 1001))).collect();
+    client.send_raw(&many);
+    for n in 0..60 {
+        assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(n, 1001)));
+    }
+    // One message over several records, and one record for a few bytes of a message.
+    for len in [30_000, 65_507, 65_507] {
+        client.send_channel(CHANNEL, &payload(len, len));
+        assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(len, len)));
+    }
+    for piece in client.channel_data(CHANNEL, &payload(9, 99)).chunks(3) {
+        client.send_raw(piece);
+    }
+    assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(9, 99)));
+}
+
+fn calls_between_tls_and_other_clients_are_padded_right(backend: Backend) {
+    let pool = Arc::new(pool(backend));
+    let (tls, config) = accept_tls(&pool);
+    let tcp = accept(&pool, "127.0.0.1");
+    let udp = pool.udp_addresses()[0];
+    for (mut a, mut b) in [
+        (Client::tls(tls, &config), Client::udp(udp)),
+        (Client::udp(udp), Client::tls(tls, &config)),
+        (Client::tls(tls, &config), Client::tcp(tcp)),
+        (Client::tls(tls, &config), Client::tls(tls, &config)),
+    ] {
+        let (relayed_a, relayed_b) = (a.allocate(1), b.allocate(1));
+        a.bind(CHANNEL, relayed_b);
+        b.permit(relayed_a);
+        for len in 0..9 {
+            a.send_channel(CHANNEL, &payload(1, len));
+            assert_eq!(b.recv(), Data::Indication(relayed_a, payload(1, len)));
+            b.send_indication(relayed_a, &payload(2, len));
+            assert_eq!(a.recv(), Data::Channel(CHANNEL, payload(2, len)));
+        }
+    }
+}
+
+fn rfc8446_6_1_either_side_may_say_goodbye(backend: Backend) {
+    let pool = Arc::new(pool(backend));
+    let (address, config) = accept_tls(&pool);
+    let mut client = Client::tls(address, &config);
+    let relayed = client.allocate(1);
+    let Link::Tls { stream, .. } = &mut client.link else { unreachable!() };
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    // The TCP connection still stands: it is the alert that ends the allocation.
+    until("the relay port is free", || std::net::UdpSocket::bind(relayed).is_ok());
+    // rustls tells an end without the server's alert as an error.
+    assert_eq!(client.try_recv_raw(), None);
+    until("the connection is gone", || pool.connections() == 0);
+    let mut client = Client::tls(address, &config);
+    client.allocate(1);
+    pool.stop();
+    assert_eq!(client.try_recv_raw(), None);
+}
+
+fn garbage_inside_tls_closes_the_connection(backend: Backend) {
+    let pool = Arc::new(pool(backend));
+    let (address, config) = accept_tls(&pool);
+    let mut client = Client::tls(address, &config);
+    client.send_raw(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(client.try_recv_raw(), None);
+    until("it is counted", || pool.io_stats().streams_garbage == 1);
+}
+
+fn a_record_that_was_tampered_with_closes_the_connection(backend: Backend) {
+    let pool = Arc::new(pool(backend));
+    let (address, config) = accept_tls(&pool);
+    let mut client = Client::tls(address, &config);
+    let relayed = client.allocate(1);
+    let Link::Tls { stream, .. } = &mut client.link else { unreachable!() };
+    let forged = [&[23, 3, 3, 0, 32][..], &[0xA5; 32]].concat();
+    stream.sock.write_all(&forged).unwrap();
+    until("the relay port is free", || std::net::UdpSocket::bind(relayed).is_ok());
+    until("the connection is gone", || pool.connections() == 0);
+}
+
+#[test]
+fn a_slow_tls_reader_loses_media_and_costs_no_memory() {
+    in_own_process("tls::a_slow_tls_reader_loses_media_and_costs_no_memory", || {
+        let pool = Arc::new(pool(Backend::Auto));
+        let (address, config) = accept_tls(&pool);
+        let mut slow = Client::tls(address, &config);
+        let relayed = slow.allocate(1);
+        let (peer, address) = peer("127.0.0.1");
+        slow.bind(CHANNEL, address);
+        let flood = |packets: usize| {
+            for n in 0..packets {
+                let _ = peer.send_to(&payload(n, 1200), relayed);
+                if n % 50 == 0 {
+                    std::thread::sleep(Duration::from_micros(500));
+                }
+            }
+        };
+        while pool.io_stats().stream_drops == 0 {
+            flood(5_000);
+        }
+        let before = resident();
+        flood(50_000);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 1 << 20, "{grown} bytes more");
+        // A request still gets its answer, behind the media that waits, and the stream is whole.
+        assert_eq!(slow.mapped(), slow.local());
+        peer.send_to(b"again", relayed).unwrap();
+        while slow.recv() != Data::Channel(CHANNEL, b"again".to_vec()) {}
+        assert_eq!(pool.io_stats().streams_stuck, 0);
+    });
+}
