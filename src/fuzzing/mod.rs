@@ -17,8 +17,8 @@ use crate::stun::{
     TransactionId,
 };
 use crate::turn::{
-    ClientPath, FiveTuple, LinkId, MAX_REPLY, Now, Output, PeerPolicy, RelayAddress, RelayId, ReplyBuffer,
-    Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
+    ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, Output, PeerPolicy, RelayAddress, RelayId,
+    ReplyBuffer, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 const REALM: &str = "turnkey";
@@ -55,7 +55,8 @@ pub fn channel_data(bytes: &[u8]) {
 /// Any datagram of a stranger: nothing goes on, nothing stays, and the answer is small.
 pub fn stranger(bytes: &[u8]) {
     let mut bench = Bench::new();
-    let verdict = bench.server.handle_client(bench.now(), path(0), bytes, &mut bench.reply);
+    let verdict =
+        bench.server.handle_client(bench.now(), path(0), IpFields::default(), bytes, &mut bench.reply);
     match verdict {
         Verdict::Reply { len, .. } => {
             assert!(len <= 128 && len <= bytes.len() + 108, "{len} bytes for {}", bytes.len());
@@ -159,13 +160,14 @@ impl Bench {
     }
 
     fn send(&mut self, client: u8, packet: &[u8]) {
-        let verdict = self.server.handle_client(self.now(), path(client), packet, &mut self.reply);
+        let verdict =
+            self.server.handle_client(self.now(), path(client), IpFields::default(), packet, &mut self.reply);
         self.inspect(verdict, packet);
     }
 
     fn datagram(&mut self, relay: u8, peer: SocketAddr, payload: &[u8]) {
         let relay = RelayId(u32::from(relay % 32));
-        let verdict = self.server.handle_peer(self.now(), relay, peer, payload);
+        let verdict = self.server.handle_peer(self.now(), relay, peer, IpFields::default(), payload);
         self.inspect(verdict, payload);
     }
 

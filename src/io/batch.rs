@@ -41,6 +41,8 @@ pub struct Received {
     pub len: u32,
     /// Bytes of each datagram but the last, which may be shorter.
     pub stride: u32,
+    /// DSCP and ECN they came with, 0 where the system does not tell.
+    pub tos: u8,
 }
 
 impl Received {
@@ -127,10 +129,17 @@ impl RecvBatch {
     }
 
     /// Records that the next vacant slot was filled.
-    pub(super) fn filled(&mut self, from: SocketAddr, to: Option<IpAddr>, len: usize, stride: usize) {
+    pub(super) fn filled(
+        &mut self,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        len: usize,
+        stride: usize,
+        tos: u8,
+    ) {
         let start = (self.used * SLOT_LEN) as u32;
         self.used += 1;
-        self.list.push(Received { from, to, start, len: len as u32, stride: stride as u32 });
+        self.list.push(Received { from, to, start, len: len as u32, stride: stride as u32, tos });
     }
 }
 
@@ -151,6 +160,15 @@ pub struct Route {
     pub from: Option<IpAddr>,
 }
 
+/// What a packet's IP header shall say. The default is what the system puts into a fresh packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Whether it may only leave unfragmented.
+    pub dont_fragment: bool,
+}
+
 /// One packet to send: a prefix, a body that stays where it is, and zero bytes after it.
 #[derive(Clone, Debug)]
 pub struct Packet {
@@ -159,6 +177,7 @@ pub struct Packet {
     pad: u8,
     media: bool,
     staged: bool,
+    fields: Fields,
     start: u32,
     len: u32,
     next: u32,
@@ -181,6 +200,12 @@ impl Packet {
         self.media
     }
 
+    /// What its IP header shall say.
+    #[must_use]
+    pub fn fields(&self) -> Fields {
+        self.fields
+    }
+
     /// The three parts that make up the packet; each may be empty.
     #[must_use]
     pub fn parts<'a>(&'a self, batch: &'a SendBatch, received: &'a RecvBatch) -> [&'a [u8]; 3] {
@@ -199,7 +224,8 @@ pub struct Flow {
     tail: u32,
 }
 
-/// Packets of one flow that can leave as one: all of `segment` bytes but the last, which may be shorter.
+/// Packets of one flow that can leave as one: all of `segment` bytes but the last, which may be shorter,
+/// and with the same header fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     first: u32,
@@ -208,6 +234,8 @@ pub struct Run {
     pub count: usize,
     /// Bytes of each but the last.
     pub segment: usize,
+    /// What their IP headers shall say.
+    pub fields: Fields,
 }
 
 /// What a backend can send as one.
@@ -280,16 +308,24 @@ impl SendBatch {
     pub fn push_staged(&mut self, route: Route, len: usize) {
         let start = self.staged * STAGE_LEN;
         self.staged += 1;
-        self.append(route, &[], start..start + len, 0, true);
+        self.append(route, Fields::default(), &[], start..start + len, 0, true);
     }
 
     /// Adds a packet of `prefix` (at most 48 bytes), the part `body` of the receive buffer, and
     /// `pad` (at most 3) zero bytes.
-    pub fn push(&mut self, route: Route, prefix: &[u8], body: Range<usize>, pad: u8) {
-        self.append(route, prefix, body, pad.min(3), false);
+    pub fn push(&mut self, route: Route, fields: Fields, prefix: &[u8], body: Range<usize>, pad: u8) {
+        self.append(route, fields, prefix, body, pad.min(3), false);
     }
 
-    fn append(&mut self, route: Route, prefix: &[u8], body: Range<usize>, pad: u8, staged: bool) {
+    fn append(
+        &mut self,
+        route: Route,
+        fields: Fields,
+        prefix: &[u8],
+        body: Range<usize>,
+        pad: u8,
+        staged: bool,
+    ) {
         let index = self.packets.len() as u32;
         let mut packet = Packet {
             prefix: [0; PREFIX_LEN],
@@ -297,6 +333,7 @@ impl SendBatch {
             pad,
             media: !staged,
             staged,
+            fields,
             start: body.start as u32,
             len: body.len() as u32,
             next: NONE,
@@ -347,7 +384,7 @@ impl SendBatch {
         let first = previous.map_or(flow.head, |run| run.next);
         let packet = self.packets.get(first as usize)?;
         let segment = packet.len();
-        let mut run = Run { first, next: packet.next, count: 1, segment };
+        let mut run = Run { first, next: packet.next, count: 1, segment, fields: packet.fields };
         if segment == 0 || segment > limits.segment {
             return Some(run);
         }
@@ -355,7 +392,7 @@ impl SendBatch {
         while run.count < limits.count {
             let Some(packet) = self.packets.get(run.next as usize) else { break };
             let len = packet.len();
-            if len == 0 || len > segment || bytes + len > limits.bytes {
+            if len == 0 || len > segment || bytes + len > limits.bytes || packet.fields != run.fields {
                 break;
             }
             bytes += len;

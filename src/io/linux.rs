@@ -50,6 +50,12 @@ impl Datagrams for Linux {
             // RFC 8656 §14: without DONT-FRAGMENT a relayed packet must not carry DF.
             let _ = sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT);
         }
+        // RFC 8656 §14: what is relayed keeps its DSCP and ECN. Where the kernel does not tell, it has none.
+        let _ = if local.is_ipv4() {
+            sys::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+        } else {
+            sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+        };
         if local.ip().is_unspecified() && self.caps.pktinfo {
             let told = if local.is_ipv4() {
                 sys::set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)

@@ -16,7 +16,7 @@ mod socket;
 pub mod stream;
 
 pub use batch::{
-    Flow, Packet, Received, RecvBatch, Route, Run, RunLimits, SLOT_LEN, SLOTS, STAGE_LEN, SendBatch,
+    Fields, Flow, Packet, Received, RecvBatch, Route, Run, RunLimits, SLOT_LEN, SLOTS, STAGE_LEN, SendBatch,
 };
 pub use counters::{Counters, SendFailure};
 pub use socket::{Role, SocketRef, Sockets, UdpSocket};

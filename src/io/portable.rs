@@ -46,7 +46,7 @@ impl Datagrams for Portable {
             counters.recv_calls += 1;
             match socket.inner.recv_from(&mut into.vacant_memory()[..SLOT_LEN]) {
                 Ok((len, from)) => {
-                    into.filled(from, None, len, len);
+                    into.filled(from, None, len, len, 0);
                     counters.recv_packets += 1;
                     room -= 1;
                 }

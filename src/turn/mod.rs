@@ -11,6 +11,7 @@
 
 mod allocation;
 mod auth;
+mod ip_header;
 mod limiter;
 mod output;
 mod policy;
@@ -22,6 +23,7 @@ mod stats;
 mod table;
 mod timers;
 
+pub use ip_header::IpFields;
 pub use output::{
     ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, Prefix, RelayId, Transport,
     Verdict, Via, WorkerId,
@@ -148,15 +150,17 @@ impl Server {
         }
     }
 
-    /// A datagram, or one framed message of a stream, from a client. A reply is written into `reply`.
+    /// A datagram, or one framed message of a stream, from a client, with what its IP header said. A
+    /// reply is written into `reply`.
     pub fn handle_client(
         &mut self,
         now: Now,
         path: ClientPath,
+        ip: IpFields,
         packet: &[u8],
         reply: &mut ReplyBuffer,
     ) -> Verdict {
-        self.handle(now, path, packet, true, reply)
+        self.handle(now, path, ip, packet, true, reply)
     }
 
     /// The same for a message that came from another worker or that could not be moved to it. What is
@@ -168,26 +172,27 @@ impl Server {
         packet: &[u8],
         reply: &mut ReplyBuffer,
     ) -> Verdict {
-        self.handle(now, path, packet, false, reply)
+        self.handle(now, path, IpFields::default(), packet, false, reply)
     }
 
     fn handle(
         &mut self,
         now: Now,
         path: ClientPath,
+        ip: IpFields,
         packet: &[u8],
         may_move: bool,
         reply: &mut ReplyBuffer,
     ) -> Verdict {
         match stun::classify(packet) {
             PacketKind::ChannelData => {
-                let (data_path, rng) = self.data_path(now);
+                let (data_path, rng) = self.data_path(now, ip);
                 let result = data_path.channel_data(&path, packet, rng);
                 self.forward_from_client(result)
             }
             PacketKind::Stun if is_suspicious(&path.five_tuple) => self.drop(DropReason::SuspiciousSource),
             PacketKind::Stun => match Message::parse(packet) {
-                Ok(message) => self.handle_message(&Request { now, path, message, may_move }, reply),
+                Ok(message) => self.handle_message(&Request { now, path, ip, message, may_move }, reply),
                 Err(_) => self.drop(DropReason::Malformed),
             },
             PacketKind::Other => self.drop(DropReason::Malformed),
@@ -203,7 +208,7 @@ impl Server {
             // RFC 8656 §11.2: whatever is wrong with an indication, nothing is said about it.
             Class::Indication => match request.message.method() {
                 Method::SEND if refuse_unknown(&request.message).is_ok() => {
-                    let (data_path, rng) = self.data_path(request.now);
+                    let (data_path, rng) = self.data_path(request.now, request.ip);
                     let result = data_path.send_indication(&request.path, &request.message, rng);
                     self.forward_from_client(result)
                 }
@@ -215,9 +220,16 @@ impl Server {
         }
     }
 
-    /// A datagram that arrived at a relay socket.
-    pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: SocketAddr, datagram: &[u8]) -> Verdict {
-        let (data_path, rng) = self.data_path(now);
+    /// A datagram that arrived at a relay socket, with what its IP header said.
+    pub fn handle_peer(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: SocketAddr,
+        ip: IpFields,
+        datagram: &[u8],
+    ) -> Verdict {
+        let (data_path, rng) = self.data_path(now, ip);
         match data_path.peer_datagram(relay, peer, datagram.len(), rng) {
             Ok(forward) => {
                 self.stats.to_client_packets += 1;
@@ -302,9 +314,9 @@ impl Server {
         self.table.id_of(five_tuple).is_some()
     }
 
-    fn data_path(&mut self, now: Now) -> (DataPath<'_>, &mut StdRng) {
+    fn data_path(&mut self, now: Now, ip: IpFields) -> (DataPath<'_>, &mut StdRng) {
         let Self { table, settings, shared, rng, .. } = self;
-        (DataPath { table, settings, shared, now }, rng)
+        (DataPath { table, settings, shared, now, ip }, rng)
     }
 
     /// Counts a packet of a client; one that goes straight to another client counts for that one too.

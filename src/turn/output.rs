@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::ip_header::IpFields;
+
 /// The only source of time in the core. `mono` counts from an arbitrary start and never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
@@ -121,6 +123,10 @@ pub struct Forward {
     pub payload: Range<usize>,
     /// Zero bytes after the payload (at most 3).
     pub pad: u8,
+    /// What goes into its IP header; a stream ignores it.
+    pub ip: IpFields,
+    /// Leave with the DF bit, or not at all (DONT-FRAGMENT, RFC 8656 §18.9).
+    pub dont_fragment: bool,
 }
 
 /// What to do about the packet that was just handed in.

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 
 use super::Settings;
 use super::allocation::Allocation;
+use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
 use super::reach::{Reach, own_addresses, reach};
 use super::shared::Shared;
@@ -25,6 +26,8 @@ pub(super) struct DataPath<'a> {
     pub(super) settings: &'a Settings,
     pub(super) shared: &'a Shared,
     pub(super) now: Now,
+    /// What the packet's IP header said.
+    pub(super) ip: IpFields,
 }
 
 impl DataPath<'_> {
@@ -98,7 +101,8 @@ impl DataPath<'_> {
             },
             Reach::Nowhere => return Err(DropReason::PeerForbidden),
         };
-        Ok(Forward { via: Via::Relay(allocation.relay, to), prefix: Prefix::None, payload, pad: 0 })
+        let via = Via::Relay(allocation.relay, to);
+        Ok(Forward { via, prefix: Prefix::None, payload, pad: 0, ip: self.ip, dont_fragment: false })
     }
 
     /// Hands a payload from `peer` to `allocation`'s client, on its channel if there is one.
@@ -114,17 +118,13 @@ impl DataPath<'_> {
         }
         let len = u16::try_from(payload.len()).map_err(|_| DropReason::Malformed)?;
         let padding = (payload.len().next_multiple_of(4) - payload.len()) as u8;
+        let is_stream = allocation.path.five_tuple.transport.is_stream();
+        let (prefix, pad) = match allocation.channel_of(peer, self.now.mono) {
+            Some(number) => (channel_prefix(number, len), if is_stream { padding } else { 0 }),
+            None => (data_prefix(peer, len, rng).ok_or(DropReason::Malformed)?, padding),
+        };
         let via = Via::Client(allocation.path);
-        match allocation.channel_of(peer, self.now.mono) {
-            Some(number) => {
-                let pad = if allocation.path.five_tuple.transport.is_stream() { padding } else { 0 };
-                Ok(Forward { via, prefix: channel_prefix(number, len), payload, pad })
-            }
-            None => {
-                let prefix = data_prefix(peer, len, rng).ok_or(DropReason::Malformed)?;
-                Ok(Forward { via, prefix, payload, pad: padding })
-            }
-        }
+        Ok(Forward { via, prefix, payload, pad, ip: self.ip, dont_fragment: false })
     }
 
     /// Translates the local address of another relay socket of this server to its public name, under

@@ -15,11 +15,12 @@ use super::connections::Connections;
 use super::desk::{Command, Desk, Hand, Snapshot};
 use crate::io::portable::Portable;
 use crate::io::{
-    Counters, Datagrams, RecvBatch, Role, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets, UdpSocket,
+    Counters, Datagrams, Fields, RecvBatch, Role, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets,
+    UdpSocket,
 };
 use crate::turn::{
-    self, ClientPath, FiveTuple, Forward, LinkId, Now, OpenError, Output, RelayId, Transport, Verdict, Via,
-    WorkerId,
+    self, ClientPath, FiveTuple, Forward, IpFields, LinkId, Now, OpenError, Output, RelayId, Transport,
+    Verdict, Via, WorkerId,
 };
 
 /// The token of the waker; sockets have their names as tokens.
@@ -249,8 +250,9 @@ impl<D: Datagrams> Worker<D> {
                 transport: Transport::Udp,
             };
             let path = ClientPath { five_tuple, link: LinkId(listener.0) };
+            let ip = IpFields { tos: received.tos };
             for datagram in received.datagrams() {
-                self.handle_client(path, datagram);
+                self.handle_client(path, ip, datagram);
             }
         }
     }
@@ -259,12 +261,13 @@ impl<D: Datagrams> Worker<D> {
         let relay = RelayId(name.0 - self.listeners);
         for index in 0..self.received.list().len() {
             let received = self.received.list()[index];
+            let ip = IpFields { tos: received.tos };
             for datagram in received.datagrams() {
                 if self.outgoing.is_full() {
                     self.send();
                 }
                 let bytes = self.received.bytes(datagram.clone());
-                let verdict = self.core.handle_peer(self.now, relay, received.from, bytes);
+                let verdict = self.core.handle_peer(self.now, relay, received.from, ip, bytes);
                 self.carry_out(verdict, datagram.start);
                 self.drain();
             }
@@ -272,12 +275,12 @@ impl<D: Datagrams> Worker<D> {
     }
 
     /// A message of a client, at `message` in the receive buffer.
-    fn handle_client(&mut self, path: ClientPath, message: Range<usize>) {
+    fn handle_client(&mut self, path: ClientPath, ip: IpFields, message: Range<usize>) {
         if self.outgoing.is_full() {
             self.send();
         }
         let bytes = self.received.bytes(message.clone());
-        let mut verdict = self.core.handle_client(self.now, path, bytes, self.outgoing.stage());
+        let mut verdict = self.core.handle_client(self.now, path, ip, bytes, self.outgoing.stage());
         if let Verdict::Elsewhere(_) = verdict {
             verdict = self.core.handle_unmoved(self.now, path, bytes, self.outgoing.stage());
         }
@@ -288,13 +291,14 @@ impl<D: Datagrams> Worker<D> {
     /// Does what the core says about a message that begins at `start` of the receive buffer.
     pub(super) fn carry_out(&mut self, verdict: Verdict, start: usize) {
         match verdict {
-            Verdict::Forward(Forward { via, prefix, payload, pad }) => {
+            Verdict::Forward(Forward { via, prefix, payload, pad, ip, dont_fragment }) => {
                 let route = match via {
                     Via::Client(path) => self.route_to(&path),
                     Via::Relay(relay, peer) => Route { socket: self.name_of(relay), to: peer, from: None },
                 };
                 let body = start + payload.start..start + payload.end;
-                self.outgoing.push(route, prefix.as_bytes(), body, pad);
+                let fields = Fields { tos: ip.tos, dont_fragment };
+                self.outgoing.push(route, fields, prefix.as_bytes(), body, pad);
             }
             Verdict::Reply { path, len } => {
                 let route = self.route_to(&path);

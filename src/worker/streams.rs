@@ -7,7 +7,7 @@ use super::desk::Newcomer;
 use super::run::Worker;
 use crate::io::stream::FrameError;
 use crate::io::{Datagrams, SLOT_LEN, SocketRef};
-use crate::turn::{ClientPath, Verdict, WorkerId};
+use crate::turn::{ClientPath, IpFields, Verdict, WorkerId};
 
 impl<D: Datagrams> Worker<D> {
     /// Writes what waits, then reads once.
@@ -89,7 +89,9 @@ impl<D: Datagrams> Worker<D> {
         }
         let bytes = self.received.bytes(message.clone());
         let mut verdict = match may_move {
-            true => self.core.handle_client(self.now, path, bytes, self.outgoing.stage()),
+            true => {
+                self.core.handle_client(self.now, path, IpFields::default(), bytes, self.outgoing.stage())
+            }
             false => self.core.handle_unmoved(self.now, path, bytes, self.outgoing.stage()),
         };
         if let Verdict::Elsewhere(worker) = verdict {

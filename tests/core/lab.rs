@@ -8,8 +8,8 @@ use std::time::Duration;
 use turnkey::credential::{self, Nonces, Secrets, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    ClientPath, FiveTuple, LinkId, MAX_REPLY, Now, OpenError, Output, PeerPolicy, RelayAddress, RelayId,
-    Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
+    ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerPolicy, RelayAddress,
+    RelayId, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 pub(crate) const START_UNIX: u64 = 1_700_000_000;
@@ -95,6 +95,10 @@ pub(crate) struct Lab {
     pub(crate) open_results: Vec<Result<(), OpenError>>,
     /// Effects seen, for tests about them.
     pub(crate) outputs: Vec<Output>,
+    /// What the IP headers of the next packets say.
+    pub(crate) ip: IpFields,
+    /// What the last forwarded packet's IP header shall say, and whether with DF.
+    pub(crate) left_with: Option<(IpFields, bool)>,
     next_transaction: u32,
     reply: Box<[u8; MAX_REPLY]>,
 }
@@ -118,6 +122,8 @@ impl Lab {
             open: HashMap::new(),
             open_results: Vec::new(),
             outputs: Vec::new(),
+            ip: IpFields::default(),
+            left_with: None,
             next_transaction: 0,
             reply: Box::new([0xAA; MAX_REPLY]),
         }
@@ -147,7 +153,7 @@ impl Lab {
 
     /// Hands in a packet of a client and returns all that left.
     pub(crate) fn client_sends(&mut self, path: ClientPath, packet: &[u8]) -> Vec<Event> {
-        let verdict = self.server.handle_client(self.now(), path, packet, &mut self.reply);
+        let verdict = self.server.handle_client(self.now(), path, self.ip, packet, &mut self.reply);
         self.collect(verdict, packet)
     }
 
@@ -155,7 +161,7 @@ impl Lab {
     pub(crate) fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, packet: &[u8]) -> Vec<Event> {
         let of_port = |(_, bind): &(RelayId, SocketAddr)| bind.port() == relayed.port();
         let relay = self.relays().into_iter().find(of_port).expect("an open relay socket").0;
-        let verdict = self.server.handle_peer(self.now(), relay, addr(peer), packet);
+        let verdict = self.server.handle_peer(self.now(), relay, addr(peer), self.ip, packet);
         self.collect(verdict, packet)
     }
 
@@ -177,6 +183,7 @@ impl Lab {
                 events.push(Event::Answer(path, Answer { class, error, bytes }));
             }
             Verdict::Forward(forward) => {
+                self.left_with = Some((forward.ip, forward.dont_fragment));
                 let mut bytes = forward.prefix.as_bytes().to_vec();
                 bytes.extend_from_slice(&packet[forward.payload.clone()]);
                 bytes.extend(std::iter::repeat_n(0, forward.pad.into()));

@@ -8,6 +8,7 @@ mod channels;
 mod differential;
 #[cfg(feature = "fuzzing")]
 mod fuzz_corpus;
+mod ip_header;
 mod lab;
 mod lifetimes;
 mod malformed;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use turnkey::stun::{AttributeType, Class, MessageWriter, Method};
-use turnkey::turn::{DropReason, Output, RelayId, Shared, Transport};
+use turnkey::turn::{DropReason, IpFields, Output, RelayId, Shared, Transport};
 
 use crate::lab::{Client, Event, Lab, PEER, addr, channel_data, data_indication, path, settings};
 
@@ -185,6 +185,6 @@ fn a_packet_for_a_relay_that_has_just_closed_is_dropped() {
     let relay = lab.relays()[0].0;
     client.refresh(&mut lab, 0);
     assert_eq!(lab.outputs.last(), Some(&Output::CloseRelay { relay }));
-    let verdict = lab.server.handle_peer(lab.now(), relay, addr(PEER), b"x");
+    let verdict = lab.server.handle_peer(lab.now(), relay, addr(PEER), IpFields::default(), b"x");
     assert_eq!(verdict, turnkey::turn::Verdict::Drop(DropReason::RelayGone));
 }

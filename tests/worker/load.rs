@@ -16,7 +16,7 @@ const CHANNEL: u16 = 0x4001;
 fn runs_in_are_runs_out() {
     use crate::client::Data;
     use turnkey::io::linux::Linux;
-    use turnkey::io::{Counters, Datagrams, RecvBatch, Role, Route, SendBatch, SocketRef, Sockets};
+    use turnkey::io::{Counters, Datagrams, Fields, RecvBatch, Role, Route, SendBatch, SocketRef, Sockets};
 
     let pool = pool(Backend::Linux);
     let mut io = Linux::new();
@@ -35,7 +35,7 @@ fn runs_in_are_runs_out() {
         let mut batch = SendBatch::new();
         for n in 0..50_u8 {
             let route = Route { socket: SocketRef(0), to: relayed, from: None };
-            batch.push(route, &[n], 0..size - 1, 0);
+            batch.push(route, Fields::default(), &[n], 0..size - 1, 0);
         }
         let mut counters = Counters::default();
         io.send(&sockets, &batch, &received, &mut counters);
@@ -165,7 +165,7 @@ fn too_few_open_files_refuse_allocations_and_nothing_else() {
 #[test]
 fn a_hundred_thousand_spoofed_allocates_leave_memory_where_it_was() {
     use turnkey::io::linux::Linux;
-    use turnkey::io::{Counters, Datagrams, RecvBatch, Role, Route, SendBatch, SocketRef, Sockets};
+    use turnkey::io::{Counters, Datagrams, Fields, RecvBatch, Role, Route, SendBatch, SocketRef, Sockets};
 
     in_own_process("load::a_hundred_thousand_spoofed_allocates_leave_memory_where_it_was", || {
         let mut limited = crate::rig::setup(Backend::Auto);
@@ -191,7 +191,7 @@ fn a_hundred_thousand_spoofed_allocates_leave_memory_where_it_was() {
                 for n in chunk {
                     let from = std::net::Ipv4Addr::from_bits(0x7F10_0000 + n);
                     let route = Route { socket: SocketRef(0), to: server, from: Some(from.into()) };
-                    batch.push(route, &[], start..start + allocate.len(), 0);
+                    batch.push(route, Fields::default(), &[], start..start + allocate.len(), 0);
                 }
                 let before = pool.io_stats().recv_packets;
                 io.send(&sockets, &batch, &received, &mut counters);

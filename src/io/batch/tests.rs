@@ -9,7 +9,7 @@ fn route(socket: u32, port: u16) -> Route {
 fn runs(lengths: &[usize]) -> Vec<(usize, usize)> {
     let mut batch = SendBatch::new();
     for len in lengths {
-        batch.push(route(0, 1), &[], 0..*len, 0);
+        batch.push(route(0, 1), Fields::default(), &[], 0..*len, 0);
     }
     let flow = batch.flows()[0];
     let mut out: Vec<(usize, usize)> = Vec::new();
@@ -29,6 +29,21 @@ fn a_run_is_equal_packets_and_at_most_one_shorter_last() {
 }
 
 #[test]
+fn rfc8656_14_a_run_has_one_tos_and_one_df() {
+    let mut batch = SendBatch::new();
+    let plain = Fields::default();
+    let (expedited, whole) = (Fields { tos: 0xB8, ..plain }, Fields { dont_fragment: true, ..plain });
+    for fields in [plain, plain, expedited, expedited, whole, plain] {
+        batch.push(route(0, 1), fields, &[], 0..100, 0);
+    }
+    let flow = batch.flows()[0];
+    let first = batch.next_run(&flow, None, &LIMITS);
+    let runs = std::iter::successors(first, |run| batch.next_run(&flow, Some(run), &LIMITS));
+    let runs: Vec<_> = runs.map(|run| (run.count, run.fields)).collect();
+    assert_eq!(runs, [(2, plain), (2, expedited), (1, whole), (1, plain)], "in their order");
+}
+
+#[test]
 fn a_run_keeps_the_limits() {
     assert_eq!(runs(&[10; 6]), [(4, 10), (2, 10)]);
     assert_eq!(runs(&[1000; 3]), [(2, 1000), (1, 1000)]);
@@ -44,7 +59,7 @@ fn an_empty_datagram_is_always_alone() {
 fn flows_collect_interleaved_packets_in_order() {
     let mut batch = SendBatch::new();
     for n in 0..6 {
-        batch.push(route(n as u32 % 2, 7), &[n], 0..0, 0);
+        batch.push(route(n as u32 % 2, 7), Fields::default(), &[n], 0..0, 0);
     }
     assert_eq!(batch.flows().len(), 2);
     let order = |flow| batch.packets(flow).map(|p| p.prefix[0]).collect::<Vec<_>>();
@@ -56,7 +71,8 @@ fn flows_collect_interleaved_packets_in_order() {
 fn the_order_within_a_route_survives_any_collision() {
     let mut batch = SendBatch::new();
     for n in 0..500_u32 {
-        batch.push(route(n % 3, (n * n % 97) as u16), &n.to_be_bytes(), 0..0, 0);
+        let route = route(n % 3, (n * n % 97) as u16);
+        batch.push(route, Fields::default(), &n.to_be_bytes(), 0..0, 0);
     }
     let mut last = std::collections::HashMap::new();
     for flow in batch.flows() {
@@ -73,9 +89,9 @@ fn the_order_within_a_route_survives_any_collision() {
 fn a_packet_is_prefix_body_and_padding() {
     let mut received = RecvBatch::new();
     received.vacant_memory()[..4].copy_from_slice(b"body");
-    received.filled(([127, 0, 0, 1], 9).into(), None, 4, 4);
+    received.filled(([127, 0, 0, 1], 9).into(), None, 4, 4, 0);
     let mut batch = SendBatch::new();
-    batch.push(route(0, 1), b"pre", 1..4, 2);
+    batch.push(route(0, 1), Fields::default(), b"pre", 1..4, 2);
     batch.stage()[..2].copy_from_slice(b"ok");
     batch.push_staged(route(0, 1), 2);
     let wire: Vec<Vec<u8>> =
@@ -87,7 +103,7 @@ fn a_packet_is_prefix_body_and_padding() {
 fn a_batch_is_full_at_its_bound_and_empty_after_clear() {
     let mut batch = SendBatch::new();
     while !batch.is_full() {
-        batch.push(route(0, 1), &[], 0..1, 0);
+        batch.push(route(0, 1), Fields::default(), &[], 0..1, 0);
     }
     assert_eq!(batch.packets.len(), PACKETS);
     batch.clear();
@@ -101,8 +117,9 @@ fn a_batch_is_full_at_its_bound_and_empty_after_clear() {
 #[test]
 fn received_splits_by_stride() {
     let from = ([127, 0, 0, 1], 9).into();
-    let split =
-        |len, stride| Received { from, to: None, start: 10, len, stride }.datagrams().collect::<Vec<_>>();
+    let split = |len, stride| {
+        Received { from, to: None, start: 10, len, stride, tos: 0 }.datagrams().collect::<Vec<_>>()
+    };
     assert_eq!(split(25, 10), [10..20, 20..30, 30..35]);
     assert_eq!(split(20, 10), [10..20, 20..30]);
     assert_eq!(split(0, 0), std::slice::from_ref(&(10..10)));

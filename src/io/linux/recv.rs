@@ -116,7 +116,7 @@ impl Receiver {
             // A datagram socket of ours has no other families; the slot is taken all the same, so
             // that slots and headers stay in step.
             let from = name.address().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-            into.filled(from, told.to, len, stride);
+            into.filled(from, told.to, len, stride, told.tos);
         }
     }
 }

@@ -24,8 +24,9 @@ struct Carried {
     packets: usize,
     segment: usize,
     first_iovec: usize,
-    /// Bytes of control that say where to leave from.
-    source_len: usize,
+    /// Bytes of control that say where to leave from and with which header fields: what a packet taken
+    /// out of a run keeps.
+    kept_len: usize,
 }
 
 pub(super) struct Sender {
@@ -98,11 +99,13 @@ impl Sender {
             }
         }
         let control = &mut self.controls[self.filled];
-        let source_len = flow.route.from.map_or(0, |source| control.set_source(source));
-        let control_len =
-            if run.count > 1 { control.set_segment(source_len, run.segment) } else { source_len };
+        let mut kept_len = flow.route.from.map_or(0, |source| control.set_source(source));
+        if run.fields.tos != 0 {
+            kept_len = control.set_tos(kept_len, flow.route.to, run.fields.tos);
+        }
+        let control_len = if run.count > 1 { control.set_segment(kept_len, run.segment) } else { kept_len };
         self.carried[self.filled] =
-            Carried { packets: run.count, segment: run.segment, first_iovec: first, source_len };
+            Carried { packets: run.count, segment: run.segment, first_iovec: first, kept_len };
         let header = &mut self.messages[self.filled].msg_hdr;
         header.msg_namelen = self.names[self.filled].set(flow.route.to);
         header.msg_iovlen = self.iovecs_used - first;
@@ -172,7 +175,7 @@ impl Sender {
             Ok(_) => sent(carried, counters),
             Err(e)
                 if carried.packets > 1
-                    && (refuses_runs(&e) || carried.source_len > 0 && refuses_source(&e)) =>
+                    && (refuses_runs(&e) || carried.kept_len > 0 && refuses_control(&e)) =>
             {
                 if self.send_apart(&header, carried, counters) {
                     counters.fallbacks += 1;
@@ -187,7 +190,7 @@ impl Sender {
     /// a run was what the kernel refused.
     fn send_apart(&self, run: &libc::msghdr, carried: Carried, counters: &mut Counters) -> bool {
         let mut header = *run;
-        header.msg_controllen = carried.source_len;
+        header.msg_controllen = carried.kept_len;
         let mut single = Carried { packets: 1, ..carried };
         let end = carried.first_iovec + run.msg_iovlen;
         let mut just_so = false;
@@ -219,12 +222,12 @@ impl Sender {
     }
 
     /// Sends one message by itself: `true` if it left as described, `false` if without its source
-    /// address because the kernel does not take that.
+    /// address and header fields because the kernel does not take them.
     fn resend(&self, header: &libc::msghdr, carried: Carried, counters: &mut Counters) -> io::Result<bool> {
         counters.send_calls += 1;
         // SAFETY: as in `call`; the header is one that `aim` has completed, or a part of it.
         match unsafe { sys::sendmsg(self.fd, header) } {
-            Err(e) if carried.packets == 1 && carried.source_len > 0 && refuses_source(&e) => {
+            Err(e) if carried.packets == 1 && carried.kept_len > 0 && refuses_control(&e) => {
                 let mut bare = *header;
                 bare.msg_controllen = 0;
                 counters.fallbacks += 1;
@@ -262,8 +265,8 @@ fn refuses_runs(error: &io::Error) -> bool {
     )
 }
 
-/// The address is no longer on this host, or this kernel does not take one.
-fn refuses_source(error: &io::Error) -> bool {
+/// The address is no longer on this host, or this kernel takes none, or no header fields.
+fn refuses_control(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::ENOPROTOOPT)

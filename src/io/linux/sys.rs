@@ -76,13 +76,13 @@ fn ip4(addr: libc::in_addr) -> Ipv4Addr {
     Ipv4Addr::from(addr.s_addr.to_ne_bytes())
 }
 
-/// Room for the control messages of one datagram: the local address and a segment size.
+/// Room for the control messages of one datagram: the local address, header fields and a segment size.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub(super) struct Control([u8; 96]);
+pub(super) struct Control([u8; Self::LEN]);
 
 impl Control {
-    pub(super) const LEN: usize = 96;
+    pub(super) const LEN: usize = 192;
 
     pub(super) const fn zeroed() -> Self {
         Self([0; Self::LEN])
@@ -129,6 +129,16 @@ impl Control {
         }
     }
 
+    /// Says which DSCP and ECN a datagram shall carry.
+    pub(super) fn set_tos(&mut self, used: usize, to: SocketAddr, tos: u8) -> usize {
+        match to {
+            SocketAddr::V4(_) => self.append(used, libc::IPPROTO_IP, libc::IP_TOS, libc::c_int::from(tos)),
+            SocketAddr::V6(_) => {
+                self.append(used, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::c_int::from(tos))
+            }
+        }
+    }
+
     /// Says the payload is a run of datagrams of `segment` bytes.
     pub(super) fn set_segment(&mut self, used: usize, segment: usize) -> usize {
         self.append(used, libc::SOL_UDP, libc::UDP_SEGMENT, segment as u16)
@@ -140,6 +150,7 @@ impl Control {
 pub(super) struct Told {
     pub(super) to: Option<IpAddr>,
     pub(super) stride: Option<usize>,
+    pub(super) tos: u8,
 }
 
 /// Reads the control messages of a received datagram.
@@ -159,6 +170,10 @@ pub(super) fn told(header: &libc::msghdr) -> Told {
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
                     told.to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => told.tos = data.read(),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    told.tos = data.cast::<libc::c_int>().read_unaligned() as u8;
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     told.stride = usize::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();

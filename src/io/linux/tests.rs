@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket as Plain};
 use std::time::Duration;
 
-use super::super::{Role, Route, SocketRef};
+use super::super::{Fields, Role, Route, SocketRef};
 use super::*;
 
 struct Rig {
@@ -38,8 +38,13 @@ impl Rig {
 
     /// Queues `count` packets of `len` bytes that begin with their number.
     fn push(&mut self, to: SocketAddr, count: u8, len: usize) {
+        self.push_with(Fields::default(), to, count, len);
+    }
+
+    fn push_with(&mut self, fields: Fields, to: SocketAddr, count: u8, len: usize) {
         for n in 0..count {
-            self.batch.push(Route { socket: RELAY, to, from: None }, &[n], 0..len - 1, 0);
+            let route = Route { socket: RELAY, to, from: None };
+            self.batch.push(route, fields, &[n], 0..len - 1, 0);
         }
     }
 
@@ -232,8 +237,8 @@ fn a_reply_leaves_from_the_address_the_request_came_to() {
         let server = socket.destination(received.to);
         assert_eq!(server, SocketAddr::new(address.parse().unwrap(), port));
         let route = Route { socket: RELAY, to: received.from, from: socket.source(server) };
-        rig.batch.push(route, b"oh, ", 0..5, 0);
-        rig.batch.push(route, b"oh, ", 0..5, 0);
+        rig.batch.push(route, Fields::default(), b"oh, ", 0..5, 0);
+        rig.batch.push(route, Fields::default(), b"oh, ", 0..5, 0);
         rig.send();
         let mut buffer = [0; 100];
         for _ in 0..2 {
@@ -248,12 +253,39 @@ fn a_reply_leaves_from_the_address_the_request_came_to() {
 }
 
 #[test]
+fn rfc8656_14_dscp_and_ecn_are_told_and_set() {
+    for (bind, level, option) in
+        [("127.0.0.1:0", libc::IPPROTO_IP, libc::IP_TOS), ("[::1]:0", libc::IPPROTO_IPV6, libc::IPV6_TCLASS)]
+    {
+        let mut rig = Rig::new(bind);
+        let peer = Plain::bind(bind).unwrap();
+        let relay = rig.sockets.get(RELAY).unwrap().local();
+        // What a packet is sent with comes back: the socket sends to itself as well.
+        for tos in [0xB8_u8, 0x01, 0x00] {
+            sys::set_option(peer.as_raw_fd(), level, option, tos.into()).unwrap();
+            peer.send_to(b"?", relay).unwrap();
+            rig.push_with(Fields { tos, ..Fields::default() }, relay, 2, 100);
+            rig.send();
+            let mut seen = Vec::new();
+            while seen.len() < 3 {
+                let socket = rig.sockets.get(RELAY).unwrap();
+                rig.io.recv(socket, &mut rig.received, 16, &mut rig.counters);
+                let list = rig.received.list().iter();
+                seen.extend(list.flat_map(|received| received.datagrams().map(|_| received.tos)));
+            }
+            assert_eq!(seen, [tos; 3]);
+            rig.received.recycle();
+        }
+    }
+}
+
+#[test]
 fn a_source_address_that_is_gone_does_not_stop_the_packet() {
     let mut rig = Rig::new("0.0.0.0:0");
     let (peer, address) = peer();
     let route = Route { socket: RELAY, to: address, from: Some("192.0.2.7".parse().unwrap()) };
     for n in 0..3 {
-        rig.batch.push(route, &[n], 0..9, 0);
+        rig.batch.push(route, Fields::default(), &[n], 0..9, 0);
     }
     rig.send();
     assert_eq!(numbers(&peer, 3, 10), [0, 1, 2]);

@@ -1,4 +1,4 @@
-use super::super::{Route, SocketRef};
+use super::super::{Fields, Route, SocketRef};
 use super::*;
 
 fn binding() -> Vec<u8> {
@@ -117,7 +117,7 @@ impl Wire {
             let mut batch = SendBatch::new();
             for n in chunk {
                 if media {
-                    batch.push(route, &n.to_be_bytes(), 0..len - 6, 2);
+                    batch.push(route, Fields::default(), &n.to_be_bytes(), 0..len - 6, 2);
                 } else {
                     batch.stage()[..4].copy_from_slice(&n.to_be_bytes());
                     batch.push_staged(route, len);

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::auth::{Caller, Refusal};
+use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Now, Verdict};
 use super::{ReplyBuffer, Server};
 use crate::stun::{AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method};
@@ -21,6 +22,8 @@ const MAX_UNKNOWN: usize = 8;
 pub(super) struct Request<'a> {
     pub(super) now: Now,
     pub(super) path: ClientPath,
+    /// What the IP header said.
+    pub(super) ip: IpFields,
     pub(super) message: Message<'a>,
     /// Another worker may be asked to handle it.
     #[expect(dead_code, reason = "asked by the first method that finds its allocation by a token")]
