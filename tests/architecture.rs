@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("admin", &["turn", "worker", "io", "http", "signal", "app"]),
     ("telemetry", &["config"]),
     ("systemd", &[]),
-    ("config", &["credential", "turn", "http", "signal", "worker"]),
+    ("config", &["credential", "stun", "turn", "http", "signal", "worker"]),
     (
         "app",
         &["config", "worker", "http", "admin", "turn", "credential", "systemd", "telemetry", "io", "signal"],

@@ -5,6 +5,7 @@
 
 mod health;
 mod listener;
+mod moving;
 mod settings;
 mod start;
 mod tls;
@@ -178,11 +179,19 @@ impl Running {
         let (config, fixed) = settings::keep_fixed(&self.current().config, config);
         let keys = Keys::load(&config)?;
         let acceptor = tls::acceptor(&config)?;
-        self.pool.reconfigure(self.place.relay_settings(&config, &keys));
-        self.web.reconfigure(self.place.http_settings(&config, &keys));
-        *self.current() = Current { config, keys };
+        // Held while it is told to all: nobody else tells them something older meanwhile.
+        let mut current = self.current();
+        *current = Current { config, keys };
+        self.reconfigure(&current);
+        drop(current);
         *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
         Ok(fixed)
+    }
+
+    /// Tells the parts of the server what holds now.
+    fn reconfigure(&self, current: &Current) {
+        self.pool.reconfigure(self.place.relay_settings(&current.config, &current.keys));
+        self.web.reconfigure(self.place.http_settings(&current.config, &current.keys));
     }
 
     /// Looks after the parts of the server, and feeds the watchdog while all of them move.

@@ -1,19 +1,19 @@
 //! From the configuration to what each part of the server is told.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::config::address::{Addresses, literal};
 use crate::config::secret::Keys;
-use crate::config::{Access, Config, PublicAddress, RelayListener};
+use crate::config::{self, Access, Config, PublicAddress, RelayListener};
 use crate::credential::{Nonces, Verifier};
 use crate::http;
 use crate::turn::{self, PeerPolicy, RelayAddress};
 
 /// What stays the same from start to stop.
 pub(super) struct Place {
-    /// The relay's addresses.
-    pub(super) addresses: Addresses,
+    /// The relay's addresses, which host names and detection change.
+    pub(super) located: RwLock<Located>,
     /// The relay's listeners, with their actual ports.
     pub(super) relay: Vec<RelayListener>,
     /// Addresses of HTTP and admin listeners.
@@ -22,15 +22,57 @@ pub(super) struct Place {
     pub(super) nonces: Arc<Nonces>,
 }
 
+/// The relay's addresses now and before.
+pub(super) struct Located {
+    pub(super) now: Addresses,
+    /// What the world saw before and allocations may still use, newest first.
+    pub(super) former: Vec<RelayAddress>,
+}
+
+/// Former addresses that are remembered.
+const FORMER: usize = 8;
+
+impl Located {
+    pub(super) fn new(now: Addresses) -> Self {
+        Self { now, former: Vec::new() }
+    }
+
+    /// Takes new addresses; whether they differ.
+    pub(super) fn update(&mut self, new: Addresses) -> bool {
+        if new.relay == self.now.relay {
+            return false;
+        }
+        let gone = self.now.relay.iter().filter(|old| !new.relay.contains(old)).map(relay_address);
+        let mut former: Vec<_> = gone.chain(self.former.iter().copied()).collect();
+        former.retain(|old| !new.relay.iter().any(|address| relay_address(address) == *old));
+        former.truncate(FORMER);
+        *self = Self { now: new, former };
+        true
+    }
+}
+
+fn relay_address(address: &config::address::RelayAddress) -> RelayAddress {
+    RelayAddress { bind: address.local, public: address.public }
+}
+
 impl Place {
+    /// The relay's addresses. Never held across anything that waits.
+    pub(super) fn located(&self) -> RwLockReadGuard<'_, Located> {
+        self.located.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes new addresses; whether they differ.
+    pub(super) fn locate(&self, new: Addresses) -> bool {
+        self.located.write().unwrap_or_else(PoisonError::into_inner).update(new)
+    }
+
     /// Settings of the relay core.
     pub(super) fn relay_settings(&self, config: &Config, keys: &Keys) -> turn::Settings {
-        let address =
-            |a: &crate::config::address::RelayAddress| RelayAddress { bind: a.local, public: a.public };
+        let located = self.located();
         turn::Settings {
             realm: config.relay.realm.as_str().into(),
-            addresses: self.addresses.relay.iter().map(address).collect(),
-            former: Vec::new(),
+            addresses: located.now.relay.iter().map(relay_address).collect(),
+            former: located.former.clone(),
             ports: config.relay.ports.clone(),
             peers: Arc::new(self.peer_policy(config)),
             verifier: Arc::new(verifier(config, keys)),
@@ -69,7 +111,7 @@ impl Place {
 
     /// `stun:` and `turn:` URLs of the relay's listeners.
     pub(super) fn ice_urls(&self) -> Vec<String> {
-        self.addresses.ice_urls(&self.relay)
+        self.located().now.ice_urls(&self.relay)
     }
 
     fn peer_policy(&self, config: &Config) -> PeerPolicy {
@@ -86,7 +128,8 @@ impl Place {
     fn own_addresses(&self) -> Vec<IpAddr> {
         let interfaces =
             if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip());
-        let relay = self.addresses.relay.iter().flat_map(|address| [address.local, address.public]);
+        let located = self.located();
+        let relay = located.now.relay.iter().flat_map(|address| [address.local, address.public]);
         let mut own: Vec<_> = interfaces.chain(relay).collect();
         own.sort_unstable();
         own.dedup();
@@ -119,6 +162,8 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
         ("state_dir", old.state_dir != new.state_dir),
         ("relay.listen", old.relay.listen != new.relay.listen),
         ("relay.public_address", old.relay.public != new.relay.public),
+        ("relay.detect_from", old.relay.detect_from != new.relay.detect_from),
+        ("relay.resolve_every", old.relay.resolve_every != new.relay.resolve_every),
         ("relay.ports", old.relay.ports != new.relay.ports),
         ("relay.realm", old.relay.realm != new.relay.realm),
         ("relay.workers", old.relay.workers != new.relay.workers),
@@ -135,6 +180,8 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
     config.state_dir.clone_from(&old.state_dir);
     config.relay.listen.clone_from(&old.relay.listen);
     config.relay.public.clone_from(&old.relay.public);
+    config.relay.detect_from.clone_from(&old.relay.detect_from);
+    config.relay.resolve_every = old.relay.resolve_every;
     config.relay.ports.clone_from(&old.relay.ports);
     config.relay.realm.clone_from(&old.relay.realm);
     config.http.listen.clone_from(&old.http.listen);

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::health::Health;
 use super::listener::{self, Listener, SharedAcceptor};
-use super::settings::Place;
+use super::settings::{Located, Place};
 use super::{Addresses, Current, Handle, Running, tls, unix_now};
 use crate::config::secret::{self, Keys};
 use crate::config::{self, Backend, Config, RelayListener, RelayTransport, address};
@@ -81,7 +81,7 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     let mut place = Place {
         relay: relay_listeners(&config, &addresses),
         other: bound.http.iter().map(|(socket, _)| socket).chain(&bound.admin).map(local).collect(),
-        addresses,
+        located: RwLock::new(Located::new(addresses)),
         nonces: Arc::new(Nonces::new(secret::random())),
     };
     let pool = start_workers(&config, &keys, &place)?;
@@ -235,6 +235,7 @@ fn spawn(running: Arc<Running>, bound: Bound) -> Handle {
         tasks.spawn(serve(&running, socket, None, admin::router(Arc::clone(&running) as _), &own));
     }
     tasks.spawn(Arc::clone(&running).look_out());
+    tasks.spawn(Arc::clone(&running).follow_addresses());
     Handle { running, tasks, addresses }
 }
 

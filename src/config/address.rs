@@ -1,17 +1,19 @@
 //! Which addresses the relay has: where it binds, and what the world sees.
 //!
 //! Owns `relay.public_address = "auto"`, 1:1 NAT and host names, and the check that every address to bind
-//! to is on this host. Looks at interfaces and routes, sends nothing but name look-ups.
+//! to is on this host. Looks at interfaces and routes; sends name look-ups, and the STUN request of
+//! `relay.detect_from`.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use super::source::Error;
-use super::{Config, PublicAddress, RelayListener, RelayTransport};
+use super::{Config, PublicAddress, RelayListener, RelayTransport, detect};
 
 /// The relay's addresses on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// At most one a family.
+    /// No two with the same local address.
     pub relay: Vec<RelayAddress>,
     /// The name the world knows this host by, where one is configured.
     pub name: Option<String>,
@@ -30,21 +32,46 @@ pub struct RelayAddress {
     pub public: IpAddr,
 }
 
+impl fmt::Display for RelayAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.local == self.public {
+            write!(f, "{}", self.public)
+        } else {
+            write!(f, "{}/{}", self.public, self.local)
+        }
+    }
+}
+
 impl Addresses {
-    /// Looks at this host. May block for a name look-up.
+    /// Looks at this host. May block for a name look-up and an answer of a STUN server.
     ///
     /// # Errors
-    /// An address that is not on this host, a name that does not resolve.
+    /// An address that is not on this host, a name that does not resolve, a STUN server that does not answer.
     pub fn find(config: &Config) -> Result<Self, Error> {
         check_listeners(config)?;
+        Self::find_after(config, &Self::default())
+    }
+
+    /// Whether looking again may find other addresses: names and detected addresses change.
+    #[must_use]
+    pub fn may_change(config: &Config) -> bool {
+        config.relay.detect_from.is_some()
+            || config.relay.public.iter().any(|public| matches!(public, PublicAddress::Name(_)))
+    }
+
+    /// Looks again. What a name still resolves to is preferred to what else it resolves to.
+    ///
+    /// # Errors
+    /// As for [`Addresses::find`].
+    pub fn find_after(config: &Config, before: &Self) -> Result<Self, Error> {
         let mut found = Self { has_ipv6: is_local(IpAddr::V6(Ipv6Addr::LOCALHOST)), ..Self::default() };
         if config.relay.public.is_empty() {
-            found.auto(config);
+            found.auto(config)?;
         }
         for public in &config.relay.public {
             match public {
                 PublicAddress::Address { public, local } => found.add(config, *public, *local)?,
-                PublicAddress::Name(name) => found.resolve(config, name)?,
+                PublicAddress::Name(name) => found.resolve(config, name, before)?,
             }
         }
         Ok(found)
@@ -77,9 +104,8 @@ impl Addresses {
 
     /// Under which host name or address clients reach a listener.
     fn host(&self, listener: IpAddr) -> Option<String> {
-        let of_family = self.relay.iter().find(|address| address.local.is_ipv4() == listener.is_ipv4());
-        let is_own = |address: &RelayAddress| listener.is_unspecified() || address.local == listener;
-        match of_family.filter(|address| is_own(address)) {
+        let mut of_family = self.relay.iter().filter(|address| address.local.is_ipv4() == listener.is_ipv4());
+        match of_family.find(|address| listener.is_unspecified() || address.local == listener) {
             Some(address) => Some(self.name.clone().unwrap_or_else(|| literal(address.public))),
             None if listener.is_unspecified() => None,
             None => Some(literal(listener)),
@@ -87,9 +113,16 @@ impl Addresses {
     }
 
     /// `relay.public_address = "auto"`
-    fn auto(&mut self, config: &Config) {
+    fn auto(&mut self, config: &Config) -> Result<(), Error> {
         for unspecified in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
             let Some(address) = self.local(config, unspecified) else { continue };
+            if let Some(server) = config.relay.detect_from.as_ref().filter(|_| is_private(address)) {
+                let public = detect::seen_from(server, address)
+                    .map_err(|problem| config.error("relay.detect_from", problem))?;
+                self.notes.push(format!("{} sees {address} as {public}", server.host));
+                self.relay.push(RelayAddress { local: address, public });
+                continue;
+            }
             self.relay.push(RelayAddress { local: address, public: address });
             if is_private(address) {
                 self.notes.push(format!(
@@ -110,6 +143,7 @@ impl Addresses {
             // Of no use to the others, and an error tells them so better than an address does.
             self.relay.retain(|address| !is_loopback(false)(address));
         }
+        Ok(())
     }
 
     /// The local address of a family to bind relay sockets to: that of a listener where it is a concrete one,
@@ -137,12 +171,10 @@ impl Addresses {
         let key = "relay.public_address";
         if let Some(local) = local {
             check_local(config, key, local)?;
-            self.relay.push(RelayAddress { local, public });
-            return Ok(());
+            return self.push(config, RelayAddress { local, public });
         }
         if is_local(public) {
-            self.relay.push(RelayAddress { local: public, public });
-            return Ok(());
+            return self.push(config, RelayAddress { local: public, public });
         }
         let Some(local) = self.local(config, public) else {
             return Err(
@@ -151,11 +183,26 @@ impl Addresses {
         };
         self.notes
             .push(format!("{public} is not on this host: taken for 1:1 NAT, relay sockets bind to {local}"));
-        self.relay.push(RelayAddress { local, public });
+        self.push(config, RelayAddress { local, public })
+    }
+
+    /// Relay sockets of two public addresses cannot be told apart if they bind to the same one.
+    fn push(&mut self, config: &Config, address: RelayAddress) -> Result<(), Error> {
+        match self.relay.iter().find(|other| other.local == address.local) {
+            Some(other) if other.public == address.public => {}
+            Some(other) => {
+                let problem = format!(
+                    "{} and {} would both be relayed from {}: give each a local address of its own, \"PUBLIC/LOCAL\"",
+                    other.public, address.public, address.local
+                );
+                return Err(config.error("relay.public_address", problem));
+            }
+            None => self.relay.push(address),
+        }
         Ok(())
     }
 
-    fn resolve(&mut self, config: &Config, name: &str) -> Result<(), Error> {
+    fn resolve(&mut self, config: &Config, name: &str, before: &Self) -> Result<(), Error> {
         let key = "relay.public_address";
         let addresses: Vec<IpAddr> = (name, 0_u16)
             .to_socket_addrs()
@@ -163,7 +210,12 @@ impl Addresses {
             .map(|address| address.ip())
             .collect();
         for is_v4 in [true, false] {
-            let Some(address) = addresses.iter().find(|address| address.is_ipv4() == is_v4) else { continue };
+            let mut of_family: Vec<_> =
+                addresses.iter().filter(|address| address.is_ipv4() == is_v4).collect();
+            // A resolver that turns its answers around is no reason to move.
+            let is_new = |address: &IpAddr| before.relay.iter().all(|known| known.public != *address);
+            of_family.sort_by_key(|address| is_new(address));
+            let Some(address) = of_family.first().copied() else { continue };
             // A name with an IPv6 address must not stop a host that has none.
             if is_v4 || is_local(*address) || self.local(config, *address).is_some_and(|ip| !ip.is_loopback())
             {

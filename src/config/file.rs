@@ -31,6 +31,8 @@ pub(crate) struct File {
 pub(crate) struct Relay {
     pub(crate) listen: Vec<String>,
     pub(crate) public_address: OneOrMany,
+    pub(crate) detect_from: String,
+    pub(crate) resolve_every: String,
     pub(crate) ports: String,
     pub(crate) realm: String,
     pub(crate) workers: u16,
@@ -55,6 +57,8 @@ impl Default for Relay {
                 "tcp://[::]:3478",
             ]),
             public_address: OneOrMany(strings(&["auto"])),
+            detect_from: String::new(),
+            resolve_every: "1m".into(),
             ports: "49152-65535".into(),
             realm: "turnkey".into(),
             workers: 0,

@@ -6,7 +6,9 @@
 //! Decides nothing about running servers.
 
 pub mod address;
+mod detect;
 mod file;
+mod relay;
 mod render;
 pub mod secret;
 mod source;
@@ -60,6 +62,10 @@ pub struct Relay {
     pub listen: Vec<RelayListener>,
     /// Addresses the world sees; empty: found from the host's interfaces.
     pub public: Vec<PublicAddress>,
+    /// Who tells the address the world sees where the interfaces have only private ones.
+    pub detect_from: Option<StunServer>,
+    /// How often host names are resolved, and the address is detected, again.
+    pub resolve_every: Duration,
     /// Ports of relay sockets.
     pub ports: RangeInclusive<u16>,
     /// Authentication realm (RFC 8489 §9.2).
@@ -110,8 +116,17 @@ pub enum PublicAddress {
         /// As this host has it.
         local: Option<IpAddr>,
     },
-    /// A host name, resolved at start.
+    /// A host name, resolved at start and again and again.
     Name(String),
+}
+
+/// A STUN server elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StunServer {
+    /// Host name or address.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
 }
 
 /// How datagrams are read and written.

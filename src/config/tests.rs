@@ -59,7 +59,11 @@ fn bad_values_are_refused_with_their_line() {
         ("relay", "ports = \"50000-50001\"", "needs at least 8"),
         ("relay", "ports = \"80-50001\"", "below 1024"),
         ("relay", "public_address = \"not a host\"", "relay.public_address"),
-        ("relay", "public_address = [\"192.0.2.1\", \"192.0.2.2\"]", "one address a family"),
+        ("relay", "public_address = [\"192.0.2.1\", \"192.0.2.1\"]", "listed twice"),
+        ("relay", "public_address = [\"192.0.2.1/127.0.0.1\", \"192.0.2.2/127.0.0.1\"]", "listed twice"),
+        ("relay", "detect_from = \"turn:192.0.2.1\"", "stun:HOST"),
+        ("relay", "public_address = \"192.0.2.1\"\ndetect_from = \"stun:192.0.2.1\"", "remove one of them"),
+        ("relay", "resolve_every = \"0s\"", "at least 1s"),
         ("relay", "public_address = \"192.0.2.1/::1\"", "PUBLIC/LOCAL"),
         ("relay", "public_address = \"0.0.0.0\"", "no address"),
         ("relay", "public_address = [\"auto\", \"192.0.2.1\"]", "relay.public_address"),
@@ -242,6 +246,21 @@ mod addresses {
         assert!(found.notes.iter().any(|note| note.contains("1:1 NAT")));
         let found = find("public_address = \"203.0.113.9/127.0.0.1\"").expect("found");
         assert_eq!(found.relay[0].local, ip("127.0.0.1"));
+    }
+
+    #[test]
+    fn several_addresses_each_have_a_local_one_of_their_own() {
+        let listen = "listen = [\"udp://127.0.0.1:0\"]";
+        let list = "[\"203.0.113.9/127.0.0.1\", \"203.0.113.10/127.0.0.2\", \"127.0.0.3\"]";
+        let found = find(&format!("{listen}\npublic_address = {list}")).expect("found");
+        let told: Vec<_> = found.relay.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["203.0.113.9/127.0.0.1", "203.0.113.10/127.0.0.2", "127.0.0.3"]);
+        let list = "[\"203.0.113.9\", \"203.0.113.10\"]";
+        let message = find(&format!("{listen}\npublic_address = {list}")).expect_err("one local").to_string();
+        assert!(
+            message.contains("both be relayed from 127.0.0.1") && message.contains("PUBLIC/LOCAL"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -3,15 +3,14 @@
 //! One function a section. What is decided but not built yet is refused by name, never ignored.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::{self, File};
 use super::source::{Error, Sources};
 use super::{
-    Access, Backend, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers,
-    PublicAddress, Quota, Relay, RelayListener, RelayTransport, Signaling, Tls,
+    Access, Backend, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers, Quota, Relay,
+    RelayListener, RelayTransport, Signaling, Tls,
 };
 use crate::signal::Limits;
 use crate::turn::Network;
@@ -38,13 +37,13 @@ pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Re
     Ok(Config { sources, ..config })
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     sources: &'a Sources,
     base: Option<&'a Path>,
 }
 
 impl Check<'_> {
-    fn fail<T>(&self, key: &str, problem: impl Into<String>) -> Result<T, Error> {
+    pub(super) fn fail<T>(&self, key: &str, problem: impl Into<String>) -> Result<T, Error> {
         Err(self.sources.error(key, problem))
     }
 
@@ -92,6 +91,8 @@ impl Check<'_> {
         Ok(Relay {
             listen,
             public: self.public_addresses(&relay.public_address.0)?,
+            detect_from: self.stun_server(&relay.detect_from, &relay.public_address.0)?,
+            resolve_every: self.resolve_every(&relay.resolve_every)?,
             ports: self.ports(&relay.ports, relay.workers, total_quota)?,
             realm: self.realm(&relay.realm)?,
             workers: self.workers(relay.workers)?,
@@ -132,76 +133,6 @@ impl Check<'_> {
                 format!("expected an address and port such as 0.0.0.0:3478 or [::]:3478, found \"{text}\""),
             )
         })
-    }
-
-    fn public_addresses(&self, texts: &[String]) -> Result<Vec<PublicAddress>, Error> {
-        let key = "relay.public_address";
-        if let [one] = texts
-            && one == "auto"
-        {
-            return Ok(Vec::new());
-        }
-        if texts.is_empty() {
-            return self.fail(key, "expected \"auto\", an address or a host name");
-        }
-        let addresses =
-            texts.iter().map(|text| self.public_address(key, text)).collect::<Result<Vec<_>, _>>()?;
-        for is_v4 in [true, false] {
-            let of_family = |a: &&PublicAddress| matches!(a, PublicAddress::Address { public, .. } if public.is_ipv4() == is_v4);
-            if addresses.iter().filter(of_family).count() > 1 {
-                return self.fail(key, "takes one address a family, one of IPv4 and one of IPv6");
-            }
-        }
-        Ok(addresses)
-    }
-
-    fn public_address(&self, key: &str, text: &str) -> Result<PublicAddress, Error> {
-        let (public, local) = match text.split_once('/') {
-            Some((public, local)) => (public, Some(local)),
-            None => (text, None),
-        };
-        if let Ok(public) = public.parse::<IpAddr>() {
-            if public.is_unspecified() || public.is_multicast() {
-                return self.fail(key, format!("{public} is no address a client can reach"));
-            }
-            let local = local.map(str::parse::<IpAddr>).transpose();
-            return match local {
-                Ok(local) if local.is_none_or(|local| local.is_ipv4() == public.is_ipv4()) => {
-                    Ok(PublicAddress::Address { public, local })
-                }
-                _ => self.fail(
-                    key,
-                    format!("expected PUBLIC/LOCAL with two addresses of one family, found \"{text}\""),
-                ),
-            };
-        }
-        if local.is_none() && is_host_name(text) && text != "auto" {
-            return Ok(PublicAddress::Name(text.to_owned()));
-        }
-        self.fail(key, format!("expected \"auto\", an address or a host name, found \"{text}\""))
-    }
-
-    fn ports(&self, text: &str, workers: u16, total_quota: u32) -> Result<RangeInclusive<u16>, Error> {
-        let key = "relay.ports";
-        let range = text.split_once('-').and_then(|(from, to)| Some((port(from)?, port(to)?)));
-        let Some((from, to)) = range.filter(|(from, to)| from <= to) else {
-            return self
-                .fail(key, format!("expected a range of ports such as \"49152-65535\", found \"{text}\""));
-        };
-        if from < 1024 {
-            return self
-                .fail(key, format!("starts at {from}, below 1024, where ports belong to other services"));
-        }
-        let size = u32::from(to - from) + 1;
-        let needed = u32::from(workers.max(MIN_PORTS)).max(total_quota);
-        if size < needed {
-            let cause = if total_quota == needed { "quota.total" } else { "a relay" };
-            return self.fail(
-                key,
-                format!("has {size} ports, each allocation takes one: {cause} needs at least {needed}"),
-            );
-        }
-        Ok(from..=to)
     }
 
     fn realm(&self, realm: &str) -> Result<String, Error> {
@@ -437,21 +368,14 @@ impl Check<'_> {
         if number == 0 { self.fail(key, "must be at least 1") } else { Ok(number as usize) }
     }
 
-    fn duration(&self, key: &str, text: &str) -> Result<Duration, Error> {
+    pub(super) fn duration(&self, key: &str, text: &str) -> Result<Duration, Error> {
         parse_duration(text).map_err(|problem| self.sources.error(key, problem))
     }
 }
 
-/// Fewer ports than this serve nobody: a call between two clients takes two, and a closed one rests.
-const MIN_PORTS: u16 = 8;
-
 const MAX_WORKERS: u16 = 256;
 
-fn port(text: &str) -> Option<u16> {
-    text.trim().parse().ok()
-}
-
-fn is_host_name(text: &str) -> bool {
+pub(super) fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

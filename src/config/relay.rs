@@ -1,0 +1,166 @@
+//! The keys of `[relay]` about addresses and ports: from text to values with a meaning.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::source::Error;
+use super::values::{Check, is_host_name};
+use super::{PublicAddress, StunServer};
+
+/// Fewer ports than this serve nobody: a call between two clients takes two, and a closed one rests.
+const MIN_PORTS: u16 = 8;
+
+/// Most public addresses.
+const MAX_ADDRESSES: usize = 32;
+
+/// The port of a STUN server where none is named.
+const STUN_PORT: u16 = 3478;
+
+impl Check<'_> {
+    pub(super) fn public_addresses(&self, texts: &[String]) -> Result<Vec<PublicAddress>, Error> {
+        let key = "relay.public_address";
+        if let [one] = texts
+            && one == "auto"
+        {
+            return Ok(Vec::new());
+        }
+        if texts.is_empty() {
+            return self.fail(key, "expected \"auto\", an address or a host name");
+        }
+        if texts.len() > MAX_ADDRESSES {
+            return self.fail(key, format!("takes at most {MAX_ADDRESSES} addresses"));
+        }
+        let addresses =
+            texts.iter().map(|text| self.public_address(key, text)).collect::<Result<Vec<_>, _>>()?;
+        for (i, address) in addresses.iter().enumerate() {
+            let PublicAddress::Address { public, local } = address else { continue };
+            let clashes = |other: &PublicAddress| match other {
+                PublicAddress::Address { public: p, local: l } => {
+                    p == public || (local.is_some() && l == local)
+                }
+                PublicAddress::Name(_) => false,
+            };
+            if addresses[..i].iter().any(clashes) {
+                let problem = format!(
+                    "{public} or its local address is listed twice; each needs a local address of its own: \
+                     \"PUBLIC/LOCAL\""
+                );
+                return self.fail(key, problem);
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn public_address(&self, key: &str, text: &str) -> Result<PublicAddress, Error> {
+        let (public, local) = match text.split_once('/') {
+            Some((public, local)) => (public, Some(local)),
+            None => (text, None),
+        };
+        if let Ok(public) = public.parse::<IpAddr>() {
+            if public.is_unspecified() || public.is_multicast() {
+                return self.fail(key, format!("{public} is no address a client can reach"));
+            }
+            let local = local.map(str::parse::<IpAddr>).transpose();
+            return match local {
+                Ok(local) if local.is_none_or(|local| local.is_ipv4() == public.is_ipv4()) => {
+                    Ok(PublicAddress::Address { public, local })
+                }
+                _ => self.fail(
+                    key,
+                    format!("expected PUBLIC/LOCAL with two addresses of one family, found \"{text}\""),
+                ),
+            };
+        }
+        if local.is_none() && is_host_name(text) && text != "auto" {
+            return Ok(PublicAddress::Name(text.to_owned()));
+        }
+        self.fail(key, format!("expected \"auto\", an address or a host name, found \"{text}\""))
+    }
+
+    pub(super) fn ports(
+        &self,
+        text: &str,
+        workers: u16,
+        total_quota: u32,
+    ) -> Result<RangeInclusive<u16>, Error> {
+        let key = "relay.ports";
+        let range = text.split_once('-').and_then(|(from, to)| Some((port(from)?, port(to)?)));
+        let Some((from, to)) = range.filter(|(from, to)| from <= to) else {
+            return self
+                .fail(key, format!("expected a range of ports such as \"49152-65535\", found \"{text}\""));
+        };
+        if from < 1024 {
+            return self
+                .fail(key, format!("starts at {from}, below 1024, where ports belong to other services"));
+        }
+        let size = u32::from(to - from) + 1;
+        let needed = u32::from(workers.max(MIN_PORTS)).max(total_quota);
+        if size < needed {
+            let cause = if total_quota == needed { "quota.total" } else { "a relay" };
+            return self.fail(
+                key,
+                format!("has {size} ports, each allocation takes one: {cause} needs at least {needed}"),
+            );
+        }
+        Ok(from..=to)
+    }
+
+    /// `relay.detect_from`: `stun:HOST` or `stun:HOST:PORT`.
+    pub(super) fn stun_server(&self, text: &str, public: &[String]) -> Result<Option<StunServer>, Error> {
+        let key = "relay.detect_from";
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let Some(server) = text.strip_prefix("stun:").and_then(stun_server) else {
+            return self.fail(key, format!("expected \"stun:HOST\" or \"stun:HOST:PORT\", found \"{text}\""));
+        };
+        if public != ["auto"] {
+            return self.fail(key, "is for relay.public_address = \"auto\"; remove one of them");
+        }
+        Ok(Some(server))
+    }
+
+    pub(super) fn resolve_every(&self, text: &str) -> Result<Duration, Error> {
+        let key = "relay.resolve_every";
+        let every = self.duration(key, text)?;
+        if every.is_zero() { self.fail(key, "must be at least 1s") } else { Ok(every) }
+    }
+}
+
+fn port(text: &str) -> Option<u16> {
+    text.trim().parse().ok()
+}
+
+fn stun_server(text: &str) -> Option<StunServer> {
+    if let Some((address, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let host = address.parse::<std::net::Ipv6Addr>().ok()?.to_string();
+        let port = if rest.is_empty() { STUN_PORT } else { port(rest.strip_prefix(':')?)? };
+        return Some(StunServer { host, port });
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, text)) => (host, port(text).filter(|port| *port != 0)?),
+        None => (text, STUN_PORT),
+    };
+    let is_valid = host.parse::<std::net::Ipv4Addr>().is_ok() || is_host_name(host);
+    is_valid.then(|| StunServer { host: host.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stun_servers_are_named_by_host_and_port() {
+        let read = |text: &str| stun_server(text).map(|server| (server.host, server.port));
+        assert_eq!(read("stun.example.org"), Some(("stun.example.org".into(), 3478)));
+        assert_eq!(read("192.0.2.1:19302"), Some(("192.0.2.1".into(), 19302)));
+        assert_eq!(read("[2001:db8::1]:3479"), Some(("2001:db8::1".into(), 3479)));
+        assert_eq!(read("[2001:db8::1]"), Some(("2001:db8::1".into(), 3478)));
+        for wrong in
+            ["", ":3478", "a b", "host:", "host:0", "host:70000", "2001:db8::1", "[x]:1", "[::1]3478"]
+        {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+}
