@@ -194,11 +194,12 @@ impl Bench {
     fn drain(&mut self) {
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::OpenRelay { relay, bind } => {
+                Output::OpenRelay { relay, bind, .. } => {
                     assert_eq!(self.open.insert(relay, bind), None, "the name was free");
                     let verdict = self.server.handle_relay_opened(self.now(), relay, Ok(()), &mut self.reply);
                     assert!(matches!(verdict, Verdict::Reply { .. }), "the Allocate is answered");
                 }
+                Output::ReleaseRelay { .. } => {}
                 Output::CloseRelay { relay } => drop(self.open.remove(&relay).expect("it was open")),
             }
         }

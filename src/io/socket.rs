@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Names a socket or a stream of one worker. Datagram sockets count from zero; streams have the
 /// highest bit set and carry a slot and its generation.
@@ -74,6 +74,13 @@ impl UdpSocket {
             }
         };
         Ok(Self { inner: mio::net::UdpSocket::from_std(socket.into()), local, pktinfo: false })
+    }
+
+    /// Asks for `bytes` of buffer in each direction; the kernel may give less.
+    pub fn set_buffers(&self, bytes: usize) {
+        let socket = SockRef::from(&self.inner);
+        let _ = socket.set_recv_buffer_size(bytes);
+        let _ = socket.set_send_buffer_size(bytes);
     }
 
     /// The address it is bound to; the port is the actual one.

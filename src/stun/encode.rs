@@ -74,12 +74,22 @@ impl<'b> MessageWriter<'b> {
 
     /// ERROR-CODE (RFC 8489 §14.8).
     pub fn error(&mut self, error: ErrorCode) -> &mut Self {
+        self.error_of(AttributeType::ERROR_CODE, 0, error)
+    }
+
+    /// ADDRESS-ERROR-CODE for an address family, 1 or 2 (RFC 8656 §18.12).
+    pub fn address_error(&mut self, family: u8, error: ErrorCode) -> &mut Self {
+        self.error_of(AttributeType::ADDRESS_ERROR_CODE, family, error)
+    }
+
+    fn error_of(&mut self, kind: AttributeType, family: u8, error: ErrorCode) -> &mut Self {
         let mut value = [0; 4 + 32];
         let reason = error.reason().as_bytes();
+        value[0] = family;
         value[2] = (error.code() / 100) as u8;
         value[3] = (error.code() % 100) as u8;
         value[4..4 + reason.len()].copy_from_slice(reason);
-        self.attribute(AttributeType::ERROR_CODE, &value[..4 + reason.len()])
+        self.attribute(kind, &value[..4 + reason.len()])
     }
 
     /// MESSAGE-INTEGRITY over all that was written (RFC 8489 §14.5).

@@ -3,9 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::output::{ClientPath, RelayId};
+use super::output::ClientPath;
+use super::reservation::{Reservation, Token};
 use super::shared::{Family, Parity, QuotaSlot};
-use crate::stun::{ChannelNumber, IntegrityKey, TransactionId};
+use super::table::AllocationId;
+use crate::stun::{ChannelNumber, ErrorCode, IntegrityKey, TransactionId};
 
 /// Lifetime of a permission (RFC 8656 §9).
 pub(super) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
@@ -16,31 +18,42 @@ pub(super) const CHANNEL_HOLD: Duration = Duration::from_secs(300);
 /// Permissions, and channels, one allocation may have. Browsers install one for each remote candidate.
 pub(super) const MAX_PEERS: usize = 256;
 
-/// How far an Allocate has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// The relay socket is being opened.
-    Opening {
-        /// Ports that turned out to be taken by others so far.
-        refused: u8,
-        /// Which ports will do.
-        parity: Parity,
-        /// The request had a FINGERPRINT, so the answer gets one.
-        fingerprint: bool,
-    },
-    /// Answered with success.
-    Open,
-}
-
-/// An allocation (RFC 8656 §2.2).
-pub(super) struct Allocation {
-    pub(super) path: ClientPath,
-    pub(super) phase: Phase,
-    pub(super) relay: RelayId,
+/// A relayed transport address and its socket. A dual allocation has one of each family, and each has
+/// a lifetime of its own (RFC 8656 §8).
+pub(super) struct Relay {
     /// The relayed transport address as the world sees it.
     pub(super) relayed: SocketAddr,
     /// The local address of the relay socket.
     pub(super) bind: SocketAddr,
+    pub(super) expires: Duration,
+    pub(super) is_open: bool,
+}
+
+/// What is remembered of an Allocate until its relay sockets are open.
+pub(super) struct Opening {
+    /// Ports that turned out to be taken by others so far.
+    pub(super) taken: u8,
+    /// Which other ports would do, if any.
+    pub(super) parity: Option<Parity>,
+    /// The request had a FINGERPRINT, so the answer gets one.
+    pub(super) fingerprint: bool,
+    /// The next higher port, to be reserved when all goes well.
+    pub(super) reservation: Option<Reservation>,
+}
+
+/// An allocation (RFC 8656 §2.2).
+pub(super) struct Allocation {
+    /// Given by the table.
+    pub(super) id: AllocationId,
+    pub(super) path: ClientPath,
+    /// Gone once the Allocate has been answered.
+    pub(super) opening: Option<Box<Opening>>,
+    /// At most one of each family, and always one.
+    relays: [Option<Relay>; 2],
+    /// What stood in the way of the other family of a dual allocation.
+    pub(super) refused: Option<(Family, ErrorCode)>,
+    /// The port this allocation has reserved.
+    pub(super) token: Option<Token>,
     /// The transaction of the Allocate, to recognise its retransmissions.
     pub(super) transaction: TransactionId,
     /// USERNAME of the Allocate; later requests must bring the same.
@@ -52,13 +65,22 @@ pub(super) struct Allocation {
     pub(super) credential_expires: Option<u64>,
     /// The user's quota; given back with the allocation.
     pub(super) _quota: QuotaSlot,
-    pub(super) expires: Duration,
     /// The earliest entry of this allocation among the timers.
     pub(super) scheduled: Duration,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     /// Channels by peer: (peer, number).
     channels_by_peer: Vec<(SocketAddr, ChannelNumber)>,
+}
+
+/// What the client is told of its allocation.
+#[derive(Clone, Copy)]
+pub(super) struct Granted {
+    pub(super) relayed: [Option<SocketAddr>; 2],
+    /// Why the other family of a dual allocation could not be had.
+    pub(super) refused: Option<(Family, ErrorCode)>,
+    pub(super) token: Option<Token>,
+    pub(super) lifetime: Duration,
 }
 
 /// A permission (RFC 8656 §9), ordered by address. Ports do not matter.
@@ -88,44 +110,75 @@ pub(super) enum BindError {
 /// What a new allocation starts from.
 pub(super) struct NewAllocation {
     pub(super) path: ClientPath,
-    pub(super) relay: RelayId,
-    pub(super) relayed: SocketAddr,
-    pub(super) bind: SocketAddr,
-    pub(super) parity: Parity,
-    pub(super) fingerprint: bool,
+    pub(super) opening: Opening,
+    pub(super) relays: [Option<Relay>; 2],
+    pub(super) refused: Option<(Family, ErrorCode)>,
     pub(super) transaction: TransactionId,
     pub(super) username: Box<str>,
     pub(super) user: Box<str>,
     pub(super) key: IntegrityKey,
     pub(super) credential_expires: Option<u64>,
     pub(super) quota: QuotaSlot,
-    pub(super) expires: Duration,
 }
 
 impl Allocation {
     pub(super) fn new(start: NewAllocation) -> Self {
-        Self {
+        let mut allocation = Self {
+            id: AllocationId::default(),
             path: start.path,
-            phase: Phase::Opening { refused: 0, parity: start.parity, fingerprint: start.fingerprint },
-            relay: start.relay,
-            relayed: start.relayed,
-            bind: start.bind,
+            opening: Some(Box::new(start.opening)),
+            relays: start.relays,
+            refused: start.refused,
+            token: None,
             transaction: start.transaction,
             username: start.username,
             user: start.user,
             key: start.key,
             credential_expires: start.credential_expires,
             _quota: start.quota,
-            expires: start.expires,
-            scheduled: start.expires,
+            scheduled: Duration::ZERO,
             permissions: Vec::new(),
             channels: Vec::new(),
             channels_by_peer: Vec::new(),
+        };
+        allocation.scheduled = allocation.next_deadline();
+        allocation
+    }
+
+    /// The relay of a family, if there is one.
+    pub(super) fn relay(&self, family: Family) -> Option<&Relay> {
+        self.relays[family as usize].as_ref()
+    }
+
+    pub(super) fn relay_mut(&mut self, family: Family) -> Option<&mut Relay> {
+        self.relays[family as usize].as_mut()
+    }
+
+    /// The relays by family; IPv4 first.
+    pub(super) fn relays(&self) -> impl Iterator<Item = (Family, &Relay)> {
+        Family::BOTH.into_iter().filter_map(|family| Some((family, self.relay(family)?)))
+    }
+
+    /// The relayed address a peer of this address sees.
+    pub(super) fn relayed_for(&self, peer: IpAddr) -> Option<SocketAddr> {
+        self.relay(Family::of(peer)).map(|relay| relay.relayed)
+    }
+
+    /// What the answer to its Allocate says now. Of two lifetimes it is the shorter.
+    pub(super) fn granted(&self, now: Duration) -> Granted {
+        let ends = self.relays().map(|(_, relay)| relay.expires);
+        Granted {
+            relayed: Family::BOTH.map(|family| self.relay(family).map(|relay| relay.relayed)),
+            refused: self.refused,
+            token: self.token,
+            lifetime: ends.min().unwrap_or_default().saturating_sub(now),
         }
     }
 
-    pub(super) fn family(&self) -> Family {
-        Family::of(self.relayed.ip())
+    /// Takes a relay away, and the permissions and channels of its family with it (RFC 8656 §8.1).
+    pub(super) fn remove_relay(&mut self, family: Family) -> Option<Relay> {
+        self.retain_peers(|ip| Family::of(ip) != family);
+        self.relays[family as usize].take()
     }
 
     /// Whether packets to and from the address may pass now (RFC 8656 §9).
@@ -211,7 +264,8 @@ impl Allocation {
     pub(super) fn next_deadline(&self) -> Duration {
         let permissions = self.permissions.iter().map(|permission| permission.expires);
         let channels = self.channels.iter().map(|channel| channel.expires + CHANNEL_HOLD);
-        permissions.chain(channels).fold(self.expires, Duration::min)
+        let relays = self.relays().map(|(_, relay)| relay.expires);
+        permissions.chain(channels).chain(relays).min().unwrap_or_default()
     }
 
     fn permission_index(&self, ip: IpAddr) -> Result<usize, usize> {

@@ -18,6 +18,7 @@ mod policy;
 mod reach;
 mod relay;
 mod request;
+mod reservation;
 mod shared;
 mod stats;
 mod table;
@@ -45,16 +46,21 @@ use rand::{Rng, SeedableRng};
 
 use crate::credential::{Nonces, Verifier};
 use crate::stun::{self, Class, Message, Method, PacketKind};
-use allocation::{Allocation, Phase};
+use allocation::{Allocation, Relay};
 use limiter::Limiter;
 use reach::may_permit;
 use relay::DataPath;
 use request::{Request, refuse_unknown};
+use reservation::Token;
+use shared::Family;
 use table::{AllocationId, Table};
 use timers::Timers;
 
 /// Lifetime of an allocation that asks for none, and the least one gets (RFC 8656 §7.2).
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
+
+/// As many timers are kept without a look at whether anybody waits for them.
+const MIN_TIMERS: usize = 1024;
 
 /// Large enough for every reply this server writes.
 pub const MAX_REPLY: usize = 1280;
@@ -122,6 +128,8 @@ pub struct Server {
     table: Table,
     timers: Timers,
     limiter: Limiter,
+    /// Ports this core has reserved, by when; some have been claimed since.
+    reserved: VecDeque<(Duration, Token)>,
     outputs: VecDeque<Output>,
     mode: Mode,
     stats: Stats,
@@ -143,6 +151,7 @@ impl Server {
             shared,
             worker,
             timers: Timers::default(),
+            reserved: VecDeque::new(),
             outputs: VecDeque::new(),
             mode: Mode::Serving,
             stats: Stats::default(),
@@ -261,19 +270,25 @@ impl Server {
 
     /// Lets everything expire that is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.expire_reservations(now);
         while let Some((at, id)) = self.timers.pop_due(now.mono) {
-            let Some(allocation) = self.table.get_mut(id).filter(|allocation| allocation.scheduled == at)
-            else {
-                continue;
-            };
-            if allocation.expires <= now.mono {
-                self.close(id, now);
-                continue;
+            if self.table.get(id).is_some_and(|allocation| allocation.scheduled == at) {
+                self.expire(id, now);
             }
-            allocation.expire(now.mono);
-            allocation.scheduled = allocation.next_deadline();
-            self.timers.schedule(allocation.scheduled, id);
         }
+    }
+
+    fn expire(&mut self, id: AllocationId, now: Now) {
+        for family in Family::BOTH {
+            let relay = self.table.get(id).and_then(|allocation| allocation.relay(family));
+            if relay.is_some_and(|relay| relay.expires <= now.mono) {
+                self.close_relay(id, family, now);
+            }
+        }
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        allocation.expire(now.mono);
+        allocation.scheduled = allocation.next_deadline();
+        self.timers.schedule(allocation.scheduled, id);
     }
 
     /// The next effect to carry out.
@@ -284,7 +299,8 @@ impl Server {
     /// When [`Server::handle_timeout`] wants to be called next, on the scale of [`Now::mono`]. O(1).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.timers.next()
+        let reserved = self.reserved.front().map(|(expires, _)| *expires);
+        self.timers.next().into_iter().chain(reserved).min()
     }
 
     /// Takes new settings; allocations stay, but lose the peers that are no longer allowed.
@@ -341,14 +357,42 @@ impl Server {
         Verdict::Drop(reason)
     }
 
-    /// Ends an allocation: its port rests, its quota is free, its socket closes.
+    /// Ends an allocation: its ports rest, its quota is free, its sockets close.
     fn close(&mut self, id: AllocationId, now: Now) -> Option<Box<Allocation>> {
         let allocation = self.table.remove(id)?;
-        self.shared.return_port(allocation.bind, now.mono);
-        if allocation.phase == Phase::Open {
-            self.outputs.push_back(Output::CloseRelay { relay: allocation.relay });
+        for (family, relay) in allocation.relays() {
+            self.end_relay(id, family, relay, now);
         }
+        let opening = allocation.opening.as_ref();
+        if let Some(reservation) = opening.and_then(|opening| opening.reservation.as_ref()) {
+            self.shared.return_port(reservation.bind, now.mono);
+        }
+        self.tidy_timers();
         Some(allocation)
+    }
+
+    /// Allocations that come and go leave entries among the timers: at most four times as many as live.
+    fn tidy_timers(&mut self) {
+        if self.timers.len() > 4 * self.table.len() + MIN_TIMERS {
+            let table = &self.table;
+            self.timers.retain(|at, id| table.get(id).is_some_and(|allocation| allocation.scheduled == at));
+        }
+    }
+
+    /// Ends one relay of an allocation, and with the last one the allocation.
+    fn close_relay(&mut self, id: AllocationId, family: Family, now: Now) {
+        if self.table.get(id).is_some_and(|allocation| allocation.relays().count() < 2) {
+            self.close(id, now);
+        } else if let Some(relay) = self.table.remove_relay(id, family) {
+            self.end_relay(id, family, &relay, now);
+        }
+    }
+
+    fn end_relay(&mut self, id: AllocationId, family: Family, relay: &Relay, now: Now) {
+        self.shared.return_port(relay.bind, now.mono);
+        if relay.is_open {
+            self.outputs.push_back(Output::CloseRelay { relay: id.relay(family) });
+        }
     }
 
     /// Notes a deadline that came nearer.

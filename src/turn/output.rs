@@ -153,10 +153,19 @@ pub enum Verdict {
 /// A request of the core to the outside. Drain with `Server::poll_output` after every `handle_*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Bind a UDP relay socket to exactly this local address, then call `Server::handle_relay_opened`.
+    /// Bind a UDP relay socket to exactly this local address, or take the one that is reserved there,
+    /// then call `Server::handle_relay_opened`.
     OpenRelay {
         /// The name the socket goes by from now on.
         relay: RelayId,
+        /// Local address and port.
+        bind: SocketAddr,
+        /// A second address to bind a socket to and to reserve, for an `OpenRelay` of any core of the
+        /// same `Shared`. Both sockets are opened, or none.
+        reserve: Option<SocketAddr>,
+    },
+    /// Close the socket that is reserved at this local address, if it still is.
+    ReleaseRelay {
         /// Local address and port.
         bind: SocketAddr,
     },

@@ -12,7 +12,7 @@ use super::allocation::Allocation;
 use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
 use super::reach::{Reach, own_addresses, reach};
-use super::shared::Shared;
+use super::shared::{Family, Shared};
 use super::table::Table;
 use crate::stun::{
     AttributeType, CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method,
@@ -90,18 +90,19 @@ impl DataPath<'_> {
         payload: Range<usize>,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
+        let relayed = allocation.relayed_for(peer.ip()).ok_or(DropReason::NoPermission)?;
         if !allocation.is_permitted(peer.ip(), self.now.mono) {
             return Err(DropReason::NoPermission);
         }
         let to = match reach(self.settings, self.shared, peer) {
             Reach::Outside => peer,
             Reach::Relay(local) => match self.table.of_relay_address(local) {
-                Some(other) => return self.deliver(other, allocation.relayed, payload, rng),
+                Some(other) => return self.deliver(other, relayed, payload, rng),
                 None => local,
             },
             Reach::Nowhere => return Err(DropReason::PeerForbidden),
         };
-        let via = Via::Relay(allocation.relay, to);
+        let via = Via::Relay(allocation.id.relay(Family::of(peer.ip())), to);
         Ok(Forward { via, prefix: Prefix::None, payload, pad: 0, ip: self.ip, dont_fragment: false })
     }
 

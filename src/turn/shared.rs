@@ -1,4 +1,5 @@
-//! What the workers of one process share: relay ports, and the allocations each user has.
+//! What the workers of one process share: relay ports, reservations of them, and the allocations each
+//! user has.
 //!
 //! Ports are drawn from one pool for each relay address, in random order, under a lock that only Allocate
 //! and the end of an allocation take. The data path reads nothing but an atomic bit map of the live ports.
@@ -7,11 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
+
+use super::reservation::{Reservation, Token};
 
 /// A port that was given back rests this long before it is drawn again while others are free, so that
 /// packets meant for the allocation before do not reach the next one.
@@ -21,13 +24,29 @@ const COOL_DOWN: Duration = Duration::from_secs(120);
 pub const MAX_RELAY_ADDRESSES: usize = 64;
 
 /// Address family of a relayed address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Family {
     V4 = 0,
     V6 = 1,
 }
 
 impl Family {
+    /// Both, in the order of their numbers.
+    pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Only this one.
+    pub(super) const fn alone(self) -> &'static [Self] {
+        match self {
+            Self::V4 => &[Self::V4],
+            Self::V6 => &[Self::V6],
+        }
+    }
+
+    /// The number of the family in attributes (RFC 8656 §18.6).
+    pub(super) const fn number(self) -> u8 {
+        self as u8 + 1
+    }
+
     pub(super) const fn of(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(_) => Self::V4,
@@ -43,6 +62,7 @@ pub struct Shared {
     range: RangeInclusive<u16>,
     /// Filled from the front as relay addresses are used.
     relays: [OnceLock<RelayPorts>; MAX_RELAY_ADDRESSES],
+    pub(super) reservations: Mutex<HashMap<Token, Reservation>>,
     users: Mutex<HashMap<Box<str>, u32>>,
     total: AtomicU32,
 }
@@ -69,6 +89,7 @@ impl Shared {
         Self {
             range: ports,
             relays: [const { OnceLock::new() }; MAX_RELAY_ADDRESSES],
+            reservations: Mutex::default(),
             users: Mutex::default(),
             total: AtomicU32::new(0),
         }
@@ -98,7 +119,8 @@ impl Shared {
         self.ports_or_new(bind).map_or(0, |ports| lock(&ports.pool).free())
     }
 
-    /// Draws a relay port of a local address; `None` when all are taken.
+    /// Draws a relay port of a local address; `None` when all are taken. Of a pair it is the lower one, and
+    /// both are taken.
     pub(super) fn take_port(
         &self,
         bind: IpAddr,
@@ -107,6 +129,13 @@ impl Shared {
         rng: &mut StdRng,
     ) -> Option<u16> {
         lock(&self.ports_or_new(bind)?.pool).take(parity, now, rng)
+    }
+
+    /// Gives a port back that was never opened.
+    pub(super) fn put_back_port(&self, bind: SocketAddr) {
+        if let Some(ports) = self.ports(bind.ip()) {
+            lock(&ports.pool).put_back(bind.port());
+        }
     }
 
     /// Gives a port back, to rest first.
@@ -154,32 +183,39 @@ impl Shared {
             None => drop(users.insert(user.into(), 1)),
         }
         self.total.fetch_add(1, Ordering::Relaxed);
-        Some(QuotaSlot { shared: Arc::clone(self), user: user.into() })
+        Some(QuotaSlot { shared: Arc::downgrade(self), user: user.into() })
     }
 }
 
 /// One allocation's place in its user's quota, given back when dropped: no error path can leak it.
 #[derive(Debug)]
 pub(super) struct QuotaSlot {
-    shared: Arc<Shared>,
+    shared: Weak<Shared>,
     user: Box<str>,
+}
+
+impl QuotaSlot {
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
 }
 
 impl Drop for QuotaSlot {
     fn drop(&mut self) {
-        let mut users = lock(&self.shared.users);
+        let Some(shared) = self.shared.upgrade() else { return };
+        let mut users = lock(&shared.users);
         if let Some(count) = users.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
                 users.remove(&self.user);
             }
         }
-        self.shared.total.fetch_sub(1, Ordering::Relaxed);
+        shared.total.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A lock whose holder panicked is still consistent here: every change is a single step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -189,19 +225,32 @@ pub(super) enum Parity {
     Any,
     /// EVEN-PORT (RFC 8656 §18.7).
     Even,
+    /// EVEN-PORT with the R bit: an even one whose next higher one is free as well.
+    Pair,
+}
+
+/// Where a port of the range is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Taken,
+    Rested,
+    Resting,
 }
 
 /// Free ports of one address. Drawing is O(1) however few are left: a random one of those that rested,
 /// or else the one that has rested longest.
 #[derive(Debug)]
 struct PortPool {
+    first: u16,
+    places: Box<[Place]>,
     rested: Vec<u16>,
     resting: VecDeque<(Duration, u16)>,
 }
 
 impl PortPool {
     fn new(ports: RangeInclusive<u16>) -> Self {
-        Self { rested: ports.collect(), resting: VecDeque::new() }
+        let places = ports.clone().map(|_| Place::Rested).collect();
+        Self { first: *ports.start(), places, rested: ports.collect(), resting: VecDeque::new() }
     }
 
     fn free(&self) -> usize {
@@ -209,25 +258,25 @@ impl PortPool {
     }
 
     fn take(&mut self, parity: Parity, now: Duration, rng: &mut StdRng) -> Option<u16> {
-        while self.resting.front().is_some_and(|(until, _)| *until <= now) {
-            self.rested.extend(self.resting.pop_front().map(|(_, port)| port));
+        while let Some((_, port)) = self.resting.pop_front_if(|(until, _)| *until <= now) {
+            self.put_back(port);
         }
-        match parity {
+        let port = match parity {
             Parity::Any if self.rested.is_empty() => self.resting.pop_front().map(|(_, port)| port),
             Parity::Any => {
                 let index = rng.random_range(0..self.rested.len());
                 Some(self.rested.swap_remove(index))
             }
             Parity::Even => self.take_even(rng),
-        }
+            Parity::Pair => self.take_pair(rng),
+        }?;
+        self.note(port, Place::Taken);
+        Some(port)
     }
 
     /// Half of all ports are even, so a walk from a random start is short on average.
     fn take_even(&mut self, rng: &mut StdRng) -> Option<u16> {
-        let count = self.rested.len();
-        let start = if count == 0 { 0 } else { rng.random_range(0..count) };
-        let found =
-            (0..count).map(|step| (start + step) % count).find(|&at| self.rested[at].is_multiple_of(2));
+        let found = from_random_start(self.rested.len(), rng).find(|&at| self.rested[at].is_multiple_of(2));
         if let Some(index) = found {
             return Some(self.rested.swap_remove(index));
         }
@@ -235,9 +284,48 @@ impl PortPool {
         self.resting.remove(index).map(|(_, port)| port)
     }
 
+    /// The lower port of a pair; rather one that rested too little than none.
+    fn take_pair(&mut self, rng: &mut StdRng) -> Option<u16> {
+        let port = self
+            .find_pair(|place| place == Place::Rested, rng)
+            .or_else(|| self.find_pair(|place| place != Place::Taken, rng))?;
+        for port in [port, port + 1] {
+            self.rested.retain(|other| *other != port);
+            self.resting.retain(|(_, other)| *other != port);
+            self.note(port, Place::Taken);
+        }
+        Some(port)
+    }
+
+    fn find_pair(&self, is_free: impl Fn(Place) -> bool, rng: &mut StdRng) -> Option<u16> {
+        let parity = usize::from(self.first % 2);
+        let lower = from_random_start(self.places.len(), rng).find(|&at| {
+            at % 2 == parity
+                && is_free(self.places[at])
+                && self.places.get(at + 1).is_some_and(|next| is_free(*next))
+        })?;
+        Some(self.first + lower as u16)
+    }
+
+    fn put_back(&mut self, port: u16) {
+        self.rested.push(port);
+        self.note(port, Place::Rested);
+    }
+
     fn give_back(&mut self, port: u16, now: Duration) {
         self.resting.push_back((now + COOL_DOWN, port));
+        self.note(port, Place::Resting);
     }
+
+    fn note(&mut self, port: u16, place: Place) {
+        self.places[usize::from(port - self.first)] = place;
+    }
+}
+
+/// The numbers below `count`, each once, in a circle.
+fn from_random_start(count: usize, rng: &mut StdRng) -> impl Iterator<Item = usize> + use<> {
+    let start = if count == 0 { 0 } else { rng.random_range(0..count) };
+    (start..count).chain(0..start)
 }
 
 #[cfg(test)]
@@ -291,6 +379,21 @@ mod tests {
         assert!(drawn.len() == 5 && drawn.iter().all(|port| port % 2 == 0));
         shared.return_port((HERE, drawn[0]).into(), START);
         assert_eq!(shared.take_port(HERE, Parity::Even, START, &mut rng), Some(drawn[0]));
+    }
+
+    #[test]
+    fn rfc8656_18_7_a_pair_is_two_free_ports_of_which_the_lower_is_even() {
+        let shared = Shared::new(50_001..=50_011);
+        let mut rng = rng();
+        let mut take = |parity| shared.take_port(HERE, parity, START, &mut rng);
+        let mut lower: Vec<u16> = std::iter::from_fn(|| take(Parity::Pair)).collect();
+        lower.sort_unstable();
+        assert_eq!(lower, [50_002, 50_004, 50_006, 50_008, 50_010]);
+        assert_eq!((take(Parity::Any), take(Parity::Any)), (Some(50_001), None), "the upper ones are taken");
+        shared.return_port((HERE, 50_003).into(), START);
+        assert_eq!(take(Parity::Pair), None, "half a pair is none");
+        shared.put_back_port((HERE, 50_002).into());
+        assert_eq!(take(Parity::Pair), Some(50_002));
     }
 
     #[test]

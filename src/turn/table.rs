@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 
 use foldhash::fast::SeedableRandomState;
 
-use super::allocation::Allocation;
+use super::allocation::{Allocation, Relay};
 use super::output::{FiveTuple, RelayId};
 use super::shared::Family;
 
 /// Names an allocation; the generation tells a slot's allocations apart over time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AllocationId {
     index: u32,
     generation: u32,
@@ -50,23 +50,18 @@ impl Table {
         self.by_five_tuple.len()
     }
 
-    /// The id the next [`Self::insert`] will give.
-    pub(super) fn next_id(&mut self) -> AllocationId {
-        let index = self.free.last().copied().unwrap_or(self.slots.len() as u32);
-        let generation = self.slots.get(index as usize).map_or(0, |slot| slot.generation);
-        AllocationId { index, generation }
-    }
-
-    /// Adds an allocation under [`Self::next_id`].
-    pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
-        let id = self.next_id();
-        self.by_five_tuple.insert(allocation.path.five_tuple, id.index);
-        self.by_relay_address.insert(allocation.bind, id.index);
-        let slot = Slot { generation: id.generation, allocation: Some(Box::new(allocation)) };
-        match self.free.pop() {
-            Some(index) => self.slots[index as usize] = slot,
-            None => self.slots.push(slot),
+    /// Adds an allocation; one that stands on the same 5-tuple has been removed before.
+    pub(super) fn insert(&mut self, mut allocation: Allocation) -> AllocationId {
+        let index = self.free.pop().unwrap_or(self.slots.len() as u32);
+        if index as usize == self.slots.len() {
+            self.slots.push(Slot { generation: 0, allocation: None });
         }
+        let slot = &mut self.slots[index as usize];
+        let id = AllocationId { index, generation: slot.generation };
+        self.by_five_tuple.insert(allocation.path.five_tuple, index);
+        self.by_relay_address.extend(allocation.relays().map(|(_, relay)| (relay.bind, index)));
+        allocation.id = id;
+        slot.allocation = Some(Box::new(allocation));
         id
     }
 
@@ -76,19 +71,34 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index);
         self.by_five_tuple.remove(&allocation.path.five_tuple);
-        self.by_relay_address.remove(&allocation.bind);
+        for (_, relay) in allocation.relays() {
+            self.by_relay_address.remove(&relay.bind);
+        }
         Some(allocation)
     }
 
-    /// Moves an allocation that is still opening to another relay port.
-    pub(super) fn set_relayed_port(&mut self, id: AllocationId, port: u16) {
-        let Some(allocation) = self.get_mut(id) else { return };
-        let before = allocation.bind;
-        allocation.relayed.set_port(port);
-        allocation.bind.set_port(port);
-        let after = allocation.bind;
+    /// Takes one relay of a dual allocation away.
+    pub(super) fn remove_relay(&mut self, id: AllocationId, family: Family) -> Option<Relay> {
+        let relay = self.get_mut(id)?.remove_relay(family)?;
+        self.by_relay_address.remove(&relay.bind);
+        Some(relay)
+    }
+
+    /// Moves a relay that is still to be opened to another port; its local address.
+    pub(super) fn set_relayed_port(
+        &mut self,
+        id: AllocationId,
+        family: Family,
+        port: u16,
+    ) -> Option<SocketAddr> {
+        let relay = self.get_mut(id)?.relay_mut(family)?;
+        let before = relay.bind;
+        relay.relayed.set_port(port);
+        relay.bind.set_port(port);
+        let after = relay.bind;
         self.by_relay_address.remove(&before);
         self.by_relay_address.insert(after, id.index);
+        Some(after)
     }
 
     pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {
@@ -115,11 +125,12 @@ impl Table {
 
     pub(super) fn of_relay(&self, relay: RelayId) -> Option<&Allocation> {
         let allocation = self.slots.get(relay.0 as usize / 2)?.allocation.as_deref()?;
-        (allocation.relay == relay).then_some(allocation)
+        allocation.relay(family_of(relay)).map(|_| allocation)
     }
 
-    pub(super) fn id_of_relay(&self, relay: RelayId) -> Option<AllocationId> {
-        self.of_relay(relay).map(|_| self.id_at(relay.0 / 2))
+    /// The allocation a relay socket belongs to, and the family of the socket.
+    pub(super) fn id_of_relay(&self, relay: RelayId) -> Option<(AllocationId, Family)> {
+        self.of_relay(relay).map(|allocation| (allocation.id, family_of(relay)))
     }
 
     /// The allocation whose relay socket is bound to this local address.
@@ -135,4 +146,8 @@ impl Table {
     fn id_at(&self, index: u32) -> AllocationId {
         AllocationId { index, generation: self.slots[index as usize].generation }
     }
+}
+
+fn family_of(relay: RelayId) -> Family {
+    Family::BOTH[relay.0 as usize % 2]
 }

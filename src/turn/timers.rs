@@ -23,6 +23,15 @@ impl Timers {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Forgets the entries that nobody waits for any more.
+    pub(super) fn retain(&mut self, is_awaited: impl Fn(Duration, AllocationId) -> bool) {
+        self.heap.retain(|Reverse((at, id))| is_awaited(*at, *id));
+    }
+
     /// The next entry that is due, with the moment it was made for.
     pub(super) fn pop_due(&mut self, now: Duration) -> Option<(Duration, AllocationId)> {
         if self.next()? > now {

@@ -14,6 +14,7 @@ mod clock;
 mod connections;
 mod desk;
 mod pool;
+mod reserved;
 mod run;
 mod streams;
 

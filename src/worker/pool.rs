@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::bind::{self, StartError};
 use super::desk::{Command, Hand, Newcomer, Place, Snapshot};
+use super::reserved::Reserved;
 use super::run::{Kit, WAKER};
 use super::{Arrival, Backend, Setup};
 use crate::io::Counters;
@@ -86,6 +87,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     let (udp, groups) = bind::listeners(&setup.udp, workers, setup.sock_buf)?;
     let settings = Arc::new(setup.settings);
     let shared = Arc::new(turn::Shared::new(settings.ports.clone()));
+    let reserved = Arc::new(Reserved::default());
     let origin = Instant::now();
     let (hands, inboxes) = hands(workers).map_err(StartError::Resources)?;
     let pool = Pool {
@@ -108,6 +110,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
             listeners,
             poll,
             inbox,
+            reserved: Arc::clone(&reserved),
             origin,
             relay_buf: setup.sock_buf / 4,
             tcp_idle: setup.tcp_idle,

@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::clock::Clock;
 use super::connections::Connections;
 use super::desk::{Command, Desk, Hand, Snapshot};
+use super::reserved::Reserved;
 use crate::io::portable::Portable;
 use crate::io::{
     Counters, Datagrams, Fields, RecvBatch, Role, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets,
@@ -52,6 +53,7 @@ pub(super) struct Kit {
     pub(super) listeners: Vec<UdpSocket>,
     pub(super) poll: Poll,
     pub(super) inbox: Receiver<Command>,
+    pub(super) reserved: Arc<Reserved>,
     pub(super) origin: Instant,
     pub(super) relay_buf: usize,
     pub(super) tcp_idle: Duration,
@@ -110,6 +112,7 @@ pub(super) struct Worker<D> {
     inbox: Receiver<Command>,
     pub(super) worker: WorkerId,
     pub(super) hands: Arc<[Hand]>,
+    reserved: Arc<Reserved>,
     relay_buf: usize,
     pub(super) tcp_idle: Duration,
 }
@@ -144,6 +147,7 @@ impl<D: Datagrams> Worker<D> {
             inbox: kit.inbox,
             worker: kit.worker,
             hands: kit.hands,
+            reserved: kit.reserved,
             relay_buf: kit.relay_buf,
             tcp_idle: kit.tcp_idle,
         })
@@ -325,8 +329,8 @@ impl<D: Datagrams> Worker<D> {
     pub(super) fn drain(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::OpenRelay { relay, bind } => {
-                    let result = self.open_relay(relay, bind);
+                Output::OpenRelay { relay, bind, reserve } => {
+                    let result = self.open_relay(relay, bind, reserve).map_err(|e| refusal(&e));
                     if self.outgoing.is_full() {
                         self.send();
                     }
@@ -335,18 +339,33 @@ impl<D: Datagrams> Worker<D> {
                     self.carry_out(verdict, 0);
                 }
                 Output::CloseRelay { relay } => self.close_relay(relay),
+                Output::ReleaseRelay { bind } => drop(self.reserved.take(bind)),
             }
         }
     }
 
-    fn open_relay(&mut self, relay: RelayId, bind: SocketAddr) -> Result<(), OpenError> {
+    fn open_relay(
+        &mut self,
+        relay: RelayId,
+        bind: SocketAddr,
+        reserve: Option<SocketAddr>,
+    ) -> io::Result<()> {
         let name = self.name_of(relay);
-        let mut socket = UdpSocket::bind(bind, Role::Relay, self.relay_buf).map_err(|e| refusal(&e))?;
+        let mut socket = match self.reserved.take(bind) {
+            Some(socket) => {
+                socket.set_buffers(self.relay_buf);
+                socket
+            }
+            None => UdpSocket::bind(bind, Role::Relay, self.relay_buf)?,
+        };
+        // Nobody reads it yet, so it gets the least buffer the kernel gives.
+        let second = reserve.map(|address| UdpSocket::bind(address, Role::Relay, 0)).transpose()?;
         self.io.prepare(&mut socket);
-        let token = Token(name.0 as usize);
-        let registry = self.poll.registry();
-        registry.register(socket.source_mut(), token, Interest::READABLE).map_err(|e| refusal(&e))?;
+        self.poll.registry().register(socket.source_mut(), Token(name.0 as usize), Interest::READABLE)?;
         self.sockets.insert(name, socket);
+        if let Some(socket) = second {
+            self.reserved.put(socket);
+        }
         Ok(())
     }
 

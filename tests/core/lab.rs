@@ -1,6 +1,6 @@
 //! A relay core, a clock that only the test moves, and clients that know how to sign.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +91,8 @@ pub(crate) struct Lab {
     pub(crate) mono: Duration,
     /// Open relay sockets.
     pub(crate) open: HashMap<RelayId, SocketAddr>,
+    /// Sockets that are bound and wait for an allocation.
+    pub(crate) reserved: HashSet<SocketAddr>,
     /// Results for the next relay sockets; `Ok` when empty.
     pub(crate) open_results: Vec<Result<(), OpenError>>,
     /// Effects seen, for tests about them.
@@ -120,6 +122,7 @@ impl Lab {
             server: Server::new(settings, shared, WorkerId(0), [3; 32]),
             mono: Duration::from_secs(1000),
             open: HashMap::new(),
+            reserved: HashSet::new(),
             open_results: Vec::new(),
             outputs: Vec::new(),
             ip: IpFields::default(),
@@ -201,14 +204,21 @@ impl Lab {
         while let Some(output) = self.server.poll_output() {
             self.outputs.push(output.clone());
             match output {
-                Output::OpenRelay { relay, bind } => {
+                Output::OpenRelay { relay, bind, reserve } => {
                     let result =
                         if self.open_results.is_empty() { Ok(()) } else { self.open_results.remove(0) };
                     if result.is_ok() {
+                        self.reserved.remove(&bind);
+                        if let Some(reserve) = reserve {
+                            assert!(self.reserved.insert(reserve), "reserved once");
+                        }
                         assert_eq!(self.open.insert(relay, bind), None, "the name was free");
                     }
                     let verdict = self.server.handle_relay_opened(self.now(), relay, result, &mut self.reply);
                     self.note(verdict, &[], events);
+                }
+                Output::ReleaseRelay { bind } => {
+                    self.reserved.remove(&bind);
                 }
                 Output::CloseRelay { relay } => {
                     self.open.remove(&relay).expect("it was open");

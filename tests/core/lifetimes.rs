@@ -150,3 +150,21 @@ fn refreshing_over_and_over_leaves_no_trail_of_timers() {
     }
     assert!(wakeups <= 3, "{wakeups} entries for one allocation");
 }
+
+#[test]
+fn allocations_that_come_and_go_leave_no_trail_of_timers() {
+    let mut lab = Lab::new();
+    for n in 0..5000_u32 {
+        let client = Client::new(&mut lab, &format!("192.0.2.{}:{}", 1 + n % 250, 20_000 + n / 250));
+        client.allocate(&mut lab);
+        client.refresh(&mut lab, 0);
+        lab.advance(TICK);
+    }
+    let mut wakeups = 0;
+    while let Some(at) = lab.server.poll_timeout() {
+        lab.mono = lab.mono.max(at);
+        lab.server.handle_timeout(lab.now());
+        wakeups += 1;
+    }
+    assert!(wakeups <= 1100, "{wakeups} moments at which nothing happens");
+}

@@ -6,6 +6,7 @@ mod allocate;
 mod authentication;
 mod channels;
 mod differential;
+mod dual;
 #[cfg(feature = "fuzzing")]
 mod fuzz_corpus;
 mod ip_header;
@@ -14,5 +15,6 @@ mod lifetimes;
 mod malformed;
 mod permissions;
 mod relaying;
+mod reservations;
 mod strangers;
 mod stun_codec;

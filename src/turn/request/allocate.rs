@@ -1,27 +1,29 @@
-//! Allocate (RFC 8656 §7.2), in two phases: decide and ask for a relay socket; answer when it is open.
+//! Allocate (RFC 8656 §7.2), first phase: decide, take ports, and ask for relay sockets. The answer
+//! comes when they are open.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Outcome, Request, Success, refuse_unknown, requested_lifetime, write_result};
-use crate::stun::{AttributeType, Class, ErrorCode, Message, MessageWriter, Method};
-use crate::turn::allocation::{Allocation, NewAllocation, Phase};
+use super::wish::{Ports, Wish};
+use super::{Outcome, Request, Success};
+use crate::stun::ErrorCode;
+use crate::turn::allocation::{Allocation, NewAllocation, Opening, Relay};
 use crate::turn::auth::Caller;
-use crate::turn::output::{Now, OpenError, Output, RelayId, Verdict};
-use crate::turn::shared::{Family, Parity};
+use crate::turn::output::{Now, Output};
+use crate::turn::reservation::{Reservation, Token};
+use crate::turn::shared::{Family, Parity, QuotaSlot};
 use crate::turn::table::AllocationId;
-use crate::turn::{DEFAULT_LIFETIME, Mode, RelayAddress, ReplyBuffer, Server};
+use crate::turn::{DEFAULT_LIFETIME, Mode, RelayAddress, Server};
 
-/// Protocol number of UDP in REQUESTED-TRANSPORT.
-const UDP: u8 = 17;
-/// How many ports may turn out to be taken by other programs before an Allocate fails with 508.
-const MAX_REFUSED: u8 = 16;
-
-/// What an Allocate asks for.
-struct Wish {
-    family: Family,
-    parity: Parity,
-    lifetime: Option<u32>,
+/// What an allocation is made of, before it is one.
+struct Parts {
+    relays: [Option<Relay>; 2],
+    /// What stands in the way of the other family of a dual allocation.
+    refused: Option<(Family, ErrorCode)>,
+    /// Which other ports would do.
+    parity: Option<Parity>,
+    reservation: Option<Reservation>,
+    quota: QuotaSlot,
 }
 
 impl Server {
@@ -33,13 +35,18 @@ impl Server {
         if let Some(id) = caller.allocation {
             return self.repeat_success(request, id);
         }
-        let wish = wish(&request.message)?;
         let server = request.path.five_tuple.server.ip();
-        let address = self.relay_address(wish.family, server).ok_or(ErrorCode::AddressFamilyNotSupported)?;
+        let wish = Wish::parse(&request.message, |family| self.relay_address(family, server).is_some())?;
         if self.mode == Mode::Draining {
             return Err(ErrorCode::InsufficientCapacity);
         }
-        self.open(request, caller, &wish, address)?;
+        let lifetime = self.granted(wish.lifetime, caller.credential_expires, request.now);
+        let expires = request.now.mono + lifetime;
+        let parts = match wish.ports {
+            Ports::New { families, parity } => self.draw(request, caller, families, parity, expires)?,
+            Ports::Reserved(token) => self.claim(request.now, caller, token, expires)?,
+        };
+        self.open(request, caller, parts);
         Ok(Outcome::Deferred)
     }
 
@@ -59,114 +66,117 @@ impl Server {
         if allocation.transaction != request.message.transaction() {
             return Err(ErrorCode::AllocationMismatch);
         }
-        match allocation.phase {
-            Phase::Opening { .. } => Ok(Outcome::Deferred),
-            Phase::Open => Ok(Outcome::Done(Success::Allocated {
-                relayed: allocation.relayed,
-                lifetime: allocation.expires.saturating_sub(request.now.mono),
-            })),
+        match allocation.opening {
+            Some(_) => Ok(Outcome::Deferred),
+            None => Ok(Outcome::Done(Success::Allocated(allocation.granted(request.now.mono)))),
         }
     }
 
-    /// Takes a place in the quotas and a port, and asks for the socket.
-    fn open(
+    /// Draws a port of each family. One of two is enough (RFC 8656 §7.2); ports go before quotas, so
+    /// that 508 goes before 486.
+    fn draw(
         &mut self,
         request: &Request<'_>,
         caller: &Caller<'_>,
-        wish: &Wish,
-        address: RelayAddress,
-    ) -> Result<(), ErrorCode> {
-        let now = request.now;
-        let (user_quota, total_quota) = (self.settings.user_quota, self.settings.total_quota);
-        let quota = self.shared.charge(&caller.user, user_quota, total_quota);
-        let quota = quota.ok_or(ErrorCode::AllocationQuotaReached)?;
-        let port = self.shared.take_port(address.bind, wish.parity, now.mono, &mut self.rng);
+        families: &[Family],
+        parity: Parity,
+        expires: Duration,
+    ) -> Result<Parts, ErrorCode> {
+        if parity == Parity::Pair && !self.may_reserve() {
+            return Err(ErrorCode::InsufficientCapacity);
+        }
+        let (mut relays, mut refused) = ([None, None], None);
+        for &family in families {
+            match self.draw_relay(request, family, parity, expires) {
+                Ok(relay) => relays[family as usize] = Some(relay),
+                // When both fail and only one could never be had, it is for want of capacity.
+                Err(error) => refused = refused.max(Some((error, family))),
+            }
+        }
+        if let ([None, None], Some((error, _))) = (&relays, refused) {
+            return Err(error);
+        }
+        let quota = self.charge(caller);
+        let upper = if parity == Parity::Pair { self.charge(caller).map(Some) } else { Some(None) };
+        let (Some(quota), Some(upper)) = (quota, upper) else {
+            self.put_back(&relays, parity);
+            return Err(ErrorCode::AllocationQuotaReached);
+        };
+        let reservation = relays.iter().flatten().next().zip(upper);
+        Ok(Parts {
+            reservation: reservation.map(|(lower, quota)| Reservation::above(lower, quota)),
+            relays,
+            refused: refused.map(|(error, family)| (family, error)),
+            parity: Some(parity),
+            quota,
+        })
+    }
+
+    fn draw_relay(
+        &mut self,
+        request: &Request<'_>,
+        family: Family,
+        parity: Parity,
+        expires: Duration,
+    ) -> Result<Relay, ErrorCode> {
+        let address = self.relay_address(family, request.path.five_tuple.server.ip());
+        let address = address.ok_or(ErrorCode::AddressFamilyNotSupported)?;
+        let port = self.shared.take_port(address.bind, parity, request.now.mono, &mut self.rng);
         let port = port.ok_or(ErrorCode::InsufficientCapacity)?;
-        let relay = self.table.next_id().relay(wish.family);
-        let bind = (address.bind, port).into();
-        let lifetime = self.granted(wish.lifetime, caller.credential_expires, now);
-        self.table.insert(Allocation::new(NewAllocation {
+        let (relayed, bind) = ((address.public, port).into(), (address.bind, port).into());
+        Ok(Relay { relayed, bind, expires, is_open: false })
+    }
+
+    /// Gives back ports that came to nothing.
+    fn put_back(&self, relays: &[Option<Relay>; 2], parity: Parity) {
+        for relay in relays.iter().flatten() {
+            self.shared.put_back_port(relay.bind);
+            if parity == Parity::Pair {
+                self.shared.put_back_port((relay.bind.ip(), relay.bind.port() + 1).into());
+            }
+        }
+    }
+
+    /// Takes the port over that was reserved under `token`, and its place in the quota.
+    fn claim(
+        &self,
+        now: Now,
+        caller: &Caller<'_>,
+        token: Token,
+        expires: Duration,
+    ) -> Result<Parts, ErrorCode> {
+        let reservation = self.shared.claim(token, &caller.user, now.mono);
+        let Reservation { relayed, bind, quota, .. } = reservation.ok_or(ErrorCode::InsufficientCapacity)?;
+        let mut relays = [None, None];
+        relays[Family::of(relayed.ip()) as usize] = Some(Relay { relayed, bind, expires, is_open: false });
+        Ok(Parts { relays, refused: None, parity: None, reservation: None, quota })
+    }
+
+    fn charge(&self, caller: &Caller<'_>) -> Option<QuotaSlot> {
+        self.shared.charge(&caller.user, self.settings.user_quota, self.settings.total_quota)
+    }
+
+    /// Enters the allocation and asks for its sockets.
+    fn open(&mut self, request: &Request<'_>, caller: &Caller<'_>, parts: Parts) {
+        let Parts { relays, refused, parity, reservation, quota } = parts;
+        let reserve = reservation.as_ref().map(|reservation| reservation.bind);
+        let fingerprint = request.message.has_fingerprint();
+        let id = self.table.insert(Allocation::new(NewAllocation {
             path: request.path,
-            relay,
-            relayed: (address.public, port).into(),
-            bind,
-            parity: wish.parity,
-            fingerprint: request.message.has_fingerprint(),
+            opening: Opening { taken: 0, parity, fingerprint, reservation },
+            relays,
+            refused,
             transaction: request.message.transaction(),
             username: caller.username.into(),
             user: caller.user.clone(),
             key: caller.key.clone(),
             credential_expires: caller.credential_expires,
             quota,
-            expires: now.mono + lifetime,
         }));
-        self.outputs.push_back(Output::OpenRelay { relay, bind });
-        Ok(())
-    }
-
-    /// The second phase: the relay socket is open, or is not.
-    pub(in crate::turn) fn relay_opened(
-        &mut self,
-        now: Now,
-        relay: RelayId,
-        result: Result<(), OpenError>,
-        reply: &mut ReplyBuffer,
-    ) -> Verdict {
-        let id = self.table.id_of_relay(relay);
-        let phase = id.and_then(|id| self.table.get(id)).map(|allocation| allocation.phase);
-        let (Some(id), Some(Phase::Opening { refused, parity, fingerprint })) = (id, phase) else {
-            // The client left meanwhile.
-            if result.is_ok() {
-                self.outputs.push_back(Output::CloseRelay { relay });
-            }
-            return Verdict::Consumed;
-        };
-        match result {
-            Ok(()) => self.opened(now, id, fingerprint, reply),
-            Err(OpenError::InUse) if refused < MAX_REFUSED && self.try_another_port(now, id, parity) => {
-                Verdict::Consumed
-            }
-            Err(OpenError::InUse | OpenError::Unavailable | OpenError::Exhausted) => {
-                self.refuse(now, id, fingerprint, reply)
-            }
-        }
-    }
-
-    fn opened(&mut self, now: Now, id: AllocationId, fingerprint: bool, reply: &mut ReplyBuffer) -> Verdict {
-        let Some(allocation) = self.table.get_mut(id) else { return Verdict::Consumed };
-        allocation.phase = Phase::Open;
-        self.shared.set_live(allocation.bind, true);
-        self.timers.schedule(allocation.scheduled, id);
-        self.stats.allocations_total += 1;
-        self.stats.count_request(Method::ALLOCATE, Ok(()));
-        let lifetime = allocation.expires.saturating_sub(now.mono);
-        let success = Success::Allocated { relayed: allocation.relayed, lifetime };
-        answer_later(allocation, Ok(success), fingerprint, reply)
-    }
-
-    /// Another program has the port: draw the next one. False when there is none.
-    fn try_another_port(&mut self, now: Now, id: AllocationId, parity: Parity) -> bool {
-        let Some(allocation) = self.table.get_mut(id) else { return false };
-        let taken = allocation.bind;
-        let port = self.shared.take_port(taken.ip(), parity, now.mono, &mut self.rng);
-        let Some(port) = port else { return false };
-        self.shared.return_port(taken, now.mono);
-        if let Phase::Opening { refused, .. } = &mut allocation.phase {
-            *refused += 1;
-        }
-        let relay = allocation.relay;
-        let bind = (taken.ip(), port).into();
-        self.table.set_relayed_port(id, port);
-        self.outputs.push_back(Output::OpenRelay { relay, bind });
-        true
-    }
-
-    fn refuse(&mut self, now: Now, id: AllocationId, fingerprint: bool, reply: &mut ReplyBuffer) -> Verdict {
-        let error = ErrorCode::InsufficientCapacity;
-        self.stats.count_request(Method::ALLOCATE, Err(error));
-        match self.close(id, now) {
-            Some(allocation) => answer_later(&allocation, Err(error), fingerprint, reply),
-            None => Verdict::Consumed,
+        let allocation = self.table.get(id).into_iter();
+        for (family, relay) in allocation.flat_map(Allocation::relays) {
+            let relay_id = id.relay(family);
+            self.outputs.push_back(Output::OpenRelay { relay: relay_id, bind: relay.bind, reserve });
         }
     }
 
@@ -186,77 +196,5 @@ impl Server {
             }
             _ => granted,
         }
-    }
-}
-
-/// The answer to an Allocate once its request is gone, from what the allocation remembers.
-fn answer_later(
-    allocation: &Allocation,
-    result: Result<Success, ErrorCode>,
-    fingerprint: bool,
-    reply: &mut ReplyBuffer,
-) -> Verdict {
-    let path = allocation.path;
-    let class = if result.is_ok() { Class::Success } else { Class::Error };
-    let mut writer = MessageWriter::new(reply, class, Method::ALLOCATE, allocation.transaction);
-    write_result(&mut writer, result, path.five_tuple.client);
-    writer.integrity(&allocation.key);
-    if fingerprint {
-        writer.fingerprint();
-    }
-    let len = writer.finish().expect("an Allocate response is far smaller than the buffer");
-    Verdict::Reply { path, len }
-}
-
-/// The checks of RFC 8656 §7.2 in their order: transport, unknown attributes, combinations, family.
-fn wish(message: &Message<'_>) -> Result<Wish, ErrorCode> {
-    let transport = message.attribute(AttributeType::REQUESTED_TRANSPORT).ok_or(ErrorCode::BadRequest)?;
-    let [protocol, _, _, _] = transport.value else { return Err(ErrorCode::BadRequest) };
-    if *protocol != UDP {
-        return Err(ErrorCode::UnsupportedTransport);
-    }
-    refuse_unknown(message)?;
-    let has_reservation = message.has(AttributeType::RESERVATION_TOKEN);
-    let has_family = message.has(AttributeType::REQUESTED_ADDRESS_FAMILY);
-    let has_additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
-    let even_port = even_port(message)?;
-    if has_reservation && (even_port.is_some() || has_family || has_additional)
-        || has_family && has_additional
-    {
-        return Err(ErrorCode::BadRequest);
-    }
-    let family = requested_family(message)?.unwrap_or(Family::V4);
-    // This server hands out no reservations, so every token is unknown and no pair can be had.
-    if has_reservation || even_port == Some(Reserve::Next) {
-        return Err(ErrorCode::InsufficientCapacity);
-    }
-    let parity = if even_port.is_some() { Parity::Even } else { Parity::Any };
-    Ok(Wish { family, parity, lifetime: requested_lifetime(message)? })
-}
-
-/// The R bit of EVEN-PORT.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reserve {
-    /// Only this port.
-    No,
-    /// The next higher one as well.
-    Next,
-}
-
-/// EVEN-PORT (RFC 8656 §18.7).
-fn even_port(message: &Message<'_>) -> Result<Option<Reserve>, ErrorCode> {
-    let Some(attribute) = message.attribute(AttributeType::EVEN_PORT) else { return Ok(None) };
-    let [bits] = attribute.value else { return Err(ErrorCode::BadRequest) };
-    Ok(Some(if bits & 0x80 == 0 { Reserve::No } else { Reserve::Next }))
-}
-
-/// REQUESTED-ADDRESS-FAMILY (RFC 8656 §18.6); an unknown family is 440.
-pub(super) fn requested_family(message: &Message<'_>) -> Result<Option<Family>, ErrorCode> {
-    let Some(attribute) = message.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY) else { return Ok(None) };
-    match attribute.value {
-        [0x01, _, _, _] => Ok(Some(Family::V4)),
-        [0x02, _, _, _] => Ok(Some(Family::V6)),
-        [_, _, _, _] => Err(ErrorCode::AddressFamilyNotSupported),
-        _ => Err(ErrorCode::BadRequest),
     }
 }

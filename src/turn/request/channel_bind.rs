@@ -7,7 +7,6 @@ use crate::stun::{AttributeType, ChannelNumber, ErrorCode, Message};
 use crate::turn::Server;
 use crate::turn::allocation::BindError;
 use crate::turn::reach::may_bind_to;
-use crate::turn::shared::Family;
 use crate::turn::table::AllocationId;
 
 impl Server {
@@ -21,7 +20,7 @@ impl Server {
             return Err(ErrorCode::BadRequest);
         }
         let allocation = self.table.get(id).ok_or(ErrorCode::AllocationMismatch)?;
-        if Family::of(peer.ip()) != allocation.family() {
+        if allocation.relayed_for(peer.ip()).is_none() {
             return Err(ErrorCode::PeerAddressFamilyMismatch);
         }
         if !may_bind_to(&self.settings, &self.shared, peer) {

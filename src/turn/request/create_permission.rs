@@ -7,7 +7,6 @@ use crate::stun::{AttributeType, ErrorCode, Message};
 use crate::turn::Server;
 use crate::turn::allocation::MAX_PEERS;
 use crate::turn::reach::may_permit;
-use crate::turn::shared::Family;
 use crate::turn::table::AllocationId;
 
 impl Server {
@@ -18,7 +17,7 @@ impl Server {
     ) -> Result<Success, ErrorCode> {
         let ips = peer_ips(&request.message)?;
         let allocation = self.table.get_mut(id).ok_or(ErrorCode::AllocationMismatch)?;
-        if ips.iter().any(|ip| Family::of(*ip) != allocation.family()) {
+        if ips.iter().any(|ip| allocation.relayed_for(*ip).is_none()) {
             return Err(ErrorCode::PeerAddressFamilyMismatch);
         }
         if !ips.iter().all(|ip| may_permit(&self.settings, *ip)) {

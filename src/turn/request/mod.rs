@@ -4,14 +4,18 @@
 mod allocate;
 mod channel_bind;
 mod create_permission;
+mod opened;
 mod refresh;
+mod wish;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::allocation::Granted;
 use super::auth::{Caller, Refusal};
 use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Now, Verdict};
+use super::reservation::Token;
 use super::{ReplyBuffer, Server};
 use crate::stun::{AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method};
 
@@ -36,7 +40,7 @@ enum Success {
     /// The client's address.
     Mapped,
     /// The addresses and the lifetime of an allocation.
-    Allocated { relayed: SocketAddr, lifetime: Duration },
+    Allocated(Granted),
     /// A lifetime.
     Refreshed { lifetime: Duration },
     /// Nothing.
@@ -179,11 +183,7 @@ fn write_result(writer: &mut MessageWriter<'_>, result: Result<Success, ErrorCod
         Ok(Success::Mapped) => {
             writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
         }
-        Ok(Success::Allocated { relayed, lifetime }) => {
-            writer.xor_address(AttributeType::XOR_RELAYED_ADDRESS, relayed);
-            writer.u32(AttributeType::LIFETIME, seconds(lifetime));
-            writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
-        }
+        Ok(Success::Allocated(granted)) => write_granted(writer, granted, client),
         Ok(Success::Refreshed { lifetime }) => {
             writer.u32(AttributeType::LIFETIME, seconds(lifetime));
         }
@@ -192,6 +192,21 @@ fn write_result(writer: &mut MessageWriter<'_>, result: Result<Success, ErrorCod
             writer.error(error);
         }
     }
+}
+
+/// RFC 8656 §7.2.
+fn write_granted(writer: &mut MessageWriter<'_>, granted: Granted, client: SocketAddr) {
+    for relayed in granted.relayed.into_iter().flatten() {
+        writer.xor_address(AttributeType::XOR_RELAYED_ADDRESS, relayed);
+    }
+    if let Some((family, error)) = granted.refused {
+        writer.address_error(family.number(), error);
+    }
+    if let Some(Token(token)) = granted.token {
+        writer.attribute(AttributeType::RESERVATION_TOKEN, &token);
+    }
+    writer.u32(AttributeType::LIFETIME, seconds(granted.lifetime));
+    writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
 }
 
 fn seconds(lifetime: Duration) -> u32 {

@@ -1,12 +1,13 @@
-//! Refresh (RFC 8656 §8.2): a new lifetime, or the end of the allocation.
+//! Refresh (RFC 8656 §8.2): a new lifetime, or the end of the allocation; of one family or of all.
 
 use std::time::Duration;
 
-use super::allocate::requested_family;
+use super::wish::requested_family;
 use super::{Request, Success, requested_lifetime};
 use crate::stun::ErrorCode;
 use crate::turn::Server;
 use crate::turn::auth::Caller;
+use crate::turn::shared::Family;
 use crate::turn::table::AllocationId;
 
 impl Server {
@@ -17,17 +18,25 @@ impl Server {
         id: AllocationId,
     ) -> Result<Success, ErrorCode> {
         let allocation = self.table.get(id).ok_or(ErrorCode::AllocationMismatch)?;
-        if requested_family(&request.message)?.is_some_and(|family| family != allocation.family()) {
+        let family = requested_family(&request.message)?;
+        if family.is_some_and(|family| allocation.relay(family).is_none()) {
             return Err(ErrorCode::PeerAddressFamilyMismatch);
         }
         let requested = requested_lifetime(&request.message)?;
         if requested == Some(0) {
-            self.close(id, request.now);
+            match family {
+                Some(family) => self.close_relay(id, family, request.now),
+                None => drop(self.close(id, request.now)),
+            }
             return Ok(Success::Refreshed { lifetime: Duration::ZERO });
         }
         let lifetime = self.granted(requested, caller.credential_expires, request.now);
         if let Some(allocation) = self.table.get_mut(id) {
-            allocation.expires = request.now.mono + lifetime;
+            for &family in family.map_or(&Family::BOTH[..], Family::alone) {
+                if let Some(relay) = allocation.relay_mut(family) {
+                    relay.expires = request.now.mono + lifetime;
+                }
+            }
         }
         self.reschedule(id);
         Ok(Success::Refreshed { lifetime })
