@@ -143,6 +143,7 @@ fn signaling(page: &mut Page, stats: &signal::Stats) {
         ("turnkey_sessions", "Signaling sessions, those that may resume included.", stats.sessions),
         ("turnkey_rooms", "Rooms with a connected member.", stats.rooms),
         ("turnkey_members", "Connected members of rooms.", stats.members),
+        ("turnkey_calls", "Calls between users that are not over.", stats.calls),
     ];
     for (name, help, value) in gauges {
         page.gauge(name, help, value);
@@ -164,6 +165,7 @@ fn signaling(page: &mut Page, stats: &signal::Stats) {
         ("turnkey_mail_held_total", "Offers that waited for somebody.", stats.mail_held),
         ("turnkey_mail_delivered_total", "Waiting offers that somebody came for.", stats.mail_delivered),
         ("turnkey_mail_expired_total", "Waiting offers nobody came for.", stats.mail_expired),
+        ("turnkey_calls_total", "Calls that were made.", stats.calls_made),
         ("turnkey_credentials_total", "TURN credentials handed out.", stats.credentials),
     ];
     for (name, help, value) in counters {

@@ -54,17 +54,18 @@ struct Bench {
 impl Bench {
     fn connect(&mut self, script: &mut Script<'_>) {
         let kind = script.byte().unwrap_or(0);
-        let is_native = kind.is_multiple_of(2);
+        let dialect =
+            [Dialect::Native, Dialect::Broadcast, Dialect::Native, Dialect::Call][usize::from(kind % 4)];
         let user = format!("user{}", kind / 2 % 4);
         let id = ConnId(self.next);
         self.next += 1;
         self.open.insert(id);
         let connect = Connect {
-            dialect: if is_native { Dialect::Native } else { Dialect::Broadcast },
+            dialect,
             ip: IpAddr::from([192, 0, 2, kind % 8]),
             identity: Some(if kind < 128 { Identity::member(user) } else { Identity::guest(user, true) }),
             key: ClientKey { traits: u64::from(kind / 4), ..ClientKey::default() },
-            room: (!is_native).then(|| ROOMS[usize::from(kind / 8) % ROOMS.len()].into()),
+            room: (dialect != Dialect::Native).then(|| ROOMS[usize::from(kind / 8) % ROOMS.len()].into()),
             wants_events: kind.is_multiple_of(3),
         };
         self.hub.handle_connect(self.now, id, connect);

@@ -12,12 +12,15 @@ use std::hash::{BuildHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{
     AUTHORIZATION, COOKIE, FORWARDED, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, USER_AGENT, VIA,
 };
-use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use subtle::ConstantTimeEq as _;
 
+use super::app::App;
 use super::settings::{Access, Settings};
 use super::token::TokenError;
 use crate::signal::{ClientKey, Identity};
@@ -37,6 +40,32 @@ pub(super) struct Asker<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) query: &'a Query,
     pub(super) peer: SocketAddr,
+}
+
+/// A request's [`Asker`], taken out of it; the settings are those it is judged by throughout.
+pub(super) struct Question {
+    pub(super) settings: Arc<Settings>,
+    headers: HeaderMap,
+    pub(super) query: Query,
+    peer: SocketAddr,
+}
+
+impl Question {
+    pub(super) fn asker(&self) -> Asker<'_> {
+        Asker { headers: &self.headers, query: &self.query, peer: self.peer }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Question {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, StatusCode> {
+        // Present unless somebody mounts the router without it.
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let ConnectInfo(peer) = *peer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
+        let query = Query::of(&parts.uri);
+        Ok(Self { settings: app.settings(), headers: parts.headers.clone(), query, peer })
+    }
 }
 
 /// Why a request is refused.
@@ -156,6 +185,20 @@ impl Asker<'_> {
             (Access::Open, false) => Err(Denied::NotLocal),
             (Access::Token, false) => Ok(None),
         }
+    }
+
+    /// The user a token names; nobody else.
+    pub(super) fn user(&self, settings: &Settings, now_unix: u64) -> Result<Identity, Denied> {
+        if !self.is_origin_allowed(settings) {
+            return Err(Denied::Origin);
+        }
+        check(settings, self.token().ok_or(Denied::NoToken)?, now_unix)
+    }
+
+    /// The URL of a socket on the server as this client reached it.
+    pub(super) fn ws_url(&self, settings: &Settings, path: &str) -> String {
+        let scheme = if settings.secure { "wss" } else { "ws" };
+        format!("{scheme}://{}{path}", self.text(&HOST).unwrap_or("localhost"))
     }
 
     /// The API key, if there is a right one: as `X-Api-Key` or in place of a token.

@@ -19,7 +19,9 @@ use super::access;
 use super::ice;
 use super::settings::{Access, Settings};
 use crate::credential::{Credential, MintError, mint};
-use crate::signal::{ConnId, Connect, Hub, Now, Output, PerClient, Stats};
+use crate::signal::{
+    Call, CallAction, ConnId, Connect, Hub, Identity, Now, Output, PerClient, Refusal, Stats,
+};
 
 /// Inputs that wait for the hub; beyond it sockets wait, which their peers feel as back pressure.
 const INPUTS: usize = 4096;
@@ -34,7 +36,7 @@ const SOCKET_BYTES: usize = 256 * 1024;
 /// How long a stop waits for sockets to take their close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Clients whose requests for credentials are counted.
+/// Clients whose requests are counted, those for credentials apart from the others.
 const RATED_CLIENTS: usize = 65_536;
 
 /// Signaling and the HTTP endpoints around it.
@@ -46,6 +48,7 @@ pub struct App {
     open: watch::Sender<usize>,
     start: Instant,
     rates: Mutex<PerClient>,
+    requests: Mutex<PerClient>,
     rng: Mutex<StdRng>,
     pub(super) hasher: RandomState,
 }
@@ -58,6 +61,7 @@ pub(super) enum Input {
     Binary { id: ConnId, size: usize },
     Pong { id: ConnId, seq: u64 },
     Disconnect { id: ConnId },
+    Call { who: Box<Identity>, action: CallAction, answer: oneshot::Sender<Result<Vec<Call>, Refusal>> },
     Reconfigure(Arc<Settings>),
     Answer(oneshot::Sender<()>),
     Drain(oneshot::Sender<()>),
@@ -109,6 +113,7 @@ impl App {
             open: watch::Sender::new(0),
             start,
             rates: Mutex::new(PerClient::new(RATED_CLIENTS)),
+            requests: Mutex::new(PerClient::new(RATED_CLIENTS)),
             rng: Mutex::new(rng),
             hasher: RandomState::default(),
         })
@@ -180,6 +185,19 @@ impl App {
     pub(super) fn take_ice(&self, ip: std::net::IpAddr, per_minute: u32) -> Result<(), Duration> {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.take(self.start.elapsed(), ip, per_minute)
+    }
+
+    /// Counts any other request of the API.
+    pub(super) fn take_request(&self, ip: std::net::IpAddr, per_minute: u32) -> Result<(), Duration> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.take(self.start.elapsed(), ip, per_minute)
+    }
+
+    /// What the hub says to somebody's wish about a call; `None` when it is no longer there.
+    pub(super) async fn call(&self, who: Identity, action: CallAction) -> Option<Result<Vec<Call>, Refusal>> {
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Call { who: Box::new(who), action, answer }).await.ok()?;
+        answered.await.ok()
     }
 
     /// A random name of 16 hexadecimal digits.
@@ -261,6 +279,9 @@ impl Task {
             Input::Disconnect { id } => {
                 self.links.remove(&id);
                 self.hub.handle_disconnect(now, id);
+            }
+            Input::Call { who, action, answer } => {
+                let _ = answer.send(self.hub.handle_call(now, &who, action));
             }
             Input::Reconfigure(settings) => {
                 self.hub.reconfigure(settings.limits.clone(), protects_rooms(&settings));

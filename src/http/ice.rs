@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 
-use super::access::{Asker, Denied, Query, guest_name, relay_id};
+use super::access::{Asker, Denied, Question, guest_name, relay_id};
 use super::app::{App, unix};
 use super::settings::Settings;
 use crate::credential::{Credential, mint};
@@ -63,15 +62,9 @@ fn is_browser_turn(url: &str) -> bool {
 }
 
 /// `GET /v1/ice`.
-pub(super) async fn ice(
-    State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let (settings, query) = (app.settings(), Query::of(&uri));
-    let asker = Asker { headers: &headers, query: &query, peer };
-    let identity = match who(&app, &settings, &asker) {
+pub(super) async fn ice(question: Question, State(app): State<Arc<App>>) -> Response {
+    let (settings, asker, query) = (&question.settings, question.asker(), &question.query);
+    let identity = match who(&app, settings, &asker) {
         Ok(identity) => identity,
         Err(response) => return *response,
     };
@@ -80,9 +73,9 @@ pub(super) async fn ice(
         Some(Ok(seconds @ 1..)) => Duration::from_secs(seconds).min(settings.max_ttl),
         Some(Ok(0) | Err(_)) => return bad_request("ttl must be a number of seconds, at least 1"),
     };
-    match credential(&app, &settings, &identity, ttl) {
+    match credential(&app, settings, &identity, ttl) {
         Ok(credential) => private(Json(json!({
-            "iceServers": servers(&settings, Some(&credential)),
+            "iceServers": servers(settings, Some(&credential)),
             "ttl": ttl.as_secs(),
             "expires_at": credential.expires_at,
         }))),
@@ -108,60 +101,48 @@ fn who(app: &App, settings: &Settings, asker: &Asker<'_>) -> Result<Identity, Bo
 }
 
 /// `GET /turn?service=turn&username=…&key=…` (draft-uberti-behave-turn-rest-00).
-pub(super) async fn draft(
-    State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let (settings, query) = (app.settings(), Query::of(&uri));
-    let asker = Asker { headers: &headers, query: &query, peer };
+pub(super) async fn draft(question: Question, State(app): State<Arc<App>>) -> Response {
+    let (settings, asker, query) = (&question.settings, question.asker(), &question.query);
     if query.find("service") != Some("turn") {
         return bad_request("service must be turn");
     }
     // Janus calls the key `api`.
     let key = query.find("key").or_else(|| query.find("api"));
-    let known = key.ok_or(Denied::NoToken).and_then(|key| asker.back_end(&settings, key));
+    let known = key.ok_or(Denied::NoToken).and_then(|key| asker.back_end(settings, key));
     let identity = match known {
         Ok(identity) => identity,
         // A right key asks for many users; wrong ones are counted, so that nobody tries them all.
         Err(denied) => {
-            return match app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
+            return match app.take_ice(asker.ip(settings), settings.ice_per_minute) {
                 Ok(()) => refused(&denied),
                 Err(wait) => too_many(wait),
             };
         }
     };
-    match credential(&app, &settings, &identity, settings.ttl) {
-        Ok(credential) => private(Json(flat(&settings, &credential))),
+    match credential(&app, settings, &identity, settings.ttl) {
+        Ok(credential) => private(Json(flat(settings, &credential))),
         Err(response) => *response,
     }
 }
 
 /// `GET /_matrix/client/v3/voip/turnServer` (Matrix client-server API).
-pub(super) async fn matrix(
-    State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
-    let (settings, query) = (app.settings(), Query::of(&uri));
-    let asker = Asker { headers: &headers, query: &query, peer };
+pub(super) async fn matrix(question: Question, State(app): State<Arc<App>>) -> Response {
+    let (settings, asker) = (&question.settings, question.asker());
     let Some(token) = asker.token() else {
         return matrix_refused("M_MISSING_TOKEN", "a token is needed in Authorization: Bearer");
     };
-    let known = match asker.back_end(&settings, token) {
+    let known = match asker.back_end(settings, token) {
         Ok(identity) => Ok(identity),
-        Err(_) => match app.take_ice(asker.ip(&settings), settings.ice_per_minute) {
-            Ok(()) => super::access::check(&settings, token, unix()),
+        Err(_) => match app.take_ice(asker.ip(settings), settings.ice_per_minute) {
+            Ok(()) => super::access::check(settings, token, unix()),
             Err(wait) => return matrix_too_many(wait),
         },
     };
     let Ok(identity) = known else {
         return matrix_refused("M_UNKNOWN_TOKEN", "the token is not valid here");
     };
-    match credential(&app, &settings, &identity, settings.ttl) {
-        Ok(credential) => private(Json(flat(&settings, &credential))),
+    match credential(&app, settings, &identity, settings.ttl) {
+        Ok(credential) => private(Json(flat(settings, &credential))),
         Err(response) => *response,
     }
 }
@@ -183,6 +164,11 @@ fn credential(
     })
 }
 
+/// An array of `RTCIceServer` for a user; without relays where credentials cannot be made.
+pub(super) fn for_user(app: &App, settings: &Settings, who: &Identity) -> Value {
+    servers(settings, credential(app, settings, who, settings.ttl).ok().as_ref())
+}
+
 /// The shape the draft and Matrix share.
 fn flat(settings: &Settings, credential: &Credential) -> Value {
     let uris: Vec<&str> =
@@ -196,7 +182,7 @@ fn flat(settings: &Settings, credential: &Credential) -> Value {
 }
 
 /// No cache may keep credentials.
-fn private(response: impl IntoResponse) -> Response {
+pub(super) fn private(response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

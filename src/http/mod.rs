@@ -6,6 +6,7 @@
 
 mod access;
 mod app;
+mod calls;
 mod ice;
 mod pages;
 mod settings;
@@ -15,10 +16,11 @@ mod ws;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::DefaultBodyLimit;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -34,10 +36,20 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/ice", get(ice::ice))
         .route("/turn", get(ice::draft))
         .route("/_matrix/client/v3/voip/turnServer", get(ice::matrix))
+        .route("/calls/initiate", post(calls::initiate))
+        .route("/calls/accept/{call_id}", post(calls::accept))
+        .route("/calls/reject/{call_id}", post(calls::reject))
+        .route("/calls/end/{call_id}", post(calls::end))
+        .route("/calls/active", get(calls::active))
+        .route("/calls/{call_id}", get(calls::view))
+        .route("/ws/webrtc/connection-state/{call_id}", get(calls::connection_state))
+        .route("/ws/webrtc/active-connections", get(calls::active_connections))
+        .layer(DefaultBodyLimit::max(calls::MAX_BODY))
         .layer(cors(app.clone()));
     Router::new()
         .route("/v1/ws", get(ws::native))
         .route("/ws/signaling/{room}", get(ws::broadcast))
+        .route("/ws/webrtc/{call_id}", get(ws::call))
         .merge(api)
         .fallback(pages::page)
         .with_state(app)
@@ -56,7 +68,7 @@ fn cors(app: Arc<App>) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(may))
-        .allow_methods([Method::GET])
+        .allow_methods([Method::GET, Method::POST])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("x-api-key")])
         .expose_headers([RETRY_AFTER])
         .max_age(Duration::from_secs(600))

@@ -3,22 +3,21 @@
 //! A refusal is an upgrade and a close code: browsers can read that, but not the answer to a failed
 //! upgrade.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{Path, State};
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use futures_util::SinkExt as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::access::{Asker, COOKIE_NAME, Denied, Query};
+use super::access::{COOKIE_NAME, Denied, Question};
 use super::app::{App, Command, Input, Link, SOCKET_FRAMES, unix};
 use super::ice::problem;
 use super::settings::Settings;
@@ -40,35 +39,33 @@ const BUFFER: usize = 4096;
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// `GET /v1/ws`.
-pub(super) async fn native(
-    State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    uri: Uri,
-    upgrade: Upgrade,
-) -> Response {
-    let query = Query::of(&uri);
-    let asker = Asker { headers: &headers, query: &query, peer };
-    open(app, &asker, upgrade, Dialect::Native, None)
+pub(super) async fn native(question: Question, State(app): State<Arc<App>>, upgrade: Upgrade) -> Response {
+    open(app, &question, upgrade, Dialect::Native, None)
 }
 
 /// `GET /ws/signaling/{room}`.
 pub(super) async fn broadcast(
+    question: Question,
     State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(room): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
     upgrade: Upgrade,
 ) -> Response {
-    let query = Query::of(&uri);
-    let asker = Asker { headers: &headers, query: &query, peer };
-    open(app, &asker, upgrade, Dialect::Broadcast, Some(room))
+    open(app, &question, upgrade, Dialect::Broadcast, Some(room))
+}
+
+/// `GET /ws/webrtc/{call_id}`.
+pub(super) async fn call(
+    question: Question,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    upgrade: Upgrade,
+) -> Response {
+    open(app, &question, upgrade, Dialect::Call, Some(id))
 }
 
 fn open(
     app: Arc<App>,
-    asker: &Asker<'_>,
+    question: &Question,
     upgrade: Upgrade,
     dialect: Dialect,
     room: Option<String>,
@@ -76,23 +73,23 @@ fn open(
     let Ok(upgrade) = upgrade else {
         return problem(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this path speaks WebSocket");
     };
-    let settings = app.settings();
-    let upgrade = prepare(upgrade, &settings);
-    let identity = match asker.signaling(&settings, unix()) {
+    let (settings, asker) = (&question.settings, question.asker());
+    let upgrade = prepare(upgrade, settings);
+    let identity = match asker.signaling(settings, unix()) {
         Ok(identity) => identity,
         Err(denied) => {
             let (code, reason) = (close_code(&denied), denied.words().1);
             return upgrade.on_upgrade(move |socket| refuse(socket, code, reason));
         }
     };
-    let mut key = asker.client_key(&settings, identity.as_ref(), &app.hasher);
+    let mut key = asker.client_key(settings, identity.as_ref(), &app.hasher);
     let wants_cookie = dialect == Dialect::Broadcast && key.cookie.is_none() && key.is_browser;
     if wants_cookie {
         key.issued = Some(app.random_name().into());
     }
     let cookie = key.issued.as_deref().and_then(|value| set_cookie(value, settings.secure));
     let wants_events = asker.query.find("events") == Some("1");
-    let connect = Connect { dialect, ip: asker.ip(&settings), identity, key, room, wants_events };
+    let connect = Connect { dialect, ip: asker.ip(settings), identity, key, room, wants_events };
     let mut response = upgrade.on_upgrade(move |socket| run(app, socket, connect));
     if let Some(cookie) = cookie {
         response.headers_mut().insert(SET_COOKIE, cookie);

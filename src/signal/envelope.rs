@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use super::dialect::Dialect;
+
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -57,18 +59,33 @@ pub struct Envelope {
     /// The canonical payload: a session description, a candidate or null, or data. `None` where a
     /// raw client sent something that has no canonical form.
     pub payload: Option<Box<RawValue>>,
-    /// The whole message where the room broadcast dialect sent it: relayed verbatim to its like.
-    pub verbatim: Option<Arc<str>>,
+    /// The whole message where a raw dialect sent it: its like gets the bytes it came in.
+    pub verbatim: Option<Verbatim>,
     /// The user name fragment a candidate belongs to, where it says so.
     pub ufrag: Option<Box<str>>,
 }
 
+/// A message as it came.
+#[derive(Clone, Debug)]
+pub struct Verbatim {
+    /// Whose words these are.
+    pub dialect: Dialect,
+    /// The whole frame.
+    pub text: Arc<str>,
+}
+
 impl Envelope {
+    /// The bytes it came in, for a recipient of the sender's own dialect.
+    #[must_use]
+    pub fn verbatim_in(&self, dialect: Dialect) -> Option<&Arc<str>> {
+        self.verbatim.as_ref().filter(|v| v.dialect == dialect).map(|v| &v.text)
+    }
+
     /// Bytes this message takes while it waits.
     #[must_use]
     pub fn len(&self) -> usize {
         let payload = self.payload.as_ref().map_or(0, |p| p.get().len());
-        self.verbatim.as_ref().map_or(payload, |v| v.len() + payload)
+        self.verbatim.as_ref().map_or(payload, |v| v.text.len() + payload)
     }
 
     /// Whether there is nothing in it.
@@ -113,6 +130,10 @@ pub enum Code {
     Busy,
     /// Too much is waiting already.
     MailboxFull,
+    /// There is no such call, or it is over.
+    NoSuchCall,
+    /// The call is in a state that does not allow it.
+    WrongState,
 }
 
 impl Code {
@@ -132,6 +153,8 @@ impl Code {
             Self::RoomFull => "room_full",
             Self::Busy => "busy",
             Self::MailboxFull => "mailbox_full",
+            Self::NoSuchCall => "no_such_call",
+            Self::WrongState => "wrong_state",
         }
     }
 

@@ -49,6 +49,12 @@ impl Identity {
         !self.is_guest && !self.is_shared
     }
 
+    /// Whether the token's role lets see what concerns others.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.names_a_person() && self.role.as_deref() == Some("admin")
+    }
+
     /// The bearer of a token without restrictions.
     #[must_use]
     pub fn member(user: impl Into<Arc<str>>) -> Self {

@@ -1,5 +1,7 @@
 //! JSON as bytes: how deep it is, and pieces of it that are kept as they came.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 /// Whether brackets nest deeper than `limit`. Does not check that the text is JSON.
@@ -35,6 +37,38 @@ pub(crate) fn text<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("our own structures have string keys only")
 }
 
+/// Serialises a shared text.
+pub(crate) fn shared<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+/// Serialises Unix seconds as ISO 8601, in UTC.
+pub(crate) fn time<S: serde::Serializer>(unix: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&iso(*unix))
+}
+
+/// As [`time`], or null.
+pub(crate) fn maybe_time<S: serde::Serializer>(unix: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match unix {
+        Some(unix) => time(unix, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn iso(unix: u64) -> String {
+    let (days, second) = (unix / 86_400, unix % 86_400);
+    // Days since 0000-03-01: the leap day comes last in a year that begins in March.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{:02}Z", era * 400 + year + carry, second % 60)
+}
+
 /// An owned copy of one piece.
 pub(crate) fn own(raw: &RawValue) -> Box<RawValue> {
     raw.to_owned()
@@ -42,7 +76,22 @@ pub(crate) fn own(raw: &RawValue) -> Box<RawValue> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_deeper_than;
+    use super::{is_deeper_than, iso};
+
+    #[test]
+    fn times_are_iso_8601() {
+        let known = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_768_991_400, "2026-01-21T10:30:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ];
+        for (unix, text) in known {
+            assert_eq!(iso(unix), text);
+        }
+    }
 
     #[test]
     fn depth_counts_brackets_outside_of_strings() {

@@ -65,6 +65,14 @@ pub struct Limits {
     /// The same for a client that is no browser: it may only not be reading, so that a silent one
     /// counts as alive after this long.
     pub doubt: Duration,
+    /// Calls of the server, those over but not yet forgotten included.
+    pub calls: usize,
+    /// Calls of one user that are not over.
+    pub calls_per_user: usize,
+    /// How long a call rings.
+    pub ring: Duration,
+    /// How long a call that is over can be looked at.
+    pub call_memory: Duration,
     /// Message ids of one session that are remembered.
     pub message_ids: usize,
 }
@@ -101,6 +109,10 @@ impl Default for Limits {
             confirm: Duration::from_millis(100),
             probe: Duration::from_secs(5),
             doubt: Duration::from_secs(1),
+            calls: 20_000,
+            calls_per_user: 8,
+            ring: Duration::from_secs(45),
+            call_memory: Duration::from_secs(600),
             message_ids: 512,
         }
     }

@@ -9,6 +9,7 @@
 //! - a panic is a bug, never a consequence of input;
 //! - identical inputs give identical outputs.
 
+mod call;
 pub mod dialect;
 mod envelope;
 mod hub;
@@ -21,6 +22,7 @@ mod room;
 mod session;
 mod stats;
 
+pub use call::{Call, CallAction, CallStatus};
 pub use dialect::Dialect;
 pub use envelope::{Code, Envelope, Kind, Refusal};
 pub use hub::{AskedIce, Connect, Hub, Ice, Output, close};

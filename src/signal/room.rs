@@ -248,8 +248,7 @@ impl Room {
                 let member = self.member(*sender)?;
                 let somebody_has_it =
                     mail.given_to.iter().any(|m| self.member(*m).is_some_and(|m| !m.is_away));
-                (member.dialect == Dialect::Broadcast || !somebody_has_it)
-                    .then_some((member.arrival, *sender))
+                (!member.dialect.acknowledges() || !somebody_has_it).then_some((member.arrival, *sender))
             })
             .collect();
         senders.sort_unstable();

@@ -43,6 +43,10 @@ pub struct Stats {
     pub dead_sockets: u64,
     /// Frames a client had seen already, acknowledged again.
     pub duplicates: u64,
+    /// Calls that are not over.
+    pub calls: u64,
+    /// Calls since the start.
+    pub calls_made: u64,
     /// TURN credentials handed out.
     pub credentials: u64,
 }

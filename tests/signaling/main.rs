@@ -1,5 +1,6 @@
 //! Signaling from outside: the pure hub in simulated time, and real sockets against a real server.
 
+mod calls;
 mod chaos;
 mod limits;
 mod native;

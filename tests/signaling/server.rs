@@ -107,6 +107,17 @@ impl Server {
 
     /// One HTTP request, over a connection of its own. `Host` can be overridden.
     pub(crate) async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request_with(method, path, headers, "").await
+    }
+
+    /// A request with a body.
+    pub(crate) async fn request_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut text = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
         if !headers.iter().any(|(name, _)| *name == "host") {
             text += &format!("host: {}\r\n", self.address);
@@ -115,7 +126,10 @@ impl Server {
             text += &format!("{name}: {value}\r\n");
         }
         let mut stream = TcpStream::connect(self.address).await.expect("connect");
-        stream.write_all(format!("{text}\r\n").as_bytes()).await.expect("write");
+        if !body.is_empty() {
+            text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        }
+        stream.write_all(format!("{text}\r\n{body}").as_bytes()).await.expect("write");
         let mut bytes = Vec::new();
         timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("no hang").expect("read");
         Answer::parse(&String::from_utf8(bytes).expect("text"))

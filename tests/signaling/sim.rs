@@ -164,7 +164,7 @@ impl Sim {
         self.now.mono = mono;
     }
 
-    fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Send { conn, text } => {

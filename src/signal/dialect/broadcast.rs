@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
+use super::Dialect;
+use crate::signal::envelope::{Code, Envelope, Kind, Refusal, Verbatim};
 use crate::signal::json;
 use crate::signal::limits::Limits;
 
@@ -53,7 +54,8 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Envelope, Refusal> {
     let (kind, payload) = classify(&message);
     check_size(kind, payload.as_deref(), limits)?;
     let ufrag = payload.as_deref().filter(|_| kind == Kind::Candidate).and_then(ufrag_of);
-    Ok(Envelope { kind, payload, verbatim: Some(Arc::from(text)), ufrag })
+    let verbatim = Some(Verbatim { dialect: Dialect::Broadcast, text: Arc::from(text) });
+    Ok(Envelope { kind, payload, verbatim, ufrag })
 }
 
 fn classify(message: &Message<'_>) -> (Kind, Option<Box<RawValue>>) {
@@ -90,7 +92,7 @@ fn description(own: Option<&RawValue>, message: &Message<'_>, kind: &'static str
     serde_json::value::to_raw_value(&Description { r#type: kind, sdp: found }).ok()
 }
 
-fn check_size(kind: Kind, payload: Option<&RawValue>, limits: &Limits) -> Result<(), Refusal> {
+pub(super) fn check_size(kind: Kind, payload: Option<&RawValue>, limits: &Limits) -> Result<(), Refusal> {
     let (what, limit) = match kind {
         Kind::Offer | Kind::Answer => ("session description", limits.sdp),
         Kind::Candidate => ("candidate", limits.candidate),
@@ -119,7 +121,7 @@ pub(crate) fn ufrag_of(candidate: &RawValue) -> Option<Box<str>> {
 /// The message as seed 000's page reads it; `None` for what would only break that page.
 #[must_use]
 pub fn render(envelope: &Envelope) -> Option<Arc<str>> {
-    if let Some(text) = &envelope.verbatim {
+    if let Some(text) = envelope.verbatim_in(Dialect::Broadcast) {
         return Some(text.clone());
     }
     let payload = envelope.payload.as_deref().map_or("null", RawValue::get);

@@ -2,6 +2,7 @@
 //! a recipient. A dialect decides words, never who gets what.
 
 pub mod broadcast;
+pub mod call;
 pub mod native;
 
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use super::envelope::{Envelope, Refusal};
 pub enum Dialect {
     /// Raw room broadcast on `/ws/signaling/{room}` (seed 000).
     Broadcast,
+    /// Raw messages between the parties of a call on `/ws/webrtc/{call_id}` (seed 003).
+    Call,
     /// `turnkey.v1` on `/v1/ws`.
     Native,
 }
@@ -24,7 +27,7 @@ impl Dialect {
     pub fn acknowledges(self) -> bool {
         match self {
             Self::Native => true,
-            Self::Broadcast => false,
+            Self::Broadcast | Self::Call => false,
         }
     }
 
@@ -33,7 +36,7 @@ impl Dialect {
     #[must_use]
     pub fn always_yields(self) -> bool {
         match self {
-            Self::Broadcast => true,
+            Self::Broadcast | Self::Call => true,
             Self::Native => false,
         }
     }
@@ -43,6 +46,7 @@ impl Dialect {
     pub fn render(self, from: MemberId, seq: u64, envelope: &Envelope) -> Option<Arc<str>> {
         match self {
             Self::Broadcast => broadcast::render(envelope),
+            Self::Call => call::render(envelope),
             Self::Native => Some(native::render(from, seq, envelope)),
         }
     }
@@ -51,7 +55,7 @@ impl Dialect {
     #[must_use]
     pub fn refuse(self, reference: Option<&str>, refusal: &Refusal) -> Arc<str> {
         match self {
-            Self::Broadcast => broadcast::refuse(refusal),
+            Self::Broadcast | Self::Call => broadcast::refuse(refusal),
             Self::Native => native::refuse(reference, refusal),
         }
     }

@@ -55,6 +55,8 @@ pub enum Request {
         /// The message.
         envelope: Envelope,
     },
+    /// A new token for the old one, which is about to end.
+    Token(String),
     /// Fresh ICE servers.
     Ice,
     /// Are you there?
@@ -132,14 +134,19 @@ fn request(wire: &Wire<'_>, limits: &Limits) -> Result<Request, Refusal> {
         "hello" => Request::Hello(payload(wire)?.unwrap_or_default()),
         "join" => Request::Join(join(wire, limits)?),
         "leave" => Request::Leave,
+        "token" => {
+            let hello: Hello = payload(wire)?.unwrap_or_default();
+            let needed = || Refusal::new(Code::BadFrame, "token needs d.token");
+            Request::Token(hello.token.ok_or_else(needed)?)
+        }
         "ice" => Request::Ice,
         "ping" => Request::Ping,
         "pong" => Request::Pong,
         "ack" => Request::Ack,
         "bye" => Request::Bye,
-        "offer" => relay(wire, Kind::Offer, description(wire, "offer", limits)?),
-        "answer" => relay(wire, Kind::Answer, description(wire, "answer", limits)?),
-        "candidate" => relay(wire, Kind::Candidate, candidate(wire, limits)?),
+        "offer" => relay(wire, Kind::Offer, description(wire.d, "offer", limits)?),
+        "answer" => relay(wire, Kind::Answer, description(wire.d, "answer", limits)?),
+        "candidate" => relay(wire, Kind::Candidate, candidate(wire.d, limits)?),
         "chat" => relay(wire, Kind::Chat, chat(wire, limits)?),
         "restart" => relay(wire, Kind::Restart, data(wire)),
         "media" => relay(wire, Kind::Media, data(wire)),
@@ -179,15 +186,20 @@ fn data(wire: &Wire<'_>) -> Box<RawValue> {
     wire.d.map_or_else(|| RawValue::NULL.to_owned(), json::own)
 }
 
-fn description(wire: &Wire<'_>, kind: &str, limits: &Limits) -> Result<Box<RawValue>, Refusal> {
+/// Checks a session description before it is relayed.
+pub(super) fn description(
+    raw: Option<&RawValue>,
+    kind: &str,
+    limits: &Limits,
+) -> Result<Box<RawValue>, Refusal> {
     #[derive(Deserialize)]
     struct Description {
         #[serde(rename = "type")]
         kind: String,
         sdp: String,
     }
-    let bad = |why: &str| Refusal::new(Code::BadFrame, format!("{kind} needs d = {{type, sdp}}: {why}"));
-    let raw = wire.d.ok_or_else(|| bad("d is missing"))?;
+    let bad = |why: &str| Refusal::new(Code::BadFrame, format!("{kind} needs {{type, sdp}}: {why}"));
+    let raw = raw.ok_or_else(|| bad("it is missing"))?;
     limit_size(raw, limits.sdp, "session description")?;
     let description: Description = serde_json::from_str(raw.get()).map_err(|e| bad(&e.to_string()))?;
     if description.kind != kind {
@@ -199,7 +211,8 @@ fn description(wire: &Wire<'_>, kind: &str, limits: &Limits) -> Result<Box<RawVa
     Ok(json::own(raw))
 }
 
-fn candidate(wire: &Wire<'_>, limits: &Limits) -> Result<Box<RawValue>, Refusal> {
+/// Checks a candidate before it is relayed; none is the end of them.
+pub(super) fn candidate(raw: Option<&RawValue>, limits: &Limits) -> Result<Box<RawValue>, Refusal> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Candidate {
@@ -209,13 +222,13 @@ fn candidate(wire: &Wire<'_>, limits: &Limits) -> Result<Box<RawValue>, Refusal>
         #[serde(default)]
         sdp_m_line_index: Option<u32>,
     }
-    let Some(raw) = wire.d else { return Ok(RawValue::NULL.to_owned()) };
+    let Some(raw) = raw else { return Ok(RawValue::NULL.to_owned()) };
     limit_size(raw, limits.candidate, "candidate")?;
     if raw.get() == "null" {
         return Ok(json::own(raw));
     }
     let bad = |why: &str| {
-        Refusal::new(Code::BadFrame, format!("candidate needs d = RTCIceCandidateInit or null: {why}"))
+        Refusal::new(Code::BadFrame, format!("candidate needs an RTCIceCandidateInit or null: {why}"))
     };
     let candidate: Candidate = serde_json::from_str(raw.get()).map_err(|e| bad(&e.to_string()))?;
     let line = candidate.candidate.strip_prefix("a=").unwrap_or(&candidate.candidate);
@@ -237,7 +250,7 @@ fn chat(wire: &Wire<'_>, limits: &Limits) -> Result<Box<RawValue>, Refusal> {
     Ok(data)
 }
 
-fn limit_size(raw: &RawValue, limit: usize, what: &str) -> Result<(), Refusal> {
+pub(super) fn limit_size(raw: &RawValue, limit: usize, what: &str) -> Result<(), Refusal> {
     let size = raw.get().len();
     if size > limit {
         let message = format!("the {what} has {size} bytes, the limit is {limit}");
@@ -251,7 +264,7 @@ fn limit_size(raw: &RawValue, limit: usize, what: &str) -> Result<(), Refusal> {
 pub fn render(from: MemberId, seq: u64, envelope: &Envelope) -> Arc<str> {
     let (word, payload) = match (&envelope.payload, &envelope.verbatim) {
         (Some(payload), _) => (envelope.kind.as_str(), payload.get()),
-        (None, Some(verbatim)) => (Kind::Custom.as_str(), &**verbatim),
+        (None, Some(verbatim)) => (Kind::Custom.as_str(), &*verbatim.text),
         (None, None) => (envelope.kind.as_str(), "null"),
     };
     format!(r#"{{"t":"{word}","from":"{from}","seq":{seq},"d":{payload}}}"#).into()

@@ -27,6 +27,8 @@ pub(super) struct Conn {
     pub(super) session: Option<SessionId>,
     /// A hello whose token is being checked.
     pub(super) greeting: Option<Hello>,
+    /// The id of the frame whose new token is being checked.
+    pub(super) renewal: Option<Box<str>>,
     pub(super) joins: Bucket,
     pub(super) armed: Option<Duration>,
     /// The older socket that may be this client's own, until it has shown life or died.
@@ -84,6 +86,7 @@ impl Conn {
             key: connect.key.clone(),
             session: None,
             greeting: None,
+            renewal: None,
             joins: Bucket::full(limits.joins_per_minute, now.mono),
             armed: None,
             suspect: None,

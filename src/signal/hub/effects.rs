@@ -18,6 +18,8 @@ pub mod close {
     pub const UNAUTHENTICATED: u16 = 4401;
     /// The token or the room does not allow it.
     pub const FORBIDDEN: u16 = 4403;
+    /// There is no such call.
+    pub const NOT_FOUND: u16 = 4404;
     /// No frame came in time.
     pub const HELLO_TIMEOUT: u16 = 4408;
     /// The room, or the server, is full.

@@ -4,6 +4,7 @@
 //! This file owns connections: their limits, their strikes, whether they live. `presence` owns who
 //! is in a room, `relay` who gets a message, `native` and `raw` what each dialect asks for.
 
+mod calls;
 mod conn;
 mod effects;
 mod native;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::call::Calls;
 use super::dialect::Dialect;
 use super::envelope::{Code, Refusal};
 use super::limits::Limits;
@@ -37,6 +39,7 @@ enum Timer {
     Conn(ConnId),
     Session(SessionId),
     Room(Arc<str>),
+    Call(Arc<str>),
 }
 
 /// All rooms, sessions and sockets of this server.
@@ -46,6 +49,9 @@ pub struct Hub {
     rng: StdRng,
     conns: HashMap<ConnId, Conn>,
     sessions: HashMap<SessionId, Session>,
+    /// The sessions of users that are known by a token of their own.
+    users: HashMap<Arc<str>, Vec<SessionId>>,
+    calls: Calls,
     rooms: HashMap<Arc<str>, Room>,
     room_timers: HashMap<Arc<str>, Duration>,
     sockets: HashMap<IpAddr, usize>,
@@ -68,6 +74,8 @@ impl Hub {
             rng: StdRng::from_seed(seed),
             conns: HashMap::new(),
             sessions: HashMap::new(),
+            users: HashMap::new(),
+            calls: Calls::default(),
             rooms: HashMap::new(),
             room_timers: HashMap::new(),
             sockets: HashMap::new(),
@@ -100,7 +108,8 @@ impl Hub {
     /// Counters and present numbers.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { sockets: self.conns.len() as u64, sessions: self.sessions.len() as u64, ..self.stats }
+        let (sockets, sessions) = (self.conns.len() as u64, self.sessions.len() as u64);
+        Stats { sockets, sessions, calls: self.calls.live_count() as u64, ..self.stats }
     }
 
     /// A socket was opened.
@@ -115,7 +124,7 @@ impl Hub {
         self.conns.insert(id, Conn::new(now, &connect, &self.limits));
         match connect.dialect {
             Dialect::Native => {}
-            Dialect::Broadcast => self.raw_connected(now, id, connect),
+            Dialect::Broadcast | Dialect::Call => self.raw_connected(now, id, connect),
         }
         self.arm_conn(id);
     }
@@ -148,6 +157,7 @@ impl Hub {
         match self.conns.get(&id).map(|c| c.dialect) {
             Some(Dialect::Native) => self.native_frame(now, id, text),
             Some(Dialect::Broadcast) => self.raw_frame(now, id, text),
+            Some(Dialect::Call) => self.call_frame(now, id, text),
             None => {}
         }
         self.arm_conn(id);
@@ -173,7 +183,7 @@ impl Hub {
     /// A pong came in; it confirms what was sent before its ping.
     pub fn handle_pong(&mut self, now: Now, id: ConnId, seq: u64) {
         let Some(conn) = self.conns.get(&id) else { return };
-        if let (Dialect::Broadcast, Some(session)) = (conn.dialect, conn.session)
+        if let (false, Some(session)) = (conn.dialect.acknowledges(), conn.session)
             && let Some(session) = self.sessions.get_mut(&session)
         {
             session.outbox.confirm(seq);
@@ -207,6 +217,7 @@ impl Hub {
                 Timer::Conn(id) => self.conn_timeout(now, id),
                 Timer::Session(id) => self.session_timeout(now, id),
                 Timer::Room(name) => self.room_timeout(now, &name),
+                Timer::Call(id) => self.call_timeout(now, &id),
             }
         }
     }

@@ -65,7 +65,8 @@ impl Hub {
 
     /// The token of a hello was checked.
     pub fn handle_identity(&mut self, now: Now, id: ConnId, result: Result<Identity, String>) {
-        let Some(hello) = self.conns.get_mut(&id).and_then(|c| c.greeting.take()) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(hello) = conn.greeting.take() else { return self.renew(now, id, result) };
         match result {
             Ok(identity) => self.greet(now, id, &hello, Some(identity)),
             Err(why) => {
@@ -74,6 +75,35 @@ impl Hub {
             }
         }
         self.arm_conn(id);
+    }
+
+    /// The token of a session that goes on was checked: one of the same user takes the place of the old.
+    fn renew(&mut self, now: Now, id: ConnId, result: Result<Identity, String>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let (dialect, reference, session) = (conn.dialect, conn.renewal.take(), conn.session);
+        let Some(session) = session.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else { return };
+        let (session_id, session) = session;
+        let room = session.place.as_ref().map(|(room, _)| room.clone());
+        let refusal = match result {
+            Ok(new) if new.user != session.identity.user => {
+                Refusal::new(Code::Forbidden, "the token is another user's")
+            }
+            Ok(new) if room.is_some_and(|room| !new.rooms.contains(&room)) => {
+                Refusal::new(Code::Forbidden, "the token is for another room")
+            }
+            Ok(new) => {
+                session.expires_at = token_end(now, &new);
+                session.identity = new;
+                self.arm_session(session_id);
+                let text = match dialect {
+                    Dialect::Native => native::reply("ok", reference.as_deref(), &json!({})),
+                    Dialect::Call | Dialect::Broadcast => r#"{"type":"token_refreshed"}"#.into(),
+                };
+                return self.send(id, text);
+            }
+            Err(why) => Refusal::new(Code::Unauthenticated, why),
+        };
+        self.refuse(id, reference.as_deref(), &refusal);
     }
 
     fn greet(&mut self, now: Now, id: ConnId, hello: &Hello, identity: Option<Identity>) {
@@ -219,6 +249,12 @@ impl Hub {
             }
             Request::Relay { to, envelope } => {
                 self.relay_once(now, conn, session, reference, to.as_deref(), &envelope);
+            }
+            Request::Token(token) => {
+                if let Some(socket) = self.conns.get_mut(&conn) {
+                    socket.renewal = frame.id;
+                }
+                self.outputs.push_back(Output::Authenticate { conn, token });
             }
             Request::Ice => self.ask_ice(session, AskedIce::Reply(frame.id)),
             Request::Ping => self.send(conn, native::reply("pong", reference, &json!({}))),

@@ -96,6 +96,9 @@ impl Hub {
             socket.session = Some(id);
         }
         let expires_at = token_end(now, &identity);
+        if identity.names_a_person() {
+            self.users.entry(identity.user.clone()).or_default().push(id);
+        }
         let session = Session {
             dialect,
             identity,
@@ -178,6 +181,7 @@ impl Hub {
         let identity = session.identity.clone();
         let dialect = session.dialect;
         check_identity(&identity, room_name)?;
+        self.check_call(room_name, dialect, &identity)?;
         let room_name = self.room_for(room_name)?;
         let is_protected = self.rooms.get(&room_name).is_some_and(|r| r.policy == Policy::Protected);
         if protects && identity.is_guest && is_protected {
@@ -266,7 +270,7 @@ impl Hub {
         };
         let Some(room) = self.rooms.get_mut(&room_name) else { return false };
         let before = room.present();
-        room.remove(member);
+        let gone = room.remove(member);
         let (after, is_empty) = (room.present(), room.members.is_empty());
         self.count_present(before, after);
         if is_empty {
@@ -275,6 +279,9 @@ impl Hub {
             self.announce(now, &room_name, member, Presence::Left(reason));
         }
         self.arm_room(&room_name);
+        if let Some(gone) = gone {
+            self.left_call(now, &room_name, &gone.user, reason);
+        }
         true
     }
 
@@ -284,6 +291,12 @@ impl Hub {
         let Some(session) = self.sessions.remove(&id) else { return };
         if let Some(at) = session.armed {
             self.timers.remove(&(at, super::Timer::Session(id)));
+        }
+        if let Some(sessions) = self.users.get_mut(&session.identity.user) {
+            sessions.retain(|one| *one != id);
+            if sessions.is_empty() {
+                self.users.remove(&session.identity.user);
+            }
         }
         if let Some(conn) = session.conn.and_then(|c| self.conns.get_mut(&c)) {
             conn.session = None;
@@ -298,8 +311,8 @@ impl Hub {
         for (session, reader) in readers {
             let Some(found) = self.sessions.get(&session) else { continue };
             match found.dialect {
-                Dialect::Broadcast if !found.wants_events => {}
-                Dialect::Broadcast => {
+                Dialect::Broadcast | Dialect::Call if !found.wants_events => {}
+                Dialect::Broadcast | Dialect::Call => {
                     let text = broadcast::event(presence.raw_word(), &about.to_string());
                     self.deliver(now, session, None, |_, _| Some(text));
                 }

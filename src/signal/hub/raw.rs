@@ -1,4 +1,4 @@
-//! Raw sockets (seed 000): connecting is joining, and a socket says nothing about whose it is.
+//! Raw sockets (seeds 000 and 003): connecting is joining, and a socket says little about whose it is.
 //!
 //! Three mechanisms stand in for what such a client lacks. A pong confirms every frame sent before
 //! its ping, so the server knows what a dead socket never received. A new socket that may belong to
@@ -34,8 +34,11 @@ impl Hub {
             let reason = format!("a room name has 1 to {} bytes", self.limits.name);
             return self.close(now, id, close::BAD_FRAME, &reason);
         }
-        let (suspect, is_strong) = (self.silent_twin(&room, &connect.key), connect.key.is_strong());
-        if let Some(seat) = self.free_seat(&room, &connect.key)
+        let seat = self.seat_in_call(connect.dialect, &identity, &room);
+        let suspect =
+            if seat.is_some() { None } else { self.silent_twin(&room, connect.dialect, &connect.key) };
+        let is_strong = connect.key.is_strong();
+        if let Some(seat) = seat.or_else(|| self.free_seat(&room, connect.dialect, &connect.key))
             && identity.rooms.contains(&room)
             && identity.grants.join
         {
@@ -64,6 +67,7 @@ impl Hub {
         self.refuse(id, None, refusal);
         let code = match refusal.code {
             Code::Forbidden => close::FORBIDDEN,
+            Code::NoSuchCall => close::NOT_FOUND,
             Code::RoomFull | Code::Busy => close::FULL,
             _ => close::BAD_FRAME,
         };
@@ -78,6 +82,11 @@ impl Hub {
             Ok(envelope) => envelope,
             Err(refusal) => return self.refuse_with_strike(now, id, None, &refusal),
         };
+        self.raw_message(now, id, envelope);
+    }
+
+    /// Relays a message of a raw socket, once it is known whose it is.
+    pub(super) fn raw_message(&mut self, now: Now, id: ConnId, envelope: Envelope) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let is_unsure = conn.suspect.is_some() && !conn.has_described;
         if envelope.kind == Kind::Candidate && is_unsure && conn.deferred.len() < self.limits.mail_candidates
@@ -108,25 +117,30 @@ impl Hub {
     }
 
     /// The seat in `room` that waits for this client's next socket; the longest empty one first.
-    fn free_seat(&self, room: &str, key: &ClientKey) -> Option<SessionId> {
-        let twins = self.twins(room, key).filter(|(_, member)| member.is_away);
+    fn free_seat(&self, room: &str, dialect: Dialect, key: &ClientKey) -> Option<SessionId> {
+        let twins = self.twins(room, dialect, key).filter(|(_, member)| member.is_away);
         twins.min_by_key(|(session, _)| self.sessions.get(session).and_then(|s| s.away_until)).map(|(s, _)| s)
     }
 
     /// The member with an open socket that may be this client's own older one; the one that has been
     /// silent for longest.
-    fn silent_twin(&self, room: &str, key: &ClientKey) -> Option<(MemberId, ConnId)> {
-        let twins = self.twins(room, key).filter(|(_, member)| !member.is_away);
+    fn silent_twin(&self, room: &str, dialect: Dialect, key: &ClientKey) -> Option<(MemberId, ConnId)> {
+        let twins = self.twins(room, dialect, key).filter(|(_, member)| !member.is_away);
         twins
             .filter_map(|(session, member)| Some((member.id, self.sessions.get(&session)?.conn?)))
             .min_by_key(|(_, conn)| (self.conns.get(conn).map(|c| c.alive_at), *conn))
     }
 
-    fn twins<'a>(&'a self, room: &str, key: &'a ClientKey) -> impl Iterator<Item = (SessionId, &'a Member)> {
+    fn twins<'a>(
+        &'a self,
+        room: &str,
+        dialect: Dialect,
+        key: &'a ClientKey,
+    ) -> impl Iterator<Item = (SessionId, &'a Member)> {
         let members = self.rooms.get(room).map(|r| r.members.as_slice()).unwrap_or_default();
         members
             .iter()
-            .filter(|m| m.dialect == Dialect::Broadcast)
+            .filter(move |m| m.dialect == dialect)
             .filter(|m| self.sessions.get(&m.session).is_some_and(|s| s.key.may_be(key)))
             .map(|m| (m.session, m))
     }

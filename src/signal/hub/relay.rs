@@ -34,6 +34,7 @@ impl Hub {
             return Err(Refusal::new(Code::NotJoined, "join a room first"));
         };
         self.check_grant(session, envelope.kind)?;
+        self.note_in_call(now, &room_name, envelope);
         let targets = self.targets(&room_name, from, to)?;
         let mut delivery = self.keep_mail(now, &room_name, from, to, envelope)?;
         for target in targets {
@@ -90,7 +91,7 @@ impl Hub {
         let limits = &self.limits;
         let Some(room) = self.rooms.get_mut(room_name) else { return Ok(Delivery::default()) };
         let is_alone = !room.members.iter().any(|m| m.id != from && !m.is_away);
-        let is_raw = room.member(from).is_some_and(|m| m.dialect == Dialect::Broadcast);
+        let is_raw = room.member(from).is_some_and(|m| !m.dialect.acknowledges());
         let kept = match (envelope.kind, to) {
             (Kind::Answer, _) => {
                 room.settle(from, to);

@@ -1,0 +1,205 @@
+//! Calls between users: what REST asks for, who hears of it, and what the sockets of a call's room
+//! say about it (seed 003).
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::{Hub, Now, Output, Timer, close};
+use crate::signal::call::{Call, CallAction, CallStatus, Step};
+use crate::signal::dialect::{Dialect, call, native};
+use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
+use crate::signal::identity::Identity;
+use crate::signal::{ConnId, SessionId};
+
+impl Hub {
+    /// Carries out what somebody wants of a call and says how it stands now; several calls only
+    /// where several were asked for.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn handle_call(
+        &mut self,
+        now: Now,
+        who: &Identity,
+        action: CallAction,
+    ) -> Result<Vec<Call>, Refusal> {
+        if !who.names_a_person() {
+            return Err(Refusal::new(
+                Code::Forbidden,
+                "a call is between users: come with a token of your own",
+            ));
+        }
+        let memory = now.mono + self.limits.call_memory;
+        let step = match action {
+            CallAction::Active => return Ok(self.calls.live_of(&who.user)),
+            CallAction::View(id) => {
+                let call = if who.is_admin() { self.calls.get(&id) } else { None };
+                return match call {
+                    Some(call) => Ok(vec![call.clone()]),
+                    None => self.calls.of_party(&id, &who.user).map(|call| vec![call.clone()]),
+                };
+            }
+            CallAction::Overview if who.is_admin() => return Ok(self.calls.live()),
+            CallAction::Overview => {
+                return Err(Refusal::new(Code::Forbidden, "the overview needs the role admin"));
+            }
+            CallAction::Initiate { callee, media } => {
+                let call = self.new_call(now, who, callee, media);
+                let step = self.calls.initiate(call, now.mono, &self.limits)?;
+                self.stats.calls_made += 1;
+                step
+            }
+            CallAction::Accept(id) => self.calls.accept(&id, &who.user, now.unix)?,
+            CallAction::Reject(id) => self.calls.reject(&id, &who.user, now.unix, memory)?,
+            CallAction::End(id) => self.calls.end(&id, &who.user, now.unix, memory)?,
+        };
+        let call = step.call.clone();
+        self.call_changed(now, &step);
+        Ok(vec![call])
+    }
+
+    fn new_call(&mut self, now: Now, who: &Identity, callee: Arc<str>, media: Option<Box<RawValue>>) -> Call {
+        Call {
+            id: format!("call_{:016x}", self.fresh_id()).into(),
+            status: CallStatus::Pending,
+            caller: who.user.clone(),
+            callee,
+            media,
+            created_at: now.unix,
+            updated_at: now.unix,
+            accepted_at: None,
+            ended_at: None,
+            connection_state: "new".into(),
+            ice_candidates_count: 0,
+        }
+    }
+
+    /// Tells both parties, on all their connections; a call that is over closes its sockets.
+    fn call_changed(&mut self, now: Now, step: &Step) {
+        self.arm_call(&step.call.id);
+        if !step.is_new {
+            return;
+        }
+        let call = &step.call;
+        for user in [&call.caller, &call.callee] {
+            for session in self.users.get(user).cloned().unwrap_or_default() {
+                self.tell_of_call(now, session, call);
+            }
+        }
+        if call.status.is_over() {
+            self.close_call_sockets(now, call);
+        }
+    }
+
+    fn tell_of_call(&mut self, now: Now, session: SessionId, call: &Call) {
+        let is_inside =
+            |place: &Option<(Arc<str>, _)>| place.as_ref().is_some_and(|(room, _)| *room == call.id);
+        let is_inside = self.sessions.get(&session).is_some_and(|s| is_inside(&s.place));
+        self.deliver(now, session, None, |dialect, seq| match dialect {
+            Dialect::Native => Some(native::event("call", seq, call)),
+            Dialect::Call if is_inside => Some(call::event(call)),
+            Dialect::Call | Dialect::Broadcast => None,
+        });
+    }
+
+    fn close_call_sockets(&mut self, now: Now, call: &Call) {
+        let Some(room) = self.rooms.get(&call.id) else { return };
+        let inside: Vec<SessionId> =
+            room.members.iter().filter(|m| m.dialect == Dialect::Call).map(|m| m.session).collect();
+        for session in inside {
+            let conn = self.sessions.get(&session).and_then(|s| s.conn);
+            self.end_session(now, session, "left");
+            if let Some(conn) = conn {
+                self.close(now, conn, close::NORMAL, "the call is over");
+            }
+        }
+    }
+
+    /// Whether somebody may enter a room as far as calls are concerned: that of a call is for its two
+    /// parties, and for those whose token names it.
+    pub(super) fn check_call(&self, room: &str, dialect: Dialect, who: &Identity) -> Result<(), Refusal> {
+        let is_named = who.rooms.names(room);
+        match self.calls.get(room) {
+            Some(call) if call.status.is_over() => Err(Refusal::new(Code::NoSuchCall, "the call is over")),
+            Some(call) if is_named || who.names_a_person() && call.has_party(&who.user) => Ok(()),
+            Some(_) => Err(Refusal::new(Code::Forbidden, "this is a call between others")),
+            None if dialect == Dialect::Call && !is_named => {
+                Err(Refusal::new(Code::NoSuchCall, "there is no such call: POST /calls/initiate makes one"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The seat of this user in the room of a call; a second socket takes it over at once.
+    pub(super) fn seat_in_call(&self, dialect: Dialect, who: &Identity, room: &str) -> Option<SessionId> {
+        if dialect != Dialect::Call || !who.names_a_person() {
+            return None;
+        }
+        let members = &self.rooms.get(room)?.members;
+        members.iter().find(|m| m.dialect == dialect && m.user == who.user).map(|m| m.session)
+    }
+
+    /// What is said in the room of a call is noted for those who look at it.
+    pub(super) fn note_in_call(&mut self, now: Now, room: &str, envelope: &Envelope) {
+        match envelope.kind {
+            Kind::Candidate => self.calls.note(room, now.unix, |call| {
+                call.ice_candidates_count = call.ice_candidates_count.saturating_add(1);
+            }),
+            Kind::State => {
+                let payload = envelope.payload.as_ref().map_or("null", |p| p.get());
+                let word = serde_json::from_str::<String>(call::state(payload)).unwrap_or_default();
+                if let "new" | "connecting" | "connected" | "disconnected" | "failed" | "closed" = &*word {
+                    self.calls.note(room, now.unix, |call| call.connection_state = word.into());
+                }
+            }
+            Kind::Offer | Kind::Answer | Kind::Restart | Kind::Media | Kind::Chat | Kind::Custom => {}
+        }
+    }
+
+    /// A member has left the room of a call for good: without both of its parties it is over.
+    pub(super) fn left_call(&mut self, now: Now, room: &str, user: &str, reason: &str) {
+        let is_ongoing = self.calls.get(room).is_some_and(|call| call.status == CallStatus::Ongoing);
+        let is_still_there =
+            self.rooms.get(room).is_some_and(|room| room.members.iter().any(|m| *m.user == *user));
+        if !is_ongoing || is_still_there {
+            return;
+        }
+        let has_failed = self.calls.get(room).is_some_and(|call| &*call.connection_state == "failed");
+        let status = if has_failed || reason == "lost" { CallStatus::Failed } else { CallStatus::Ended };
+        let memory = now.mono + self.limits.call_memory;
+        if let Some(step) = self.calls.finish(room, status, now.unix, memory) {
+            self.call_changed(now, &step);
+        }
+    }
+
+    pub(super) fn call_timeout(&mut self, now: Now, id: &Arc<str>) {
+        let Some(entry) = self.calls.entry(id) else { return };
+        entry.armed = None;
+        if entry.deadline.is_none_or(|at| at > now.mono) {
+            return self.arm_call(id);
+        }
+        let memory = now.mono + self.limits.call_memory;
+        match self.calls.finish(id, CallStatus::Missed, now.unix, memory) {
+            Some(step) => self.call_changed(now, &step),
+            None => self.calls.forget(id),
+        }
+    }
+
+    fn arm_call(&mut self, id: &Arc<str>) {
+        let Some(entry) = self.calls.entry(id) else { return };
+        super::rearm(&mut self.timers, &mut entry.armed, entry.deadline, || Timer::Call(id.clone()));
+    }
+
+    /// A frame of a call socket.
+    pub(super) fn call_frame(&mut self, now: Now, id: ConnId, text: &str) {
+        match call::parse(text, &self.limits) {
+            Ok(call::Request::Relay(envelope)) => self.raw_message(now, id, envelope),
+            Ok(call::Request::Ping) => self.send(id, r#"{"type":"pong"}"#.into()),
+            Ok(call::Request::TokenRefresh(token)) => {
+                self.outputs.push_back(Output::Authenticate { conn: id, token });
+            }
+            Err(refusal) => self.refuse_with_strike(now, id, None, &refusal),
+        }
+    }
+}
