@@ -80,6 +80,7 @@ impl Place {
             user_quota: config.quota.user,
             total_quota: config.quota.total,
             max_lifetime: config.relay.max_lifetime,
+            tcp: config.relay.tcp,
             legacy_channels: config.relay.legacy_channels,
             strict_expiry: config.credentials.strict_expiry,
             unauthenticated_rate: config.relay.unauthenticated_rate,

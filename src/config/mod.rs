@@ -76,6 +76,8 @@ pub struct Relay {
     pub backend: Backend,
     /// Accept channel numbers 0x5000-0x7FFE of RFC 5766.
     pub legacy_channels: bool,
+    /// TCP allocations (RFC 6062).
+    pub tcp: bool,
     /// Longest lifetime of an allocation that is granted (RFC 8656 §7.2).
     pub max_lifetime: Duration,
     /// How long a stop waits for running calls to end.

@@ -102,6 +102,7 @@ impl Check<'_> {
                 &[("auto", Backend::Auto), ("linux", Backend::Linux), ("portable", Backend::Portable)],
             )?,
             legacy_channels: relay.legacy_channels,
+            tcp: relay.tcp,
             max_lifetime,
             drain_timeout: self.duration("relay.drain_timeout", &relay.drain_timeout)?,
             tcp_connections: self.at_least_one("relay.tcp_connections", relay.tcp_connections)?,

@@ -17,8 +17,8 @@ use crate::stun::{
     TransactionId,
 };
 use crate::turn::{
-    ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, Output, PeerPolicy, RelayAddress, RelayId,
-    ReplyBuffer, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
+    ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, Output, PeerLink, PeerPolicy, RelayAddress,
+    RelayId, ReplyBuffer, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 const REALM: &str = "turnkey";
@@ -62,7 +62,7 @@ pub fn stranger(bytes: &[u8]) {
             assert!(len <= 128 && len <= bytes.len() + 108, "{len} bytes for {}", bytes.len());
             Message::parse(&bench.reply[..len]).expect("answers are valid");
         }
-        Verdict::Forward(_) => panic!("a stranger's packet went on"),
+        Verdict::Forward(_) | Verdict::Join { .. } => panic!("a stranger's packet went on"),
         Verdict::Elsewhere(_) | Verdict::Consumed | Verdict::Drop(_) => {}
     }
     assert_eq!((bench.server.poll_output(), bench.server.poll_timeout()), (None, None));
@@ -75,7 +75,7 @@ pub fn authenticated(script: &[u8]) {
     let mut bench = Bench::new();
     let mut script = Script(script);
     while let Some(step) = script.byte() {
-        match step % 8 {
+        match step % 10 {
             0 => bench.advance(Duration::from_secs(u64::from(script.number()) % 2000)),
             1 => bench.send(script.byte().unwrap_or(0), script.chunk()),
             2 => {
@@ -92,6 +92,8 @@ pub fn authenticated(script: &[u8]) {
                 bench.server.handle_client_closed(bench.now(), closed);
                 bench.drain();
             }
+            5 => bench.peer_connects(script.byte().unwrap_or(0), script.peer()),
+            6 => bench.peer_changes(script.byte().unwrap_or(0), script.byte().unwrap_or(0)),
             _ => {
                 let client = script.byte().unwrap_or(0);
                 let packet = bench.signed(client, &mut script);
@@ -108,6 +110,10 @@ struct Bench {
     policy: Arc<PeerPolicy>,
     nonces: Nonces,
     open: HashMap<RelayId, SocketAddr>,
+    /// Connections of peers, in the order of their beginning, and whether they are established.
+    peers: Vec<(PeerLink, bool)>,
+    /// The identifier the core named last.
+    connection: u32,
     mono: Duration,
     transaction: u32,
     reply: Box<ReplyBuffer>,
@@ -132,6 +138,7 @@ impl Bench {
             user_quota: 3,
             total_quota: 0,
             max_lifetime: Duration::from_secs(3600),
+            tcp: true,
             legacy_channels: true,
             strict_expiry: false,
             unauthenticated_rate: 0,
@@ -142,6 +149,8 @@ impl Bench {
             policy,
             nonces,
             open: HashMap::new(),
+            peers: Vec::new(),
+            connection: 0,
             mono: Duration::ZERO,
             transaction: 0,
             reply: Box::new([0; MAX_REPLY]),
@@ -171,10 +180,42 @@ impl Bench {
         self.inspect(verdict, payload);
     }
 
+    fn peer_connects(&mut self, relay: u8, peer: SocketAddr) {
+        let relay = RelayId(u32::from(relay % 32));
+        let accepted = self.server.handle_peer_accepted(self.now(), relay, peer, &mut self.reply);
+        let Some((link, verdict)) = accepted else { return self.drain() };
+        assert!(self.open.contains_key(&relay), "at an address that listens");
+        self.peers.push((link, true));
+        self.inspect(verdict, &[]);
+    }
+
+    /// A connection that is being made succeeds or fails, one that stands ends.
+    fn peer_changes(&mut self, which: u8, how: u8) {
+        let Some(index) = usize::from(which).checked_rem(self.peers.len()) else { return };
+        let (link, is_established) = self.peers[index];
+        let succeeds = !is_established && how.is_multiple_of(2);
+        if succeeds {
+            self.peers[index].1 = true;
+        } else {
+            self.peers.remove(index);
+        }
+        if is_established {
+            self.server.handle_peer_closed(link);
+            return self.drain();
+        }
+        let verdict = self.server.handle_peer_connected(self.now(), link, succeeds, &mut self.reply);
+        self.inspect(verdict, &[]);
+    }
+
     fn inspect(&mut self, verdict: Verdict, packet: &[u8]) {
         match verdict {
-            Verdict::Reply { len, .. } => {
-                assert!(Message::parse(&self.reply[..len]).is_ok(), "answers are valid");
+            Verdict::Reply { len, .. } | Verdict::Join { len, .. } => {
+                let message = Message::parse(&self.reply[..len]).expect("answers are valid");
+                let id = message.attribute(AttributeType::CONNECTION_ID).and_then(|id| id.as_u32());
+                self.connection = id.unwrap_or(self.connection);
+                if let Verdict::Join { path, link, .. } = verdict {
+                    assert!(path.five_tuple.transport.is_stream() && self.peers.contains(&(link, true)));
+                }
             }
             Verdict::Forward(forward) => {
                 assert!(forward.payload.start <= forward.payload.end && forward.payload.end <= packet.len());
@@ -194,12 +235,29 @@ impl Bench {
     fn drain(&mut self) {
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::OpenRelay { relay, bind, .. } => {
+                Output::OpenRelay { relay, bind, .. } | Output::OpenListener { relay, bind } => {
                     assert_eq!(self.open.insert(relay, bind), None, "the name was free");
                     let verdict = self.server.handle_relay_opened(self.now(), relay, Ok(()), &mut self.reply);
                     assert!(matches!(verdict, Verdict::Reply { .. }), "the Allocate is answered");
                 }
                 Output::ReleaseRelay { .. } => {}
+                Output::Connect { link, from, to } => {
+                    let is_relay = self.open.values().any(|bind| *bind == to);
+                    assert!(self.open.values().any(|bind| *bind == from), "from an address that listens");
+                    assert!(is_relay || self.policy.may_reach(to.ip()), "{to} is forbidden");
+                    assert!(self.peers.iter().all(|(other, _)| *other != link), "the name was free");
+                    self.peers.push((link, false));
+                }
+                Output::GiveUp { link } => {
+                    let index = self.peers.iter().position(|peer| *peer == (link, false));
+                    self.peers.remove(index.expect("it is being made"));
+                    let verdict = self.server.handle_peer_connected(self.now(), link, false, &mut self.reply);
+                    assert!(matches!(verdict, Verdict::Reply { .. }), "the Connect is answered");
+                }
+                Output::ClosePeer { link } => {
+                    let index = self.peers.iter().position(|(open, _)| *open == link);
+                    self.peers.remove(index.expect("it was open"));
+                }
                 Output::CloseRelay { relay } => drop(self.open.remove(&relay).expect("it was open")),
             }
         }
@@ -209,6 +267,7 @@ impl Bench {
         assert_eq!(self.server.stats().allocations as usize, self.open.len());
         assert!(self.open.is_empty() || self.server.poll_timeout().is_some(), "what lives will end");
         assert!(self.open.len() <= 6, "two users with a quota of three");
+        assert!(self.peers.is_empty() || !self.open.is_empty(), "connections end with their allocation");
     }
 
     /// A request whose attributes the script chooses and whose signature is right.
@@ -216,12 +275,19 @@ impl Bench {
         self.transaction += u32::from(script.byte().unwrap_or(1) % 4);
         let mut transaction = [0; 12];
         transaction[..4].copy_from_slice(&self.transaction.to_be_bytes());
-        let methods = [Method::ALLOCATE, Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND];
+        let methods = [
+            Method::ALLOCATE,
+            Method::REFRESH,
+            Method::CREATE_PERMISSION,
+            Method::CHANNEL_BIND,
+            Method::CONNECT,
+            Method::CONNECTION_BIND,
+        ];
         let method = methods[usize::from(script.byte().unwrap_or(0)) % methods.len()];
         let mut buffer = vec![0; 4096];
         let mut writer = MessageWriter::new(&mut buffer, Class::Request, method, TransactionId(transaction));
         for _ in 0..script.byte().unwrap_or(0) % 6 {
-            match script.byte().unwrap_or(0) % 6 {
+            match script.byte().unwrap_or(0) % 8 {
                 0 => writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
                 1 => writer.xor_address(AttributeType::XOR_PEER_ADDRESS, script.peer()),
                 2 => {
@@ -229,6 +295,8 @@ impl Bench {
                 }
                 3 => writer.u32(AttributeType::LIFETIME, script.number().into()),
                 4 => writer.attribute(AttributeType(script.number()), script.chunk()),
+                5 => writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[6, 0, 0, 0]),
+                6 => writer.u32(AttributeType::CONNECTION_ID, self.connection),
                 _ => writer.attribute(AttributeType::EVEN_PORT, &[0]),
             };
         }

@@ -1,4 +1,4 @@
-//! Sockets: UDP in batches and TURN's framing over TCP.
+//! Sockets: UDP in batches, relayed TCP, and TURN's framing over TCP.
 //!
 //! Owns how bytes enter and leave the machine: buffers, socket options, system calls, what to do
 //! when one fails. Knows datagrams and byte streams, nothing of allocations or permissions, and
@@ -13,7 +13,9 @@ mod counters;
 pub mod linux;
 pub mod portable;
 mod socket;
+pub mod splice;
 pub mod stream;
+pub mod tcp;
 
 pub use batch::{
     Fields, Flow, Packet, Received, RecvBatch, Route, Run, RunLimits, SLOT_LEN, SLOTS, STAGE_LEN, SendBatch,

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Names a socket or a stream of one worker. Datagram sockets count from zero; streams have the
-/// highest bit set and carry a slot and its generation.
+/// highest bit set and carry a slot and its generation; connections of peers (RFC 6062) have the third
+/// highest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketRef(pub u32);
 
@@ -14,7 +15,37 @@ impl SocketRef {
     /// The bit that tells a stream.
     pub const STREAM: u32 = 1 << 31;
 
-    /// Whether it names a byte stream.
+    /// The bit that tells a peer's connection.
+    const PEER: u32 = 1 << 29;
+
+    /// The bit that tells the client's side of a peer's connection.
+    const CLIENT_SIDE: u32 = 1 << 28;
+
+    /// The name of a peer's connection; `index` is below 2^28.
+    #[must_use]
+    pub const fn peer(index: u32) -> Self {
+        Self(Self::PEER | index)
+    }
+
+    /// Whether it names a peer's connection or the client's side of it.
+    #[must_use]
+    pub const fn is_peer(self) -> bool {
+        self.0 >> 29 == 1
+    }
+
+    /// Which peer's connection it is.
+    #[must_use]
+    pub const fn peer_index(self) -> u32 {
+        self.0 & (Self::CLIENT_SIDE - 1)
+    }
+
+    /// The name of the client's side of a peer's connection.
+    #[must_use]
+    pub const fn client_side(self) -> Self {
+        Self(self.0 | Self::CLIENT_SIDE)
+    }
+
+    /// Whether it names a byte stream with messages of TURN.
     #[must_use]
     pub const fn is_stream(self) -> bool {
         self.0 & Self::STREAM != 0

@@ -203,6 +203,13 @@ impl Writer {
         self.queue.len() - self.done
     }
 
+    /// The bytes that wait, for who takes the connection over.
+    #[must_use]
+    pub fn into_waiting(mut self) -> Vec<u8> {
+        self.queue.drain(..self.done);
+        self.queue
+    }
+
     /// Writes packets, at once as far as the connection takes them. Returns how many were dropped
     /// because the queue is full.
     ///

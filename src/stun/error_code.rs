@@ -26,6 +26,10 @@ pub enum ErrorCode {
     UnsupportedTransport,
     /// 443: the peer is of another family than the allocation.
     PeerAddressFamilyMismatch,
+    /// 446: there is a connection to this peer already (RFC 6062 §6.3).
+    ConnectionAlreadyExists,
+    /// 447: the peer was not reached (RFC 6062 §6.3).
+    ConnectionTimeoutOrFailure,
     /// 486: the user has too many allocations.
     AllocationQuotaReached,
     /// 508: cannot be done now.
@@ -48,6 +52,8 @@ impl ErrorCode {
             Self::WrongCredentials => 441,
             Self::UnsupportedTransport => 442,
             Self::PeerAddressFamilyMismatch => 443,
+            Self::ConnectionAlreadyExists => 446,
+            Self::ConnectionTimeoutOrFailure => 447,
             Self::AllocationQuotaReached => 486,
             Self::InsufficientCapacity => 508,
         }
@@ -68,6 +74,8 @@ impl ErrorCode {
             Self::WrongCredentials => "Wrong Credentials",
             Self::UnsupportedTransport => "Transport",
             Self::PeerAddressFamilyMismatch => "Peer Family",
+            Self::ConnectionAlreadyExists => "Connection Exists",
+            Self::ConnectionTimeoutOrFailure => "Connection Failure",
             Self::AllocationQuotaReached => "Quota Reached",
             Self::InsufficientCapacity => "Insufficient Capacity",
         }

@@ -18,6 +18,15 @@ pub(super) const CHANNEL_HOLD: Duration = Duration::from_secs(300);
 /// Permissions, and channels, one allocation may have. Browsers install one for each remote candidate.
 pub(super) const MAX_PEERS: usize = 256;
 
+/// What a relayed transport address carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relayed {
+    /// Datagrams.
+    Udp,
+    /// Connections (RFC 6062).
+    Tcp,
+}
+
 /// A relayed transport address and its socket. A dual allocation has one of each family, and each has
 /// a lifetime of its own (RFC 8656 §8).
 pub(super) struct Relay {
@@ -46,6 +55,7 @@ pub(super) struct Allocation {
     /// Given by the table.
     pub(super) id: AllocationId,
     pub(super) path: ClientPath,
+    pub(super) carries: Relayed,
     /// Gone once the Allocate has been answered.
     pub(super) opening: Option<Box<Opening>>,
     /// At most one of each family, and always one.
@@ -110,6 +120,7 @@ pub(super) enum BindError {
 /// What a new allocation starts from.
 pub(super) struct NewAllocation {
     pub(super) path: ClientPath,
+    pub(super) carries: Relayed,
     pub(super) opening: Opening,
     pub(super) relays: [Option<Relay>; 2],
     pub(super) refused: Option<(Family, ErrorCode)>,
@@ -126,6 +137,7 @@ impl Allocation {
         let mut allocation = Self {
             id: AllocationId::default(),
             path: start.path,
+            carries: start.carries,
             opening: Some(Box::new(start.opening)),
             relays: start.relays,
             refused: start.refused,

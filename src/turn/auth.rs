@@ -2,10 +2,11 @@
 //! fail it.
 
 use super::Server;
-use super::request::Request;
+use super::output::WorkerId;
+use super::request::{Request, connection_id};
 use super::table::AllocationId;
 use crate::credential::{AuthFailure, NonceCheck};
-use crate::stun::{AttributeType, ErrorCode, IntegrityKey};
+use crate::stun::{AttributeType, ErrorCode, IntegrityKey, Method};
 
 /// A client that proved its credential.
 pub(super) struct Caller<'a> {
@@ -25,6 +26,8 @@ pub(super) struct Caller<'a> {
 pub(super) enum Refusal {
     /// 401 or 438 with REALM and a fresh NONCE, unsigned.
     Challenge(ErrorCode),
+    /// It concerns an allocation of another worker, which will answer.
+    Elsewhere(WorkerId),
     /// An unsigned error without a challenge.
     Unsigned(ErrorCode),
     /// An error to somebody who proved a credential, though not the right one.
@@ -52,13 +55,31 @@ impl Server {
                 return Err(Refusal::Challenge(ErrorCode::StaleNonce));
             }
         }
+        let subject = self.subject(request).map_err(Refusal::Elsewhere)?;
         let username = username.as_str().ok_or(Refusal::Challenge(ErrorCode::Unauthenticated))?;
-        self.identify(request, username)
+        self.identify(request, username, subject)
     }
 
-    fn identify<'a>(&self, request: &Request<'a>, username: &'a str) -> Result<Caller<'a>, Refusal> {
+    /// The allocation the request is about: the one of its 5-tuple, or the one a token names.
+    fn subject(&self, request: &Request<'_>) -> Result<Option<AllocationId>, WorkerId> {
+        let of_five_tuple = self.table.id_of(&request.path.five_tuple);
+        if request.message.method() != Method::CONNECTION_BIND || of_five_tuple.is_some() {
+            return Ok(of_five_tuple);
+        }
+        let Some(id) = connection_id(&request.message) else { return Ok(None) };
+        match id.worker() {
+            worker if worker == self.worker || !request.may_move => Ok(self.allocation_of_connection(id)),
+            worker => Err(worker),
+        }
+    }
+
+    fn identify<'a>(
+        &self,
+        request: &Request<'a>,
+        username: &'a str,
+        id: Option<AllocationId>,
+    ) -> Result<Caller<'a>, Refusal> {
         let unauthenticated = Refusal::Challenge(ErrorCode::Unauthenticated);
-        let id = self.table.id_of(&request.path.five_tuple);
         let allocation = id.and_then(|id| self.table.get(id));
         if let Some(allocation) = allocation.filter(|allocation| *allocation.username == *username) {
             let is_over = self.settings.strict_expiry

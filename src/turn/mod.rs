@@ -14,6 +14,7 @@ mod auth;
 mod ip_header;
 mod limiter;
 mod output;
+mod peer_connections;
 mod policy;
 mod reach;
 mod relay;
@@ -22,12 +23,13 @@ mod reservation;
 mod shared;
 mod stats;
 mod table;
+mod tcp_relaying;
 mod timers;
 
 pub use ip_header::IpFields;
 pub use output::{
-    ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, Prefix, RelayId, Transport,
-    Verdict, Via, WorkerId,
+    ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, PeerLink, Prefix, RelayId,
+    Transport, Verdict, Via, WorkerId,
 };
 pub use policy::{Network, NetworkError, PeerPolicy};
 pub use shared::{MAX_RELAY_ADDRESSES, Shared};
@@ -48,6 +50,7 @@ use crate::credential::{Nonces, Verifier};
 use crate::stun::{self, Class, Message, Method, PacketKind};
 use allocation::{Allocation, Relay};
 use limiter::Limiter;
+use peer_connections::PeerConnections;
 use reach::may_permit;
 use relay::DataPath;
 use request::{Request, refuse_unknown};
@@ -92,6 +95,8 @@ pub struct Settings {
     pub total_quota: u32,
     /// Longest lifetime that is granted (RFC 8656 §7.2), 1 h by default.
     pub max_lifetime: Duration,
+    /// Serve TCP allocations (RFC 6062).
+    pub tcp: bool,
     /// Accept channel numbers 0x5000-0x7FFE of RFC 5766.
     pub legacy_channels: bool,
     /// End allocations when the credential they were made with expires.
@@ -123,9 +128,9 @@ pub enum Mode {
 pub struct Server {
     settings: Settings,
     shared: Arc<Shared>,
-    #[expect(dead_code, reason = "for the tokens of RFC 6062 and RFC 8016, which name their worker")]
     worker: WorkerId,
     table: Table,
+    peers: PeerConnections,
     timers: Timers,
     limiter: Limiter,
     /// Ports this core has reserved, by when; some have been claimed since.
@@ -146,6 +151,7 @@ impl Server {
         let hasher = SeedableRandomState::with_seed(rng.next_u64(), SharedSeed::global_fixed());
         Self {
             table: Table::new(hasher.clone()),
+            peers: PeerConnections::new(worker, hasher.clone()),
             limiter: Limiter::new(settings.unauthenticated_rate, hasher),
             settings,
             shared,
@@ -271,6 +277,7 @@ impl Server {
     /// Lets everything expire that is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.expire_reservations(now);
+        self.expire_peers(now);
         while let Some((at, id)) = self.timers.pop_due(now.mono) {
             if self.table.get(id).is_some_and(|allocation| allocation.scheduled == at) {
                 self.expire(id, now);
@@ -300,7 +307,7 @@ impl Server {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let reserved = self.reserved.front().map(|(expires, _)| *expires);
-        self.timers.next().into_iter().chain(reserved).min()
+        self.timers.next().into_iter().chain(reserved).chain(self.peers.next_deadline()).min()
     }
 
     /// Takes new settings; allocations stay, but lose the peers that are no longer allowed.
@@ -311,6 +318,7 @@ impl Server {
         for allocation in self.table.iter_mut() {
             allocation.retain_peers(|ip| may_permit(&self.settings, ip));
         }
+        self.close_lost_peers();
     }
 
     /// Starts or ends a drain.
@@ -389,6 +397,7 @@ impl Server {
     }
 
     fn end_relay(&mut self, id: AllocationId, family: Family, relay: &Relay, now: Now) {
+        self.close_peers_of(id.relay(family));
         self.shared.return_port(relay.bind, now.mono);
         if relay.is_open {
             self.outputs.push_back(Output::CloseRelay { relay: id.relay(family) });

@@ -72,6 +72,11 @@ pub struct WorkerId(pub u8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayId(pub u32);
 
+/// Names the connection of a peer (RFC 6062 §2). Dense from zero and reused after its end, so it can index
+/// a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerLink(pub u32);
+
 /// Where a forwarded packet leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
@@ -141,6 +146,16 @@ pub enum Verdict {
         /// How many bytes of the reply buffer.
         len: usize,
     },
+    /// Send the first `len` bytes of the reply buffer to the client, then join its connection to the
+    /// peer's: what follows on either goes to the other as it is (RFC 6062 §5.4).
+    Join {
+        /// The client's connection.
+        path: ClientPath,
+        /// How many bytes of the reply buffer.
+        len: usize,
+        /// The peer's connection.
+        link: PeerLink,
+    },
     /// Not handled: it concerns what that other worker holds. The worker moves the connection there, or
     /// calls [`Server::handle_unmoved`](super::Server::handle_unmoved). Never the worker's own name.
     Elsewhere(WorkerId),
@@ -169,7 +184,34 @@ pub enum Output {
         /// Local address and port.
         bind: SocketAddr,
     },
-    /// Close the relay socket; its `RelayId` may be used again.
+    /// Listen for TCP connections on exactly this local address, then call `Server::handle_relay_opened`.
+    OpenListener {
+        /// The name the socket goes by from now on.
+        relay: RelayId,
+        /// Local address and port.
+        bind: SocketAddr,
+    },
+    /// Open a TCP connection, then call `Server::handle_peer_connected`.
+    Connect {
+        /// The name the connection goes by from now on.
+        link: PeerLink,
+        /// The local address, on which this program listens.
+        from: SocketAddr,
+        /// The peer.
+        to: SocketAddr,
+    },
+    /// Give up a connection that has not come about, then call `Server::handle_peer_connected`.
+    GiveUp {
+        /// Which.
+        link: PeerLink,
+    },
+    /// Close the connection of a peer and the client's that is joined to it; its `PeerLink` may be used
+    /// again.
+    ClosePeer {
+        /// Which.
+        link: PeerLink,
+    },
+    /// Close the relay socket or listener; its `RelayId` may be used again.
     CloseRelay {
         /// Which.
         relay: RelayId,

@@ -46,6 +46,43 @@ pub(super) fn may_permit(settings: &Settings, ip: IpAddr) -> bool {
     own_address(settings, ip).is_some() || settings.peers.may_reach(ip)
 }
 
+/// Where a Connect to the peer goes (RFC 6062 §5.2): the peer itself, or the local address of another TCP
+/// relay of this server. `None` when it is forbidden.
+pub(super) fn connect_to(settings: &Settings, shared: &Shared, peer: SocketAddr) -> Option<SocketAddr> {
+    if settings.peers.is_listener(peer) {
+        return None;
+    }
+    let local = own_address(settings, peer.ip()).map(|own| SocketAddr::new(own.bind, peer.port()));
+    match local.filter(|local| shared.is_listening(*local)) {
+        Some(local) => Some(local),
+        None => settings.peers.may_reach(peer.ip()).then_some(peer),
+    }
+}
+
+/// Whether a peer, named as clients know it, may connect to a relay of this server.
+pub(super) fn may_connect_from(settings: &Settings, shared: &Shared, peer: SocketAddr) -> bool {
+    let local = own_address(settings, peer.ip()).map(|own| SocketAddr::new(own.bind, peer.port()));
+    local.is_some_and(|local| shared.is_listening(local)) || settings.peers.may_reach(peer.ip())
+}
+
+/// The name of the relay at the local address `peer` that a client knows it by. An address that changed
+/// has two, and the client knows the one for which `is_known` holds.
+pub(super) fn public_name(
+    settings: &Settings,
+    peer: SocketAddr,
+    is_known: impl Fn(IpAddr) -> bool,
+) -> SocketAddr {
+    let mut names = own_addresses(settings).filter(|own| own.bind == peer.ip()).map(|own| own.public);
+    let Some(newest) = names.next() else { return peer };
+    let name = if is_known(newest) { newest } else { names.find(|name| is_known(*name)).unwrap_or(newest) };
+    SocketAddr::new(name, peer.port())
+}
+
+/// Whether connections to the peer, which were allowed once, no longer are.
+pub(super) fn is_lost(settings: &Settings, peer: SocketAddr) -> bool {
+    settings.peers.is_listener(peer) || !may_permit(settings, peer.ip())
+}
+
 /// The relay address of this server that `ip` names, by its local or its public name.
 fn own_address(settings: &Settings, ip: IpAddr) -> Option<&RelayAddress> {
     own_addresses(settings).find(|own| own.public == ip || own.bind == ip)

@@ -1,17 +1,17 @@
 //! The data path (RFC 8656 §11, §12): client to peer, peer to client, and client to client of this
 //! server without touching a relay socket. Reads state, changes none, allocates nothing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::Settings;
-use super::allocation::Allocation;
+use super::allocation::{Allocation, Relayed};
 use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
-use super::reach::{Reach, own_addresses, reach};
+use super::reach::{Reach, public_name, reach};
 use super::shared::{Family, Shared};
 use super::table::Table;
 use crate::stun::{
@@ -53,6 +53,9 @@ impl DataPath<'_> {
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
         let allocation = self.table.of_client(&path.five_tuple).ok_or(DropReason::NoAllocation)?;
+        if allocation.carries == Relayed::Tcp {
+            return Err(DropReason::UnusableIndication);
+        }
         let peer = message.attribute(AttributeType::XOR_PEER_ADDRESS);
         let peer = peer.and_then(|peer| peer.as_xor_address(message.transaction()));
         let (Some(peer), Some(data)) = (peer, message.attribute(AttributeType::DATA)) else {
@@ -129,14 +132,12 @@ impl DataPath<'_> {
     }
 
     /// Translates the local address of another relay socket of this server to its public name, under
-    /// which clients know it. An address that changed has two, and `allocation`'s client knows one.
+    /// which clients know it.
     fn as_seen_from_outside(&self, allocation: &Allocation, peer: SocketAddr) -> SocketAddr {
-        let mut names =
-            own_addresses(self.settings).filter(|own| own.bind == peer.ip()).map(|own| own.public);
-        let Some(newest) = names.next().filter(|_| self.shared.is_live(peer)) else { return peer };
-        let is_known = |name: &IpAddr| allocation.is_permitted(*name, self.now.mono);
-        let name = if is_known(&newest) { newest } else { names.find(is_known).unwrap_or(newest) };
-        SocketAddr::new(name, peer.port())
+        match self.shared.is_live(peer) {
+            true => public_name(self.settings, peer, |name| allocation.is_permitted(name, self.now.mono)),
+            false => peer,
+        }
     }
 }
 

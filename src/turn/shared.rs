@@ -73,12 +73,13 @@ struct RelayPorts {
     bind: IpAddr,
     pool: Mutex<PortPool>,
     live: Box<[AtomicU64]>,
+    listening: Box<[AtomicU64]>,
 }
 
 impl RelayPorts {
     fn new(bind: IpAddr, range: RangeInclusive<u16>) -> Self {
-        let live = (0..=u16::MAX / 64).map(|_| AtomicU64::new(0)).collect();
-        Self { bind, pool: Mutex::new(PortPool::new(range)), live }
+        let none = || (0..=u16::MAX / 64).map(|_| AtomicU64::new(0)).collect();
+        Self { bind, pool: Mutex::new(PortPool::new(range)), live: none(), listening: none() }
     }
 }
 
@@ -141,6 +142,7 @@ impl Shared {
     /// Gives a port back, to rest first.
     pub(super) fn return_port(&self, bind: SocketAddr, now: Duration) {
         self.set_live(bind, false);
+        self.set_listening(bind, false);
         if let Some(ports) = self.ports(bind.ip()) {
             lock(&ports.pool).give_back(bind.port(), now);
         }
@@ -148,21 +150,26 @@ impl Shared {
 
     /// Notes that a relay socket is open at the local address.
     pub(super) fn set_live(&self, bind: SocketAddr, live: bool) {
-        let Some(ports) = self.ports(bind.ip()) else { return };
-        let word = &ports.live[usize::from(bind.port() / 64)];
-        let bit = 1 << (bind.port() % 64);
-        match live {
-            true => word.fetch_or(bit, Ordering::Relaxed),
-            false => word.fetch_and(!bit, Ordering::Relaxed),
-        };
+        if let Some(ports) = self.ports(bind.ip()) {
+            set_bit(&ports.live, bind.port(), live);
+        }
+    }
+
+    /// Notes that a relay listens for TCP connections at the local address.
+    pub(super) fn set_listening(&self, bind: SocketAddr, listening: bool) {
+        if let Some(ports) = self.ports(bind.ip()) {
+            set_bit(&ports.listening, bind.port(), listening);
+        }
+    }
+
+    /// Whether a relay of any worker listens for TCP connections at the local address.
+    pub(super) fn is_listening(&self, bind: SocketAddr) -> bool {
+        self.ports(bind.ip()).is_some_and(|ports| has_bit(&ports.listening, bind.port()))
     }
 
     /// Whether a relay socket of any worker is open at the local address.
     pub(super) fn is_live(&self, bind: SocketAddr) -> bool {
-        self.ports(bind.ip()).is_some_and(|ports| {
-            let word = &ports.live[usize::from(bind.port() / 64)];
-            word.load(Ordering::Relaxed) & (1 << (bind.port() % 64)) != 0
-        })
+        self.ports(bind.ip()).is_some_and(|ports| has_bit(&ports.live, bind.port()))
     }
 
     /// Counts one more allocation of `user`; `None` when that is one too many (limits of 0 are none).
@@ -185,6 +192,19 @@ impl Shared {
         self.total.fetch_add(1, Ordering::Relaxed);
         Some(QuotaSlot { shared: Arc::downgrade(self), user: user.into() })
     }
+}
+
+fn set_bit(map: &[AtomicU64], port: u16, on: bool) {
+    let word = &map[usize::from(port / 64)];
+    let bit = 1 << (port % 64);
+    match on {
+        true => word.fetch_or(bit, Ordering::Relaxed),
+        false => word.fetch_and(!bit, Ordering::Relaxed),
+    };
+}
+
+fn has_bit(map: &[AtomicU64], port: u16) -> bool {
+    map[usize::from(port / 64)].load(Ordering::Relaxed) & (1 << (port % 64)) != 0
 }
 
 /// One allocation's place in its user's quota, given back when dropped: no error path can leak it.

@@ -4,11 +4,14 @@ use super::output::DropReason;
 use crate::stun::{ErrorCode, Method};
 
 /// Methods that are counted, in the order of [`Stats::requests`].
-pub const METHODS: [&str; 5] = ["binding", "allocate", "refresh", "create_permission", "channel_bind"];
+pub const METHODS: [&str; 7] =
+    ["binding", "allocate", "refresh", "create_permission", "channel_bind", "connect", "connection_bind"];
 
 /// Outcomes that are counted per method: success, then the error codes this server sends.
-pub const RESULTS: [&str; 14] =
-    ["ok", "300", "400", "401", "403", "420", "437", "438", "440", "441", "442", "443", "486", "508"];
+pub const RESULTS: [&str; 16] = [
+    "ok", "300", "400", "401", "403", "420", "437", "438", "440", "441", "442", "443", "446", "447", "486",
+    "508",
+];
 
 /// Counters since start; `allocations` is a gauge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ impl Stats {
             Method::REFRESH => 2,
             Method::CREATE_PERMISSION => 3,
             Method::CHANNEL_BIND => 4,
+            Method::CONNECT => 5,
+            Method::CONNECTION_BIND => 6,
             _ => return,
         };
         self.requests[row][result.map_or_else(column, |()| 0)] += 1;
@@ -80,8 +85,10 @@ const fn column(error: ErrorCode) -> usize {
         ErrorCode::WrongCredentials => 9,
         ErrorCode::UnsupportedTransport => 10,
         ErrorCode::PeerAddressFamilyMismatch => 11,
-        ErrorCode::AllocationQuotaReached => 12,
-        ErrorCode::InsufficientCapacity => 13,
+        ErrorCode::ConnectionAlreadyExists => 12,
+        ErrorCode::ConnectionTimeoutOrFailure => 13,
+        ErrorCode::AllocationQuotaReached => 14,
+        ErrorCode::InsufficientCapacity => 15,
     }
 }
 
@@ -103,6 +110,8 @@ mod tests {
             ErrorCode::WrongCredentials,
             ErrorCode::UnsupportedTransport,
             ErrorCode::PeerAddressFamilyMismatch,
+            ErrorCode::ConnectionAlreadyExists,
+            ErrorCode::ConnectionTimeoutOrFailure,
             ErrorCode::AllocationQuotaReached,
             ErrorCode::InsufficientCapacity,
         ] {

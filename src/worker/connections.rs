@@ -30,7 +30,7 @@ pub(super) struct Connection {
     pub(super) last: Duration,
     /// The other side has closed; what it sent before is still to be read.
     pub(super) read_closed: bool,
-    place: Place,
+    pub(super) place: Place,
 }
 
 impl Connection {

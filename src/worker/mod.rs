@@ -14,6 +14,7 @@ mod clock;
 mod connections;
 mod desk;
 mod pool;
+mod relayed;
 mod reserved;
 mod run;
 mod streams;

@@ -139,8 +139,11 @@ fn count(wanted: usize) -> usize {
     }
 }
 
+/// What a worker waits for.
+type Inbox = (Poll, Receiver<Command>);
+
 /// The workers as they see each other, and what each of them listens to.
-fn hands(workers: usize) -> io::Result<(Arc<[Hand]>, Vec<(Poll, Receiver<Command>)>)> {
+fn hands(workers: usize) -> io::Result<(Arc<[Hand]>, Vec<Inbox>)> {
     let mut hands = Vec::with_capacity(workers);
     let mut inboxes = Vec::with_capacity(workers);
     for _ in 0..workers {

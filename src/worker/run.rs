@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::clock::Clock;
 use super::connections::Connections;
 use super::desk::{Command, Desk, Hand, Snapshot};
+use super::relayed::Relayed;
 use super::reserved::Reserved;
 use crate::io::portable::Portable;
 use crate::io::{
@@ -97,6 +98,7 @@ pub(super) struct Worker<D> {
     sockets: Sockets,
     listeners: u32,
     pub(super) connections: Connections,
+    pub(super) relayed: Relayed,
     pub(super) received: RecvBatch,
     pub(super) outgoing: SendBatch,
     /// Sockets that were left with something to read.
@@ -135,6 +137,7 @@ impl<D: Datagrams> Worker<D> {
             sockets,
             listeners,
             connections: Connections::default(),
+            relayed: Relayed::default(),
             received: RecvBatch::new(),
             outgoing: SendBatch::new(),
             unfinished: Vec::new(),
@@ -220,6 +223,10 @@ impl<D: Datagrams> Worker<D> {
     fn serve(&mut self, name: SocketRef) {
         if name.is_stream() {
             self.serve_stream(name);
+        } else if name.is_peer() {
+            self.serve_peer(name);
+        } else if self.relayed.has_listener(name) {
+            self.accept_peers(name);
         } else {
             self.serve_socket(name);
         }
@@ -262,7 +269,7 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn handle_peers(&mut self, name: SocketRef) {
-        let relay = RelayId(name.0 - self.listeners);
+        let relay = self.relay_of(name);
         for index in 0..self.received.list().len() {
             let received = self.received.list()[index];
             let ip = IpFields { tos: received.tos };
@@ -304,7 +311,7 @@ impl<D: Datagrams> Worker<D> {
                 let fields = Fields { tos: ip.tos, dont_fragment };
                 self.outgoing.push(route, fields, prefix.as_bytes(), body, pad);
             }
-            Verdict::Reply { path, len } => {
+            Verdict::Reply { path, len } | Verdict::Join { path, len, .. } => {
                 let route = self.route_to(&path);
                 self.outgoing.push_staged(route, len);
             }
@@ -319,8 +326,12 @@ impl<D: Datagrams> Worker<D> {
         Route { socket, to: client, from }
     }
 
-    fn name_of(&self, relay: RelayId) -> SocketRef {
+    pub(super) fn name_of(&self, relay: RelayId) -> SocketRef {
         SocketRef(self.listeners + relay.0)
+    }
+
+    pub(super) fn relay_of(&self, name: SocketRef) -> RelayId {
+        RelayId(name.0 - self.listeners)
     }
 
     // Effects.
@@ -331,17 +342,27 @@ impl<D: Datagrams> Worker<D> {
             match output {
                 Output::OpenRelay { relay, bind, reserve } => {
                     let result = self.open_relay(relay, bind, reserve).map_err(|e| refusal(&e));
-                    if self.outgoing.is_full() {
-                        self.send();
-                    }
-                    let reply = self.outgoing.stage();
-                    let verdict = self.core.handle_relay_opened(self.now, relay, result, reply);
-                    self.carry_out(verdict, 0);
+                    self.tell_opened(relay, result);
                 }
+                Output::OpenListener { relay, bind } => {
+                    let result = self.open_listener(relay, bind);
+                    self.tell_opened(relay, result);
+                }
+                Output::Connect { link, from, to } => self.connect_peer(link, from, to),
+                Output::GiveUp { link } => self.give_up_peer(link),
+                Output::ClosePeer { link } => self.close_peer(link),
                 Output::CloseRelay { relay } => self.close_relay(relay),
                 Output::ReleaseRelay { bind } => drop(self.reserved.take(bind)),
             }
         }
+    }
+
+    fn tell_opened(&mut self, relay: RelayId, result: Result<(), OpenError>) {
+        if self.outgoing.is_full() {
+            self.send();
+        }
+        let verdict = self.core.handle_relay_opened(self.now, relay, result, self.outgoing.stage());
+        self.carry_out(verdict, 0);
     }
 
     fn open_relay(
@@ -371,6 +392,7 @@ impl<D: Datagrams> Worker<D> {
 
     fn close_relay(&mut self, relay: RelayId) {
         let name = self.name_of(relay);
+        self.relayed.close_listener(name);
         // Packets that wait to leave through this socket must not leave through its successor.
         if self.outgoing.flows().iter().any(|flow| flow.route.socket == name) {
             self.send();
@@ -413,6 +435,7 @@ impl<D: Datagrams> Worker<D> {
             self.next_second = self.now.mono + SECOND;
             self.clock.read_calendar();
             self.close_idle();
+            self.unfinished.append(&mut self.relayed.blocked);
             self.publish();
         }
     }
@@ -455,7 +478,7 @@ impl<D: Datagrams> Worker<D> {
 }
 
 /// What an error of `socket`, `bind` or the poll means to the core.
-fn refusal(error: &io::Error) -> OpenError {
+pub(super) fn refusal(error: &io::Error) -> OpenError {
     #[cfg(unix)]
     if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC) =
         error.raw_os_error()

@@ -7,7 +7,17 @@ use super::desk::Newcomer;
 use super::run::Worker;
 use crate::io::stream::FrameError;
 use crate::io::{Datagrams, SLOT_LEN, SocketRef};
-use crate::turn::{ClientPath, IpFields, Verdict, WorkerId};
+use crate::turn::{ClientPath, IpFields, PeerLink, Verdict, WorkerId};
+
+/// What becomes of a connection after a message.
+enum Next {
+    /// Its next message is handled.
+    Message,
+    /// It moves to this worker, which handles the message.
+    Move(WorkerId),
+    /// It is joined to the connection of a peer.
+    Join(PeerLink),
+}
 
 impl<D: Datagrams> Worker<D> {
     /// Writes what waits, then reads once.
@@ -58,8 +68,12 @@ impl<D: Datagrams> Worker<D> {
                     let begin = start + message.start;
                     let message = begin..start + message.end;
                     let may_move = std::mem::replace(&mut may_move, true);
-                    if let Some(worker) = self.handle_stream_message(path, message, may_move) {
-                        return self.move_stream(name, worker, begin..start + rest.end);
+                    match self.handle_stream_message(path, message, may_move) {
+                        Next::Message => {}
+                        Next::Move(worker) => return self.move_stream(name, worker, begin..start + rest.end),
+                        Next::Join(link) => {
+                            return self.join(name, link, start + rest.start..start + rest.end);
+                        }
                     }
                 }
                 Ok(None) => return,
@@ -77,13 +91,8 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
-    /// A message of a connection; `Some` if another worker is to handle it.
-    fn handle_stream_message(
-        &mut self,
-        path: ClientPath,
-        message: Range<usize>,
-        may_move: bool,
-    ) -> Option<WorkerId> {
+    /// A message of a connection.
+    fn handle_stream_message(&mut self, path: ClientPath, message: Range<usize>, may_move: bool) -> Next {
         if self.outgoing.is_full() {
             self.send();
         }
@@ -96,13 +105,14 @@ impl<D: Datagrams> Worker<D> {
         };
         if let Verdict::Elsewhere(worker) = verdict {
             if usize::from(worker.0) < self.hands.len() {
-                return Some(worker);
+                return Next::Move(worker);
             }
             verdict = self.core.handle_unmoved(self.now, path, bytes, self.outgoing.stage());
         }
+        let next = if let Verdict::Join { link, .. } = verdict { Next::Join(link) } else { Next::Message };
         self.carry_out(verdict, message.start);
         self.drain();
-        None
+        next
     }
 
     /// Moves a connection to another worker, with the part `unread` of the receive buffer to begin with.

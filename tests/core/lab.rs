@@ -1,6 +1,6 @@
 //! A relay core, a clock that only the test moves, and clients that know how to sign.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use turnkey::credential::{self, Nonces, Secrets, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerPolicy, RelayAddress,
-    RelayId, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
+    ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerLink, PeerPolicy,
+    RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 pub(crate) const START_UNIX: u64 = 1_700_000_000;
@@ -45,6 +45,7 @@ pub(crate) fn settings() -> Settings {
         user_quota: 0,
         total_quota: 0,
         max_lifetime: Duration::from_secs(3600),
+        tcp: false,
         legacy_channels: false,
         strict_expiry: false,
         unauthenticated_rate: 0,
@@ -86,6 +87,14 @@ pub(crate) enum Event {
     ToPeer(RelayId, SocketAddr, Vec<u8>),
 }
 
+/// How far a peer's connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Connecting(SocketAddr),
+    Waiting,
+    Joined(ClientPath),
+}
+
 pub(crate) struct Lab {
     pub(crate) server: Server,
     pub(crate) mono: Duration,
@@ -95,6 +104,8 @@ pub(crate) struct Lab {
     pub(crate) reserved: HashSet<SocketAddr>,
     /// Results for the next relay sockets; `Ok` when empty.
     pub(crate) open_results: Vec<Result<(), OpenError>>,
+    /// Connections of peers.
+    pub(crate) peers: BTreeMap<PeerLink, Peer>,
     /// Effects seen, for tests about them.
     pub(crate) outputs: Vec<Output>,
     /// What the IP headers of the next packets say.
@@ -118,12 +129,18 @@ impl Lab {
     }
 
     pub(crate) fn of(settings: Settings, shared: Arc<Shared>) -> Self {
+        Self::worker(settings, shared, WorkerId(0))
+    }
+
+    /// One of several workers.
+    pub(crate) fn worker(settings: Settings, shared: Arc<Shared>, worker: WorkerId) -> Self {
         Self {
-            server: Server::new(settings, shared, WorkerId(0), [3; 32]),
+            server: Server::new(settings, shared, worker, [3; 32]),
             mono: Duration::from_secs(1000),
             open: HashMap::new(),
             reserved: HashSet::new(),
             open_results: Vec::new(),
+            peers: BTreeMap::new(),
             outputs: Vec::new(),
             ip: IpFields::default(),
             left_with: None,
@@ -136,15 +153,17 @@ impl Lab {
         Now { mono: self.mono, unix: START_UNIX + self.mono.as_secs() - 1000 }
     }
 
-    /// Lets time pass in the steps the core asks for.
-    pub(crate) fn advance(&mut self, by: Duration) {
+    /// Lets time pass in the steps the core asks for, and returns what left.
+    pub(crate) fn advance(&mut self, by: Duration) -> Vec<Event> {
         let end = self.mono + by;
+        let mut events = Vec::new();
         while let Some(at) = self.server.poll_timeout().filter(|at| *at <= end) {
             self.mono = self.mono.max(at);
             self.server.handle_timeout(self.now());
-            self.drain(&mut Vec::new());
+            self.drain(&mut events);
         }
         self.mono = end;
+        events
     }
 
     pub(crate) fn transaction(&mut self) -> TransactionId {
@@ -162,10 +181,65 @@ impl Lab {
 
     /// Hands in a packet of a peer.
     pub(crate) fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, packet: &[u8]) -> Vec<Event> {
-        let of_port = |(_, bind): &(RelayId, SocketAddr)| bind.port() == relayed.port();
-        let relay = self.relays().into_iter().find(of_port).expect("an open relay socket").0;
+        let relay = self.relay_of(relayed);
         let verdict = self.server.handle_peer(self.now(), relay, addr(peer), self.ip, packet);
         self.collect(verdict, packet)
+    }
+
+    /// What the core says about a client's packet, and nothing more.
+    pub(crate) fn verdict(&mut self, path: ClientPath, packet: &[u8]) -> Verdict {
+        self.server.handle_client(self.now(), path, self.ip, packet, &mut self.reply)
+    }
+
+    /// The same for one that has been moved.
+    pub(crate) fn verdict_unmoved(&mut self, path: ClientPath, packet: &[u8]) -> Verdict {
+        self.server.handle_unmoved(self.now(), path, packet, &mut self.reply)
+    }
+
+    /// A client's connection ends.
+    pub(crate) fn client_closes(&mut self, path: ClientPath) {
+        self.server.handle_client_closed(self.now(), path);
+        self.drain(&mut Vec::new());
+    }
+
+    pub(crate) fn reconfigure(&mut self, settings: Settings) {
+        self.server.reconfigure(settings);
+        self.drain(&mut Vec::new());
+    }
+
+    /// A peer connects to a relayed address: its name if it is not turned away, and all that left.
+    pub(crate) fn peer_connects(
+        &mut self,
+        relayed: SocketAddr,
+        peer: &str,
+    ) -> (Option<PeerLink>, Vec<Event>) {
+        let relay = self.relay_of(relayed);
+        let accepted = self.server.handle_peer_accepted(self.now(), relay, addr(peer), &mut self.reply);
+        let Some((link, verdict)) = accepted else { return (None, self.collect(Verdict::Consumed, &[])) };
+        assert_eq!(self.peers.insert(link, Peer::Waiting), None, "the name was free");
+        (Some(link), self.collect(verdict, &[]))
+    }
+
+    /// A connection that the core asked for is established, or fails.
+    pub(crate) fn peer_connected(&mut self, link: PeerLink, is_connected: bool) -> Vec<Event> {
+        match is_connected {
+            true => self.peers.insert(link, Peer::Waiting),
+            false => self.peers.remove(&link),
+        };
+        let verdict = self.server.handle_peer_connected(self.now(), link, is_connected, &mut self.reply);
+        self.collect(verdict, &[])
+    }
+
+    /// A connection ends by itself.
+    pub(crate) fn peer_closes(&mut self, link: PeerLink) {
+        self.peers.remove(&link).expect("it was open");
+        self.server.handle_peer_closed(link);
+        assert_eq!(self.collect(Verdict::Consumed, &[]), []);
+    }
+
+    fn relay_of(&self, relayed: SocketAddr) -> RelayId {
+        let of_port = |(_, bind): &(RelayId, SocketAddr)| bind.port() == relayed.port();
+        self.relays().into_iter().find(of_port).expect("an open relay socket").0
     }
 
     fn collect(&mut self, verdict: Verdict, packet: &[u8]) -> Vec<Event> {
@@ -176,8 +250,11 @@ impl Lab {
     }
 
     fn note(&mut self, verdict: Verdict, packet: &[u8], events: &mut Vec<Event>) {
+        if let Verdict::Join { path, link, .. } = verdict {
+            assert_eq!(self.peers.insert(link, Peer::Joined(path)), Some(Peer::Waiting));
+        }
         match verdict {
-            Verdict::Reply { path, len } => {
+            Verdict::Reply { path, len } | Verdict::Join { path, len, .. } => {
                 let bytes = self.reply[..len].to_vec();
                 let message = Message::parse(&bytes).expect("replies are valid");
                 let error =
@@ -217,11 +294,32 @@ impl Lab {
                     let verdict = self.server.handle_relay_opened(self.now(), relay, result, &mut self.reply);
                     self.note(verdict, &[], events);
                 }
+                Output::OpenListener { relay, bind } => {
+                    let result =
+                        if self.open_results.is_empty() { Ok(()) } else { self.open_results.remove(0) };
+                    if result.is_ok() {
+                        assert_eq!(self.open.insert(relay, bind), None, "the name was free");
+                    }
+                    let verdict = self.server.handle_relay_opened(self.now(), relay, result, &mut self.reply);
+                    self.note(verdict, &[], events);
+                }
                 Output::ReleaseRelay { bind } => {
                     self.reserved.remove(&bind);
                 }
                 Output::CloseRelay { relay } => {
                     self.open.remove(&relay).expect("it was open");
+                }
+                Output::Connect { link, from, to } => {
+                    assert!(self.open.values().any(|bind| *bind == from), "from an open listener");
+                    assert_eq!(self.peers.insert(link, Peer::Connecting(to)), None, "the name was free");
+                }
+                Output::GiveUp { link } => {
+                    assert!(matches!(self.peers.remove(&link), Some(Peer::Connecting(_))));
+                    let verdict = self.server.handle_peer_connected(self.now(), link, false, &mut self.reply);
+                    self.note(verdict, &[], events);
+                }
+                Output::ClosePeer { link } => {
+                    self.peers.remove(&link).expect("it was open");
                 }
             }
         }

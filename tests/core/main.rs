@@ -18,3 +18,4 @@ mod relaying;
 mod reservations;
 mod strangers;
 mod stun_codec;
+mod tcp_relaying;

@@ -23,6 +23,8 @@ pub(crate) type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStr
 pub(crate) enum Data {
     Channel(u16, Vec<u8>),
     Indication(SocketAddr, Vec<u8>),
+    /// A peer has connected (RFC 6062), and the connection's identifier.
+    Attempt(SocketAddr, u32),
 }
 
 pub(crate) struct Client {
@@ -83,6 +85,44 @@ impl Client {
         let message = succeeded(&reply);
         let relayed = message.attribute(A::XOR_RELAYED_ADDRESS).unwrap();
         relayed.as_xor_address(message.transaction()).unwrap()
+    }
+
+    /// Allocates for connections (RFC 6062); the relayed address.
+    pub(crate) fn allocate_tcp(&mut self) -> SocketAddr {
+        let reply = self.request(Method::ALLOCATE, |writer| {
+            writer.u32(A::REQUESTED_TRANSPORT, 6 << 24);
+        });
+        let message = succeeded(&reply);
+        let relayed = message.attribute(A::XOR_RELAYED_ADDRESS).unwrap();
+        relayed.as_xor_address(message.transaction()).unwrap()
+    }
+
+    /// Has a connection to a peer opened; its identifier, or the error.
+    pub(crate) fn connect(&mut self, peer: SocketAddr) -> Result<u32, u16> {
+        let reply = self.request(Method::CONNECT, |writer| {
+            writer.xor_address(A::XOR_PEER_ADDRESS, peer);
+        });
+        let message = Message::parse(&reply).unwrap();
+        match message.attribute(A::ERROR_CODE) {
+            Some(error) => Err(error.as_error().unwrap().0),
+            None => Ok(message.attribute(A::CONNECTION_ID).unwrap().as_u32().unwrap()),
+        }
+    }
+
+    /// Makes this connection a data connection; `None` if that is refused.
+    pub(crate) fn bind_connection(mut self, id: u32) -> Option<TcpStream> {
+        self.request(Method::REFRESH, |_| {});
+        let (_, request) = self.write_request(Method::CONNECTION_BIND, &|writer| {
+            writer.u32(A::CONNECTION_ID, id);
+        });
+        let Link::Tcp { mut stream, .. } = self.link else { panic!("only over TCP") };
+        stream.write_all(&request).unwrap();
+        // No byte of what may follow the answer is read here.
+        let mut reply = vec![0; 20];
+        stream.read_exact(&mut reply).unwrap();
+        reply.resize(20 + usize::from(u16::from_be_bytes([reply[2], reply[3]])), 0);
+        stream.read_exact(&mut reply[20..]).unwrap();
+        (Message::parse(&reply).unwrap().class() == Class::Success).then_some(stream)
     }
 
     pub(crate) fn permit(&mut self, peer: SocketAddr) {
@@ -266,6 +306,12 @@ impl Client {
             return;
         }
         let message = Message::parse(bytes).unwrap();
+        if message.method() == Method::CONNECTION_ATTEMPT {
+            let peer = message.attribute(A::XOR_PEER_ADDRESS).unwrap().as_xor_address(message.transaction());
+            let id = message.attribute(A::CONNECTION_ID).unwrap().as_u32();
+            self.data.push_back(Data::Attempt(peer.unwrap(), id.unwrap()));
+            return;
+        }
         assert_eq!(message.method(), Method::DATA);
         let peer = message.attribute(A::XOR_PEER_ADDRESS).unwrap().as_xor_address(message.transaction());
         let data = message.attribute(A::DATA).unwrap().value.to_vec();

@@ -13,4 +13,5 @@ mod pairs;
 mod refusals;
 mod start;
 mod streams;
+mod tcp_relaying;
 mod tls;

@@ -44,6 +44,7 @@ pub(crate) fn settings() -> Settings {
         user_quota: 0,
         total_quota: 0,
         max_lifetime: Duration::from_secs(3600),
+        tcp: false,
         legacy_channels: false,
         strict_expiry: false,
         unauthenticated_rate: 0,

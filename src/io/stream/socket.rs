@@ -11,6 +11,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token, event};
 use rustls::ServerConnection;
 
+use crate::io::splice::Duplex;
+
 /// Bytes of plaintext that are encrypted before the connection is asked whether it takes them: one record.
 const RECORD: usize = 16 * 1024;
 
@@ -111,6 +113,21 @@ impl Write for Socket {
         match self {
             Self::Plain(_) => Ok(()),
             Self::Tls(tls) => tls.write_records(),
+        }
+    }
+}
+
+impl Duplex for Socket {
+    fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.finish(),
+            Self::Tls(tls) => {
+                tls.write_records()?;
+                tls.session.send_close_notify();
+                // The goodbye may wait; it is behind everything else.
+                let _ = tls.write_records();
+                Ok(())
+            }
         }
     }
 }

@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::requested_transport::requested_transport;
 use super::wish::{Ports, Wish};
 use super::{Outcome, Request, Success};
 use crate::stun::ErrorCode;
-use crate::turn::allocation::{Allocation, NewAllocation, Opening, Relay};
+use crate::turn::allocation::{Allocation, NewAllocation, Opening, Relay, Relayed};
 use crate::turn::auth::Caller;
 use crate::turn::output::{Now, Output};
 use crate::turn::reservation::{Reservation, Token};
@@ -36,6 +37,8 @@ impl Server {
             return self.repeat_success(request, id);
         }
         let server = request.path.five_tuple.server.ip();
+        let transport = request.path.five_tuple.transport;
+        let carries = requested_transport(&request.message, transport, self.settings.tcp)?;
         let wish = Wish::parse(&request.message, |family| self.relay_address(family, server).is_some())?;
         if self.mode == Mode::Draining {
             return Err(ErrorCode::InsufficientCapacity);
@@ -46,7 +49,7 @@ impl Server {
             Ports::New { families, parity } => self.draw(request, caller, families, parity, expires)?,
             Ports::Reserved(token) => self.claim(request.now, caller, token, expires)?,
         };
-        self.open(request, caller, parts);
+        self.open(request, caller, carries, parts);
         Ok(Outcome::Deferred)
     }
 
@@ -157,12 +160,13 @@ impl Server {
     }
 
     /// Enters the allocation and asks for its sockets.
-    fn open(&mut self, request: &Request<'_>, caller: &Caller<'_>, parts: Parts) {
+    fn open(&mut self, request: &Request<'_>, caller: &Caller<'_>, carries: Relayed, parts: Parts) {
         let Parts { relays, refused, parity, reservation, quota } = parts;
         let reserve = reservation.as_ref().map(|reservation| reservation.bind);
         let fingerprint = request.message.has_fingerprint();
         let id = self.table.insert(Allocation::new(NewAllocation {
             path: request.path,
+            carries,
             opening: Opening { taken: 0, parity, fingerprint, reservation },
             relays,
             refused,
@@ -176,7 +180,11 @@ impl Server {
         let allocation = self.table.get(id).into_iter();
         for (family, relay) in allocation.flat_map(Allocation::relays) {
             let relay_id = id.relay(family);
-            self.outputs.push_back(Output::OpenRelay { relay: relay_id, bind: relay.bind, reserve });
+            let bind = relay.bind;
+            self.outputs.push_back(match carries {
+                Relayed::Udp => Output::OpenRelay { relay: relay_id, bind, reserve },
+                Relayed::Tcp => Output::OpenListener { relay: relay_id, bind },
+            });
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{Request, Success};
 use crate::stun::{AttributeType, ChannelNumber, ErrorCode, Message};
 use crate::turn::Server;
-use crate::turn::allocation::BindError;
+use crate::turn::allocation::{BindError, Relayed};
 use crate::turn::reach::may_bind_to;
 use crate::turn::table::AllocationId;
 
@@ -17,6 +17,9 @@ impl Server {
     ) -> Result<Success, ErrorCode> {
         let (number, peer) = channel_and_peer(&request.message)?;
         if !number.is_bindable(self.settings.legacy_channels) {
+            return Err(ErrorCode::BadRequest);
+        }
+        if self.table.get(id).is_some_and(|allocation| allocation.carries == Relayed::Tcp) {
             return Err(ErrorCode::BadRequest);
         }
         let allocation = self.table.get(id).ok_or(ErrorCode::AllocationMismatch)?;

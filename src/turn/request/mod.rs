@@ -3,21 +3,29 @@
 
 mod allocate;
 mod channel_bind;
+mod connect;
+mod connection_bind;
 mod create_permission;
 mod opened;
 mod refresh;
+mod requested_transport;
 mod wish;
+
+pub(super) use connection_bind::connection_id;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::allocation::Granted;
+use super::allocation::{Allocation, Granted};
 use super::auth::{Caller, Refusal};
 use super::ip_header::IpFields;
-use super::output::{ClientPath, DropReason, Now, Verdict};
+use super::output::{ClientPath, DropReason, Now, PeerLink, Verdict};
+use super::peer_connections::ConnectionId;
 use super::reservation::Token;
 use super::{ReplyBuffer, Server};
-use crate::stun::{AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method};
+use crate::stun::{
+    AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method, TransactionId,
+};
 
 /// UNKNOWN-ATTRIBUTES lists at most this many: the answer must not outgrow the question.
 const MAX_UNKNOWN: usize = 8;
@@ -30,7 +38,6 @@ pub(super) struct Request<'a> {
     pub(super) ip: IpFields,
     pub(super) message: Message<'a>,
     /// Another worker may be asked to handle it.
-    #[expect(dead_code, reason = "asked by the first method that finds its allocation by a token")]
     pub(super) may_move: bool,
 }
 
@@ -41,6 +48,8 @@ enum Success {
     Mapped,
     /// The addresses and the lifetime of an allocation.
     Allocated(Granted),
+    /// The identifier of a peer data connection.
+    Connected { id: ConnectionId },
     /// A lifetime.
     Refreshed { lifetime: Duration },
     /// Nothing.
@@ -52,8 +61,10 @@ enum Success {
 enum Outcome {
     /// Answer with success now.
     Done(Success),
-    /// The answer comes when the relay socket is open.
+    /// The answer comes when the relay socket is open, or the peer reached.
     Deferred,
+    /// Answer with success, then join the connection to the peer's.
+    Bound(PeerLink),
 }
 
 /// How an answer is made unforgeable.
@@ -77,23 +88,27 @@ impl Server {
                 self.answer(request, result, Signature::None, reply)
             }
             Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND => {
-                self.forget_replaced_connection(request);
-                match self.authenticate(request) {
-                    Ok(caller) => {
-                        let result = self.serve(request, &caller);
-                        self.answer(request, result, Signature::Key(&caller.key), reply)
-                    }
-                    Err(Refusal::Signed(error, key)) => {
-                        self.answer(request, Err(error), Signature::Key(&key), reply)
-                    }
-                    Err(Refusal::Unsigned(error)) => self.answer(request, Err(error), Signature::None, reply),
-                    Err(Refusal::Challenge(error)) => {
-                        self.answer(request, Err(error), Signature::Challenge, reply)
-                    }
-                }
+                self.handle_authenticated(request, reply)
+            }
+            Method::CONNECT | Method::CONNECTION_BIND if self.settings.tcp => {
+                self.handle_authenticated(request, reply)
             }
             // RFC 8489 §6.3: a method that is not served gets no answer.
             _ => self.drop(DropReason::UnexpectedClass),
+        }
+    }
+
+    fn handle_authenticated(&mut self, request: &Request<'_>, reply: &mut ReplyBuffer) -> Verdict {
+        self.forget_replaced_connection(request);
+        match self.authenticate(request) {
+            Ok(caller) => {
+                let result = self.serve(request, &caller);
+                self.answer(request, result, Signature::Key(&caller.key), reply)
+            }
+            Err(Refusal::Signed(error, key)) => self.answer(request, Err(error), Signature::Key(&key), reply),
+            Err(Refusal::Elsewhere(worker)) => Verdict::Elsewhere(worker),
+            Err(Refusal::Unsigned(error)) => self.answer(request, Err(error), Signature::None, reply),
+            Err(Refusal::Challenge(error)) => self.answer(request, Err(error), Signature::Challenge, reply),
         }
     }
 
@@ -103,10 +118,14 @@ impl Server {
             return self.allocate(request, caller);
         }
         refuse_unknown(&request.message)?;
+        if request.message.method() == Method::CONNECTION_BIND {
+            return self.connection_bind(request, caller);
+        }
         let id = caller.allocation.ok_or(ErrorCode::AllocationMismatch)?;
         let success = match request.message.method() {
             Method::REFRESH => self.refresh(request, caller, id),
             Method::CREATE_PERMISSION => self.create_permission(request, id),
+            Method::CONNECT => return self.connect(request, id),
             _ => self.channel_bind(request, id),
         };
         success.map(Outcome::Done)
@@ -119,9 +138,14 @@ impl Server {
         signature: Signature<'_>,
         reply: &mut ReplyBuffer,
     ) -> Verdict {
+        let mut joined = None;
         let result = match result {
             Ok(Outcome::Deferred) => return Verdict::Consumed,
             Ok(Outcome::Done(success)) => Ok(success),
+            Ok(Outcome::Bound(link)) => {
+                joined = Some(link);
+                Ok(Success::Plain)
+            }
             Err(error) => Err(error),
         };
         self.stats.count_request(request.message.method(), result.map(|_| ()));
@@ -131,7 +155,10 @@ impl Server {
         if is_stranger && !self.limiter.may_send(path.five_tuple.client, len, request.now.mono) {
             return self.drop(DropReason::RateLimited);
         }
-        Verdict::Reply { path, len }
+        match joined {
+            Some(link) => Verdict::Join { path, len, link },
+            None => Verdict::Reply { path, len },
+        }
     }
 
     fn write_reply(
@@ -177,6 +204,26 @@ impl Server {
     }
 }
 
+/// The answer to a request that is gone by now, from what the allocation remembers.
+fn answer_later(
+    allocation: &Allocation,
+    (method, transaction): (Method, TransactionId),
+    result: Result<Success, ErrorCode>,
+    fingerprint: bool,
+    reply: &mut ReplyBuffer,
+) -> Verdict {
+    let path = allocation.path;
+    let class = if result.is_ok() { Class::Success } else { Class::Error };
+    let mut writer = MessageWriter::new(reply, class, method, transaction);
+    write_result(&mut writer, result, path.five_tuple.client);
+    writer.integrity(&allocation.key);
+    if fingerprint {
+        writer.fingerprint();
+    }
+    let len = writer.finish().expect("such a response is far smaller than the buffer");
+    Verdict::Reply { path, len }
+}
+
 /// ERROR-CODE, or the attributes of a success response.
 fn write_result(writer: &mut MessageWriter<'_>, result: Result<Success, ErrorCode>, client: SocketAddr) {
     match result {
@@ -184,6 +231,9 @@ fn write_result(writer: &mut MessageWriter<'_>, result: Result<Success, ErrorCod
             writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
         }
         Ok(Success::Allocated(granted)) => write_granted(writer, granted, client),
+        Ok(Success::Connected { id }) => {
+            writer.u32(AttributeType::CONNECTION_ID, id.0);
+        }
         Ok(Success::Refreshed { lifetime }) => {
             writer.u32(AttributeType::LIFETIME, seconds(lifetime));
         }
@@ -226,7 +276,7 @@ fn write_unknown(writer: &mut MessageWriter<'_>, message: &Message<'_>) {
 /// Comprehension-required attributes this server does not know (RFC 8489 §6.3.1). DONT-FRAGMENT is
 /// among them: RFC 8656 §7.2 wants 420 from a server that cannot set the bit.
 fn unknown_attributes<'a>(message: &Message<'a>) -> impl Iterator<Item = AttributeType> + use<'a> {
-    const KNOWN: [AttributeType; 16] = [
+    const KNOWN: [AttributeType; 17] = [
         AttributeType::MAPPED_ADDRESS,
         AttributeType::USERNAME,
         AttributeType::ERROR_CODE,
@@ -243,6 +293,7 @@ fn unknown_attributes<'a>(message: &Message<'a>) -> impl Iterator<Item = Attribu
         AttributeType::REQUESTED_TRANSPORT,
         AttributeType::XOR_MAPPED_ADDRESS,
         AttributeType::RESERVATION_TOKEN,
+        AttributeType::CONNECTION_ID,
     ];
     let kinds = message.attributes().map(|attribute| attribute.kind);
     kinds.filter(|kind| kind.is_comprehension_required() && !KNOWN.contains(kind))

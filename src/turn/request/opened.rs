@@ -1,9 +1,9 @@
 //! The second phase of Allocate (RFC 8656 §7.2): its relay sockets are open, or are not, and the client
 //! is answered.
 
-use super::{Success, write_result};
-use crate::stun::{Class, ErrorCode, MessageWriter, Method};
-use crate::turn::allocation::{Allocation, Opening};
+use super::{Success, answer_later};
+use crate::stun::{ErrorCode, Method};
+use crate::turn::allocation::Relayed;
 use crate::turn::output::{Now, OpenError, Output, RelayId, Verdict};
 use crate::turn::shared::Family;
 use crate::turn::table::AllocationId;
@@ -63,7 +63,10 @@ impl Server {
             return Verdict::Consumed;
         }
         for (_, relay) in allocation.relays() {
-            self.shared.set_live(relay.bind, true);
+            match allocation.carries {
+                Relayed::Udp => self.shared.set_live(relay.bind, true),
+                Relayed::Tcp => self.shared.set_listening(relay.bind, true),
+            }
         }
         let Some(mut opening) = allocation.opening.take() else { return Verdict::Consumed };
         self.timers.schedule(allocation.scheduled, id);
@@ -73,7 +76,8 @@ impl Server {
         let Some(allocation) = self.table.get_mut(id) else { return Verdict::Consumed };
         allocation.token = token;
         let success = Success::Allocated(allocation.granted(now.mono));
-        answer_later(allocation, &opening, Ok(success), reply)
+        let request = (Method::ALLOCATE, allocation.transaction);
+        answer_later(allocation, request, Ok(success), opening.fingerprint, reply)
     }
 
     /// Another program has the port: draw the next one. False when there is none.
@@ -101,8 +105,12 @@ impl Server {
                 reserve = Some(reservation.bind);
             }
         }
+        let (relay, carries) = (id.relay(family), allocation.carries);
         let Some(bind) = self.table.set_relayed_port(id, family, port) else { return false };
-        self.outputs.push_back(Output::OpenRelay { relay: id.relay(family), bind, reserve });
+        self.outputs.push_back(match carries {
+            Relayed::Udp => Output::OpenRelay { relay, bind, reserve },
+            Relayed::Tcp => Output::OpenListener { relay, bind },
+        });
         true
     }
 
@@ -111,27 +119,11 @@ impl Server {
         self.stats.count_request(Method::ALLOCATE, Err(error));
         let Some(allocation) = self.close(id, now) else { return Verdict::Consumed };
         match &allocation.opening {
-            Some(opening) => answer_later(&allocation, opening, Err(error), reply),
+            Some(opening) => {
+                let request = (Method::ALLOCATE, allocation.transaction);
+                answer_later(&allocation, request, Err(error), opening.fingerprint, reply)
+            }
             None => Verdict::Consumed,
         }
     }
-}
-
-/// The answer to an Allocate once its request is gone, from what the allocation remembers.
-fn answer_later(
-    allocation: &Allocation,
-    opening: &Opening,
-    result: Result<Success, ErrorCode>,
-    reply: &mut ReplyBuffer,
-) -> Verdict {
-    let path = allocation.path;
-    let class = if result.is_ok() { Class::Success } else { Class::Error };
-    let mut writer = MessageWriter::new(reply, class, Method::ALLOCATE, allocation.transaction);
-    write_result(&mut writer, result, path.five_tuple.client);
-    writer.integrity(&allocation.key);
-    if opening.fingerprint {
-        writer.fingerprint();
-    }
-    let len = writer.finish().expect("an Allocate response is far smaller than the buffer");
-    Verdict::Reply { path, len }
 }

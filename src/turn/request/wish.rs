@@ -6,9 +6,6 @@ use crate::stun::{AttributeType, ErrorCode, Message};
 use crate::turn::reservation::Token;
 use crate::turn::shared::{Family, Parity};
 
-/// Protocol number of UDP in REQUESTED-TRANSPORT.
-const UDP: u8 = 17;
-
 /// What an Allocate asks for.
 pub(super) struct Wish {
     pub(super) ports: Ports,
@@ -25,13 +22,8 @@ pub(super) enum Ports {
 }
 
 impl Wish {
-    /// In the order of RFC 8656 §7.2: transport, unknown attributes, combinations, families.
+    /// In the order of RFC 8656 §7.2 behind the transport: unknown attributes, combinations, families.
     pub(super) fn parse(message: &Message<'_>, has: impl Fn(Family) -> bool) -> Result<Self, ErrorCode> {
-        let transport = message.attribute(AttributeType::REQUESTED_TRANSPORT).ok_or(ErrorCode::BadRequest)?;
-        let [protocol, _, _, _] = transport.value else { return Err(ErrorCode::BadRequest) };
-        if *protocol != UDP {
-            return Err(ErrorCode::UnsupportedTransport);
-        }
         refuse_unknown(message)?;
         let ports = match reservation_token(message)? {
             Some(token) => Ports::Reserved(token),
