@@ -364,7 +364,7 @@ fn rfc6062_6_2_1_a_connection_id_names_its_worker() {
         matches!(owner.verdict_unmoved(data.path, &request), Verdict::Join { link: joined, .. } if joined == link)
     );
     // Who has no nonce of this server is challenged where it is.
-    let mut stranger = data.clone();
+    let mut stranger = data;
     stranger.nonce = b"obMatJos2AAAA".to_vec();
     let request = stranger.signed(transaction, Method::CONNECTION_BIND, |w| {
         w.u32(AttributeType::CONNECTION_ID, id);
