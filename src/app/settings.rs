@@ -81,6 +81,8 @@ impl Place {
             total_quota: config.quota.total,
             max_lifetime: config.relay.max_lifetime,
             tcp: config.relay.tcp,
+            // The pool says what its backend can.
+            dont_fragment: false,
             legacy_channels: config.relay.legacy_channels,
             strict_expiry: config.credentials.strict_expiry,
             unauthenticated_rate: config.relay.unauthenticated_rate,

@@ -139,6 +139,7 @@ impl Bench {
             total_quota: 0,
             max_lifetime: Duration::from_secs(3600),
             tcp: true,
+            dont_fragment: true,
             legacy_channels: true,
             strict_expiry: false,
             unauthenticated_rate: 0,

@@ -5,18 +5,22 @@
 //! driver or sandbox refuses is noticed when it refuses: the capability shrinks and the packet in
 //! hand leaves the simpler way. The only module with `unsafe`.
 
+mod control;
 mod recv;
 mod send;
 mod sys;
 
 use std::os::fd::AsRawFd;
 
-use super::{Capabilities, Counters, Datagrams, RecvBatch, SendBatch, Sockets, UdpSocket};
+use super::{Capabilities, Counters, Datagrams, PeerError, RecvBatch, SendBatch, Sockets, UdpSocket};
 use recv::Receiver;
 use send::Sender;
 
 /// Larger segments than any common path takes are not worth a run, and the kernel would refuse it.
 const MAX_SEGMENT: usize = 1 << 14;
+
+/// Messages of an error queue that are passed over in search of one that came by ICMP.
+const MAX_PASSED_OVER: usize = 16;
 
 /// The Linux backend. Lives in its worker's thread.
 pub struct Linux {
@@ -46,16 +50,12 @@ impl Datagrams for Linux {
         if self.caps.gro {
             self.caps.gro = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         }
-        if local.is_ipv4() {
-            // RFC 8656 §14: without DONT-FRAGMENT a relayed packet must not carry DF.
-            let _ = sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT);
+        // What the kernel refuses of these is only told less well, or not at all.
+        for (level, name) in wishes(local.is_ipv4(), socket.is_relay()) {
+            let _ = sys::set_option(fd, *level, *name, 1);
         }
-        // RFC 8656 §14: what is relayed keeps its DSCP and ECN. Where the kernel does not tell, it has none.
-        let _ = if local.is_ipv4() {
-            sys::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
-        } else {
-            sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
-        };
+        // RFC 8656 §14: without DONT-FRAGMENT a relayed packet must not carry DF.
+        let _ = sys::keep_whole(fd, local.is_ipv4(), false);
         if local.ip().is_unspecified() && self.caps.pktinfo {
             let told = if local.is_ipv4() {
                 sys::set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
@@ -73,20 +73,51 @@ impl Datagrams for Linux {
         limit: usize,
         counters: &mut Counters,
     ) -> bool {
-        self.receiver.recv(socket.inner.as_raw_fd(), into, limit, &mut self.caps, counters)
+        self.receiver.recv(socket, into, limit, &mut self.caps, counters)
     }
 
     fn send(&mut self, sockets: &Sockets, batch: &SendBatch, received: &RecvBatch, counters: &mut Counters) {
         self.sender.send(sockets, batch, received, &mut self.caps, counters);
     }
 
-    fn overflows(&self, socket: &UdpSocket) -> u32 {
-        sys::dropped(socket.inner.as_raw_fd())
+    fn peer_error(&mut self, socket: &UdpSocket) -> Option<PeerError> {
+        // This host's own complaints stand there too, without the port they are about.
+        for _ in 0..MAX_PASSED_OVER {
+            let (name, told) = sys::recv_error(socket.inner.as_raw_fd()).ok()?;
+            if let (Some(peer), Some(error)) = (name.address(), told.error)
+                && matches!(error.origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6)
+            {
+                return Some(PeerError { peer, kind: error.kind, code: error.code, data: error.info });
+            }
+        }
+        None
+    }
+
+    fn overflows(&self, socket: &UdpSocket) -> u64 {
+        socket.newly_dropped(sys::dropped(socket.inner.as_raw_fd()))
     }
 
     fn capabilities(&self) -> Capabilities {
         self.caps
     }
+}
+
+/// What the kernel is to tell about datagrams of a socket, as (level, option).
+fn wishes(is_ipv4: bool, is_relay: bool) -> &'static [(libc::c_int, libc::c_int)] {
+    // RFC 8656 §14: what is relayed keeps its DSCP and ECN. The overflow costs nothing until there is one.
+    // RFC 8656 §11.5: clients hear of the ICMP errors that their packets cause.
+    const IPV4: [(libc::c_int, libc::c_int); 3] = [
+        (libc::IPPROTO_IP, libc::IP_RECVTOS),
+        (libc::SOL_SOCKET, libc::SO_RXQ_OVFL),
+        (libc::IPPROTO_IP, libc::IP_RECVERR),
+    ];
+    const IPV6: [(libc::c_int, libc::c_int); 3] = [
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+        (libc::SOL_SOCKET, libc::SO_RXQ_OVFL),
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    ];
+    let all = if is_ipv4 { &IPV4 } else { &IPV6 };
+    if is_relay { all } else { &all[..2] }
 }
 
 /// Asks a throw-away socket which options this kernel knows. The system calls are tried when needed.

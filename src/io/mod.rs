@@ -24,6 +24,7 @@ pub use counters::{Counters, SendFailure};
 pub use socket::{Role, SocketRef, Sockets, UdpSocket};
 
 use std::fmt;
+use std::net::SocketAddr;
 
 /// A way to move datagrams between the batches and the kernel.
 pub trait Datagrams {
@@ -45,12 +46,29 @@ pub trait Datagrams {
     /// counted; it never keeps back another one.
     fn send(&mut self, sockets: &Sockets, batch: &SendBatch, received: &RecvBatch, counters: &mut Counters);
 
+    /// The next word from the network about a packet of a relay socket that did not arrive, if the
+    /// system hands them out; the worker asks when the poll says the socket has an error.
+    fn peer_error(&mut self, socket: &UdpSocket) -> Option<PeerError>;
+
     /// Datagrams the kernel has dropped at this socket because its receive buffer was full, as far as
-    /// the system tells. Wraps around.
-    fn overflows(&self, socket: &UdpSocket) -> u32;
+    /// the system tells, since they were last counted here or while receiving.
+    fn overflows(&self, socket: &UdpSocket) -> u64;
 
     /// What is in use now; it may shrink while running.
     fn capabilities(&self) -> Capabilities;
+}
+
+/// Why a packet to a peer did not arrive: an ICMP error (RFC 792, RFC 4443).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerError {
+    /// Where the packet went.
+    pub peer: SocketAddr,
+    /// ICMP type of the peer's address family.
+    pub kind: u8,
+    /// ICMP code.
+    pub code: u8,
+    /// The MTU, where the type has one.
+    pub data: u32,
 }
 
 /// What the kernel has let a backend use so far.

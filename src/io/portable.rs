@@ -1,11 +1,14 @@
 //! One datagram a system call, on any system the standard library knows.
 //!
 //! A packet with a prefix or padding is put together in a scratch buffer, because there is no
-//! portable gather. Replies of a wildcard socket leave from the address the routing table picks.
+//! portable gather. Replies of a wildcard socket leave from the address the routing table picks, and IP
+//! header fields and ICMP errors stay with the system: the standard library has no way to them.
 
 use std::io;
 
-use super::{Capabilities, Counters, Datagrams, RecvBatch, SLOT_LEN, SendBatch, Sockets, UdpSocket};
+use super::{
+    Capabilities, Counters, Datagrams, PeerError, RecvBatch, SLOT_LEN, SendBatch, Sockets, UdpSocket,
+};
 
 /// Pending errors skipped in one read, so that a broken socket cannot hold the loop.
 const MAX_ERRORS: usize = 16;
@@ -86,7 +89,11 @@ impl Datagrams for Portable {
         }
     }
 
-    fn overflows(&self, _socket: &UdpSocket) -> u32 {
+    fn peer_error(&mut self, _socket: &UdpSocket) -> Option<PeerError> {
+        None
+    }
+
+    fn overflows(&self, _socket: &UdpSocket) -> u64 {
         0
     }
 

@@ -1,5 +1,6 @@
 //! UDP sockets as a worker holds them: bound, with their options set, in a table by [`SocketRef`].
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -71,6 +72,9 @@ pub struct UdpSocket {
     local: SocketAddr,
     /// The backend got the kernel to tell the local address of each datagram.
     pub(super) pktinfo: bool,
+    role: Role,
+    /// What the kernel had dropped for want of buffer when it was last heard.
+    dropped: Cell<u32>,
 }
 
 impl UdpSocket {
@@ -79,7 +83,12 @@ impl UdpSocket {
     /// # Errors
     /// Whatever `socket` and `bind` answer.
     pub fn bind(address: SocketAddr, role: Role, buffer: usize) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        let kind = Type::DGRAM.nonblocking();
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+        let kind = Type::DGRAM;
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
         socket.set_nonblocking(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -104,7 +113,8 @@ impl UdpSocket {
                 socket.local_addr()?.as_socket().unwrap_or(address)
             }
         };
-        Ok(Self { inner: mio::net::UdpSocket::from_std(socket.into()), local, pktinfo: false })
+        let inner = mio::net::UdpSocket::from_std(socket.into());
+        Ok(Self { inner, local, pktinfo: false, role, dropped: Cell::new(0) })
     }
 
     /// Asks for `bytes` of buffer in each direction; the kernel may give less.
@@ -130,6 +140,17 @@ impl UdpSocket {
     #[must_use]
     pub fn source(&self, server: SocketAddr) -> Option<IpAddr> {
         (self.pktinfo && !server.ip().is_unspecified()).then(|| server.ip())
+    }
+
+    /// Whether it is a relayed transport address.
+    #[must_use]
+    pub fn is_relay(&self) -> bool {
+        self.role == Role::Relay
+    }
+
+    /// How many datagrams were dropped since the last call, of the `total` the kernel has counted.
+    pub(super) fn newly_dropped(&self, total: u32) -> u64 {
+        u64::from(total.wrapping_sub(self.dropped.replace(total)))
     }
 
     /// For registration with the poll.

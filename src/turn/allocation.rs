@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::bandwidth::Meter;
 use super::output::ClientPath;
 use super::reservation::{Reservation, Token};
 use super::shared::{Family, Parity, QuotaSlot};
@@ -77,6 +78,8 @@ pub(super) struct Allocation {
     pub(super) _quota: QuotaSlot,
     /// The earliest entry of this allocation among the timers.
     pub(super) scheduled: Duration,
+    /// How many ICMP errors its client was told of.
+    pub(super) peer_errors: Meter,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     /// Channels by peer: (peer, number).
@@ -149,6 +152,7 @@ impl Allocation {
             credential_expires: start.credential_expires,
             _quota: start.quota,
             scheduled: Duration::ZERO,
+            peer_errors: Meter::default(),
             permissions: Vec::new(),
             channels: Vec::new(),
             channels_by_peer: Vec::new(),

@@ -11,6 +11,8 @@
 
 mod allocation;
 mod auth;
+mod bandwidth;
+mod icmp;
 mod ip_header;
 mod limiter;
 mod output;
@@ -26,6 +28,7 @@ mod table;
 mod tcp_relaying;
 mod timers;
 
+pub use icmp::Icmp;
 pub use ip_header::IpFields;
 pub use output::{
     ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, PeerLink, Prefix, RelayId,
@@ -97,6 +100,8 @@ pub struct Settings {
     pub max_lifetime: Duration,
     /// Serve TCP allocations (RFC 6062).
     pub tcp: bool,
+    /// DONT-FRAGMENT can be done (RFC 8656 §18.9); where not it is an unknown attribute.
+    pub dont_fragment: bool,
     /// Accept channel numbers 0x5000-0x7FFE of RFC 5766.
     pub legacy_channels: bool,
     /// End allocations when the credential they were made with expires.
@@ -222,7 +227,7 @@ impl Server {
             Class::Request => self.handle_request(request, reply),
             // RFC 8656 §11.2: whatever is wrong with an indication, nothing is said about it.
             Class::Indication => match request.message.method() {
-                Method::SEND if refuse_unknown(&request.message).is_ok() => {
+                Method::SEND if refuse_unknown(&request.message, self.settings.dont_fragment).is_ok() => {
                     let (data_path, rng) = self.data_path(request.now, request.ip);
                     let result = data_path.send_indication(&request.path, &request.message, rng);
                     self.forward_from_client(result)

@@ -255,11 +255,13 @@ pub enum DropReason {
     BadFingerprint,
     /// A packet from a peer when the allocation has just gone.
     RelayGone,
+    /// An ICMP error that no client is told of: of another type, or one too many.
+    PeerError,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::NoAllocation,
         Self::NoChannel,
@@ -271,6 +273,7 @@ impl DropReason {
         Self::RateLimited,
         Self::BadFingerprint,
         Self::RelayGone,
+        Self::PeerError,
     ];
 
     /// The label in metrics.
@@ -288,6 +291,7 @@ impl DropReason {
             Self::RateLimited => "rate_limited",
             Self::BadFingerprint => "bad_fingerprint",
             Self::RelayGone => "relay_gone",
+            Self::PeerError => "peer_error",
         }
     }
 }

@@ -42,7 +42,7 @@ impl DataPath<'_> {
         let allocation = self.table.of_client(&path.five_tuple).ok_or(DropReason::NoAllocation)?;
         let peer = allocation.peer_of(data.number, self.now.mono).ok_or(DropReason::NoChannel)?;
         let payload = CHANNEL_HEADER_LEN..CHANNEL_HEADER_LEN + data.payload.len();
-        self.send_on(allocation, peer, payload, rng)
+        self.send_on(allocation, peer, payload, false, rng)
     }
 
     /// A Send indication from a client (RFC 8656 §11.2).
@@ -65,7 +65,8 @@ impl DataPath<'_> {
             return Err(DropReason::PeerForbidden);
         }
         let start = message.value_offset(&data);
-        self.send_on(allocation, peer, start..start + data.value.len(), rng)
+        let dont_fragment = message.has(AttributeType::DONT_FRAGMENT);
+        self.send_on(allocation, peer, start..start + data.value.len(), dont_fragment, rng)
     }
 
     /// A datagram that came to a relay socket (RFC 8656 §11.3, §12.7).
@@ -91,6 +92,7 @@ impl DataPath<'_> {
         allocation: &Allocation,
         peer: SocketAddr,
         payload: Range<usize>,
+        dont_fragment: bool,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
         let relayed = allocation.relayed_for(peer.ip()).ok_or(DropReason::NoPermission)?;
@@ -106,7 +108,7 @@ impl DataPath<'_> {
             Reach::Nowhere => return Err(DropReason::PeerForbidden),
         };
         let via = Via::Relay(allocation.id.relay(Family::of(peer.ip())), to);
-        Ok(Forward { via, prefix: Prefix::None, payload, pad: 0, ip: self.ip, dont_fragment: false })
+        Ok(Forward { via, prefix: Prefix::None, payload, pad: 0, ip: self.ip, dont_fragment })
     }
 
     /// Hands a payload from `peer` to `allocation`'s client, on its channel if there is one.
@@ -133,7 +135,7 @@ impl DataPath<'_> {
 
     /// Translates the local address of another relay socket of this server to its public name, under
     /// which clients know it.
-    fn as_seen_from_outside(&self, allocation: &Allocation, peer: SocketAddr) -> SocketAddr {
+    pub(super) fn as_seen_from_outside(&self, allocation: &Allocation, peer: SocketAddr) -> SocketAddr {
         match self.shared.is_live(peer) {
             true => public_name(self.settings, peer, |name| allocation.is_permitted(name, self.now.mono)),
             false => peer,

@@ -13,6 +13,7 @@ mod bind;
 mod clock;
 mod connections;
 mod desk;
+mod peer_errors;
 mod pool;
 mod relayed;
 mod reserved;

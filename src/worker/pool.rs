@@ -85,7 +85,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     let workers = count(setup.workers);
     bind::try_relay_addresses(setup.settings.addresses.iter().map(|address| address.bind))?;
     let (udp, groups) = bind::listeners(&setup.udp, workers, setup.sock_buf)?;
-    let settings = Arc::new(setup.settings);
+    let settings = Arc::new(Settings { dont_fragment: linux, ..setup.settings });
     let shared = Arc::new(turn::Shared::new(settings.ports.clone()));
     let reserved = Arc::new(Reserved::default());
     let origin = Instant::now();
@@ -201,7 +201,8 @@ impl Pool {
 
     /// Gives every worker new settings; running allocations stay.
     pub fn reconfigure(&self, settings: Settings) {
-        let settings = Arc::new(settings);
+        let dont_fragment = self.backend == "linux";
+        let settings = Arc::new(Settings { dont_fragment, ..settings });
         for hand in self.hands.iter() {
             hand.tell(Command::Reconfigure(Arc::clone(&settings)));
         }

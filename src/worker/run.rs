@@ -92,11 +92,11 @@ impl Kit {
 /// One relay core with everything it needs.
 pub(super) struct Worker<D> {
     pub(super) core: turn::Server,
-    io: D,
+    pub(super) io: D,
     pub(super) poll: Poll,
     /// Listeners first, then relay sockets by their `RelayId`.
-    sockets: Sockets,
-    listeners: u32,
+    pub(super) sockets: Sockets,
+    pub(super) listeners: u32,
     pub(super) connections: Connections,
     pub(super) relayed: Relayed,
     pub(super) received: RecvBatch,
@@ -106,8 +106,8 @@ pub(super) struct Worker<D> {
     /// Connections to be closed because not even replies get through.
     pub(super) stuck: Vec<SocketRef>,
     pub(super) counters: Counters,
-    /// What the kernel had counted at each listener when it was last asked.
-    overflows: Vec<u32>,
+    /// Relay sockets that have ICMP errors to tell.
+    pub(super) erring: Vec<SocketRef>,
     clock: Clock,
     pub(super) now: Now,
     next_second: Duration,
@@ -143,7 +143,7 @@ impl<D: Datagrams> Worker<D> {
             unfinished: Vec::new(),
             stuck: Vec::new(),
             counters: Counters::default(),
-            overflows: vec![0; listeners as usize],
+            erring: Vec::new(),
             clock,
             now,
             next_second: now.mono + SECOND,
@@ -169,6 +169,7 @@ impl<D: Datagrams> Worker<D> {
             self.desk().beats.fetch_add(1, Ordering::Relaxed);
             self.now = self.clock.now();
             let woken = self.note(&events, &mut ready);
+            self.report_errors();
             for name in ready.drain(..) {
                 self.serve(name);
             }
@@ -186,7 +187,7 @@ impl<D: Datagrams> Worker<D> {
 
     /// How long the poll may wait.
     fn patience(&self) -> Duration {
-        if !self.unfinished.is_empty() {
+        if !self.unfinished.is_empty() || !self.erring.is_empty() {
             return Duration::ZERO;
         }
         let due = self.core.poll_timeout().map_or(self.next_second, |timeout| timeout.min(self.next_second));
@@ -210,6 +211,9 @@ impl<D: Datagrams> Worker<D> {
                 && let Some(connection) = self.connections.get_mut(name)
             {
                 connection.read_closed = true;
+            }
+            if !name.is_stream() && event.is_error() {
+                self.erring.push(name);
             }
             ready.push(name);
         }
@@ -398,7 +402,7 @@ impl<D: Datagrams> Worker<D> {
             self.send();
         }
         let Some(socket) = self.sockets.remove(name) else { return };
-        self.counters.recv_overflows += u64::from(self.io.overflows(&socket));
+        self.counters.recv_overflows += self.io.overflows(&socket);
     }
 
     // Leaving.
@@ -462,11 +466,9 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn publish(&mut self) {
-        for (name, before) in (0..).zip(&mut self.overflows) {
+        for name in 0..self.listeners {
             if let Some(socket) = self.sockets.get(SocketRef(name)) {
-                let total = self.io.overflows(socket);
-                self.counters.recv_overflows += u64::from(total.wrapping_sub(*before));
-                *before = total;
+                self.counters.recv_overflows += self.io.overflows(socket);
             }
         }
         self.desk().publish(Snapshot {

@@ -95,13 +95,16 @@ fn rfc8656_7_2_unknown_attributes_are_420_after_the_transport() {
 }
 
 #[test]
-fn rfc8656_7_2_dont_fragment_is_420_while_it_is_not_served() {
-    let mut lab = Lab::new();
+fn rfc8656_7_2_dont_fragment_is_420_where_it_cannot_be_served() {
+    let mut lab = Lab::with(|settings| settings.dont_fragment = false);
     let client = Client::new(&mut lab, HERE);
     let fill = |w: &mut MessageWriter<'_>| {
         w.attribute(AttributeType::REQUESTED_TRANSPORT, UDP).attribute(AttributeType::DONT_FRAGMENT, &[]);
     };
     assert_eq!(error_of(&mut lab, &client, fill), Some(420));
+    let mut lab = Lab::new();
+    let client = Client::new(&mut lab, HERE);
+    assert_eq!(error_of(&mut lab, &client, fill), None);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use turnkey::credential::{self, Nonces, Secrets, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerLink, PeerPolicy,
+    ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerLink, PeerPolicy,
     RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
@@ -46,6 +46,7 @@ pub(crate) fn settings() -> Settings {
         total_quota: 0,
         max_lifetime: Duration::from_secs(3600),
         tcp: false,
+        dont_fragment: true,
         legacy_channels: false,
         strict_expiry: false,
         unauthenticated_rate: 0,
@@ -240,6 +241,17 @@ impl Lab {
     fn relay_of(&self, relayed: SocketAddr) -> RelayId {
         let of_port = |(_, bind): &(RelayId, SocketAddr)| bind.port() == relayed.port();
         self.relays().into_iter().find(of_port).expect("an open relay socket").0
+    }
+
+    /// Hands in an ICMP error of the only relay socket about a packet to `peer`.
+    pub(crate) fn peer_error(&mut self, peer: &str, icmp: Icmp) -> Vec<Event> {
+        let relay = self.relays()[0].0;
+        self.peer_error_at(relay, addr(peer), icmp)
+    }
+
+    pub(crate) fn peer_error_at(&mut self, relay: RelayId, peer: SocketAddr, icmp: Icmp) -> Vec<Event> {
+        let verdict = self.server.handle_peer_error(self.now(), relay, peer, icmp, &mut self.reply);
+        self.collect(verdict, &[])
     }
 
     fn collect(&mut self, verdict: Verdict, packet: &[u8]) -> Vec<Event> {

@@ -9,6 +9,7 @@ mod differential;
 mod dual;
 #[cfg(feature = "fuzzing")]
 mod fuzz_corpus;
+mod icmp;
 mod ip_header;
 mod lab;
 mod lifetimes;

@@ -40,7 +40,7 @@ fn rfc8656_11_3_data_indications_for_every_length_and_family() {
 
 #[test]
 fn rfc8656_11_2_send_reaches_the_peer_and_its_errors_are_silent() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with(|settings| settings.dont_fragment = false);
     let client = Client::new(&mut lab, HERE);
     client.allocate(&mut lab);
     client.permit(&mut lab, PEER);

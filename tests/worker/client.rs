@@ -32,6 +32,7 @@ pub(crate) struct Client {
     nonce: Vec<u8>,
     transaction: u64,
     data: VecDeque<Data>,
+    icmp: VecDeque<(SocketAddr, [u8; 8])>,
 }
 
 impl Client {
@@ -62,7 +63,7 @@ impl Client {
     }
 
     fn new(link: Link) -> Self {
-        Self { link, nonce: Vec::new(), transaction: 0, data: VecDeque::new() }
+        Self { link, nonce: Vec::new(), transaction: 0, data: VecDeque::new(), icmp: VecDeque::new() }
     }
 
     pub(crate) fn local(&self) -> SocketAddr {
@@ -217,13 +218,28 @@ impl Client {
     }
 
     pub(crate) fn send_indication(&mut self, peer: SocketAddr, payload: &[u8]) {
+        self.send_indication_with(peer, payload, |_| {});
+    }
+
+    /// A Send indication with DONT-FRAGMENT.
+    pub(crate) fn send_whole(&mut self, peer: SocketAddr, payload: &[u8]) {
+        self.send_indication_with(peer, payload, |writer| {
+            writer.attribute(A::DONT_FRAGMENT, &[]);
+        });
+    }
+
+    fn send_indication_with(
+        &mut self,
+        peer: SocketAddr,
+        payload: &[u8],
+        attributes: impl Fn(&mut MessageWriter<'_>),
+    ) {
         let mut buffer = vec![0; payload.len() + 100];
         let id = self.next_id();
-        let len = MessageWriter::new(&mut buffer, Class::Indication, Method::SEND, id)
-            .xor_address(A::XOR_PEER_ADDRESS, peer)
-            .attribute(A::DATA, payload)
-            .finish()
-            .unwrap();
+        let mut writer = MessageWriter::new(&mut buffer, Class::Indication, Method::SEND, id);
+        attributes(&mut writer);
+        writer.xor_address(A::XOR_PEER_ADDRESS, peer).attribute(A::DATA, payload);
+        let len = writer.finish().unwrap();
         self.send_raw(&buffer[..len]);
     }
 
@@ -232,6 +248,17 @@ impl Client {
         loop {
             if let Some(data) = self.data.pop_front() {
                 return data;
+            }
+            let message = self.recv_raw();
+            self.sort(&message);
+        }
+    }
+
+    /// The next ICMP error: the peer, and the attribute's value.
+    pub(crate) fn recv_icmp(&mut self) -> (SocketAddr, [u8; 8]) {
+        loop {
+            if let Some(icmp) = self.icmp.pop_front() {
+                return icmp;
             }
             let message = self.recv_raw();
             self.sort(&message);
@@ -314,6 +341,10 @@ impl Client {
         }
         assert_eq!(message.method(), Method::DATA);
         let peer = message.attribute(A::XOR_PEER_ADDRESS).unwrap().as_xor_address(message.transaction());
+        if let Some(icmp) = message.attribute(A::ICMP) {
+            self.icmp.push_back((peer.unwrap(), icmp.value.try_into().unwrap()));
+            return;
+        }
         let data = message.attribute(A::DATA).unwrap().value.to_vec();
         self.data.push_back(Data::Indication(peer.unwrap(), data));
     }

@@ -10,6 +10,8 @@ mod datagrams;
 mod load;
 mod pairs;
 #[cfg(target_os = "linux")]
+mod path;
+#[cfg(target_os = "linux")]
 mod refusals;
 mod start;
 mod streams;

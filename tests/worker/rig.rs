@@ -45,6 +45,7 @@ pub(crate) fn settings() -> Settings {
         total_quota: 0,
         max_lifetime: Duration::from_secs(3600),
         tcp: false,
+        dont_fragment: false,
         legacy_channels: false,
         strict_expiry: false,
         unauthenticated_rate: 0,
@@ -125,6 +126,23 @@ pub(crate) fn in_own_process_with_files(files: usize, name: &str, scenario: impl
     let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
     shell.args(["-c", &script]).arg(std::env::current_exe().unwrap());
     in_process_of(shell, name, scenario);
+}
+
+/// The same in a network of its own that `setup` (a shell script) builds. False where this system does
+/// not let the user make one.
+#[cfg(target_os = "linux")]
+pub(crate) fn in_own_network(setup: &str, name: &str, scenario: impl FnOnce()) -> bool {
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["--map-root-user", "--net", "--mount"]);
+    if !matches!(unshare.arg("true").status(), Ok(status) if status.success()) {
+        return false;
+    }
+    let mut unshare = std::process::Command::new("unshare");
+    let script = format!("set -e\n{setup}\nexec \"$0\" \"$@\"");
+    unshare.args(["--map-root-user", "--net", "--mount", "sh", "-c", &script]);
+    unshare.arg(std::env::current_exe().unwrap());
+    in_process_of(unshare, name, scenario);
+    true
 }
 
 fn in_process_of(mut command: std::process::Command, name: &str, scenario: impl FnOnce()) {

@@ -1,10 +1,11 @@
 //! Receiving: headers are built once; a call only points them at vacant slots.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
-use super::super::{Capabilities, Counters, RecvBatch, SLOT_LEN, SLOTS};
-use super::sys::{self, Control, Name};
+use super::super::{Capabilities, Counters, RecvBatch, SLOT_LEN, SLOTS, UdpSocket};
+use super::control::{Control, Told};
+use super::sys::{self, Name};
 
 /// Pending errors skipped in one read, so that a broken socket cannot hold the loop.
 const MAX_ERRORS: usize = 16;
@@ -40,13 +41,14 @@ impl Receiver {
     /// See [`super::super::Datagrams::recv`].
     pub(super) fn recv(
         &mut self,
-        fd: RawFd,
+        socket: &UdpSocket,
         into: &mut RecvBatch,
         limit: usize,
         caps: &mut Capabilities,
         counters: &mut Counters,
     ) -> bool {
         into.begin();
+        let fd = socket.inner.as_raw_fd();
         let mut errors = 0;
         let mut room = limit.min(into.vacant());
         while room > 0 {
@@ -55,7 +57,7 @@ impl Receiver {
             counters.recv_calls += 1;
             match self.call(fd, wanted, caps.recvmmsg) {
                 Ok(count) => {
-                    self.take(into, count, counters);
+                    self.take(socket, into, count, counters);
                     room -= count;
                     if caps.recvmmsg && count < wanted {
                         return true;
@@ -102,14 +104,17 @@ impl Receiver {
     }
 
     /// Lists what the first `count` headers have brought and readies them for the next call.
-    fn take(&mut self, into: &mut RecvBatch, count: usize, counters: &mut Counters) {
-        for (message, name) in self.messages[..count].iter_mut().zip(&self.names) {
+    fn take(&mut self, socket: &UdpSocket, into: &mut RecvBatch, count: usize, counters: &mut Counters) {
+        let parts = self.names.iter().zip(&self.controls);
+        for (message, (name, control)) in self.messages[..count].iter_mut().zip(parts) {
             let len = message.msg_len as usize;
-            let told = if message.msg_hdr.msg_controllen == 0 {
-                sys::Told::default()
-            } else {
-                sys::told(&message.msg_hdr)
+            let told = match message.msg_hdr.msg_controllen {
+                0 => Told::default(),
+                len => control.told(len),
             };
+            if let Some(total) = told.dropped {
+                counters.recv_overflows += socket.newly_dropped(total);
+            }
             let stride = told.stride.filter(|stride| *stride > 0).unwrap_or(len);
             reset(&mut message.msg_hdr);
             counters.recv_packets += len.div_ceil(stride.max(1)).max(1) as u64;

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::super::{Capabilities, Counters, Flow, RecvBatch, Run, RunLimits, SendBatch, Sockets};
-use super::sys::{self, Control, Name};
+use super::control::Control;
+use super::sys::{self, Name};
 
 /// Messages of one sendmmsg.
 const MESSAGES: usize = 64;
@@ -70,17 +71,33 @@ impl Sender {
                 continue;
             };
             let fd = socket.inner.as_raw_fd();
+            let is_ipv4 = flow.route.to.is_ipv4();
             if fd != self.fd {
                 self.submit(caps, counters);
                 self.fd = fd;
             }
             let mut previous = None;
+            // DF is an option of the socket, not of a message: it is on for as few packets as can be.
+            let mut whole = false;
             while let Some(run) = batch.next_run(flow, previous.as_ref(), &limits(caps)) {
+                previous = Some(run);
+                if run.fields.dont_fragment != whole {
+                    self.submit(caps, counters);
+                    if let Err(error) = sys::keep_whole(fd, is_ipv4, !whole) {
+                        counters.failed(&error, run.count);
+                        continue;
+                    }
+                    whole = !whole;
+                }
                 if self.filled == MESSAGES || self.iovecs_used + 3 * run.count > IOVECS {
                     self.submit(caps, counters);
                 }
                 self.add(flow, &run, batch, received);
-                previous = Some(run);
+            }
+            if whole {
+                self.submit(caps, counters);
+                // Cannot fail where turning it on did not.
+                let _ = sys::keep_whole(fd, is_ipv4, false);
             }
         }
         self.submit(caps, counters);

@@ -3,8 +3,10 @@
 
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::RawFd;
+
+use super::control::{Control, Told};
 
 /// A socket address as the kernel reads and writes it.
 #[derive(Clone, Copy)]
@@ -68,122 +70,12 @@ impl Name {
     }
 }
 
-fn in_addr(ip: Ipv4Addr) -> libc::in_addr {
+pub(super) fn in_addr(ip: Ipv4Addr) -> libc::in_addr {
     libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) }
 }
 
 fn ip4(addr: libc::in_addr) -> Ipv4Addr {
     Ipv4Addr::from(addr.s_addr.to_ne_bytes())
-}
-
-/// Room for the control messages of one datagram: the local address, header fields and a segment size.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-pub(super) struct Control([u8; Self::LEN]);
-
-impl Control {
-    pub(super) const LEN: usize = 192;
-
-    pub(super) const fn zeroed() -> Self {
-        Self([0; Self::LEN])
-    }
-
-    pub(super) fn as_mut_ptr(&mut self) -> *mut libc::c_void {
-        self.0.as_mut_ptr().cast()
-    }
-
-    /// Appends a control message behind the first `used` bytes; returns the bytes used then.
-    fn append<T: Copy>(&mut self, used: usize, level: libc::c_int, kind: libc::c_int, value: T) -> usize {
-        // SAFETY: CMSG_SPACE and CMSG_LEN compute with their argument only.
-        let (space, len) = unsafe {
-            (libc::CMSG_SPACE(size_of::<T>() as u32) as usize, libc::CMSG_LEN(size_of::<T>() as u32) as usize)
-        };
-        assert!(used + space <= Self::LEN, "control messages fit");
-        // SAFETY: the assertion keeps header and value within the array; `used` is a sum of
-        // CMSG_SPACEs, so the header is aligned as the array is; the value is written unaligned.
-        unsafe {
-            let header = self.0.as_mut_ptr().add(used).cast::<libc::cmsghdr>();
-            header.write(libc::cmsghdr { cmsg_len: len, cmsg_level: level, cmsg_type: kind });
-            libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
-        }
-        used + space
-    }
-
-    /// Says which local address a datagram shall leave from.
-    pub(super) fn set_source(&mut self, source: IpAddr) -> usize {
-        match source {
-            IpAddr::V4(ip) => {
-                let spec = in_addr(ip);
-                let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: spec,
-                    ipi_addr: in_addr(Ipv4Addr::UNSPECIFIED),
-                };
-                self.append(0, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
-            }
-            IpAddr::V6(ip) => {
-                let addr = libc::in6_addr { s6_addr: ip.octets() };
-                let info = libc::in6_pktinfo { ipi6_addr: addr, ipi6_ifindex: 0 };
-                self.append(0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
-            }
-        }
-    }
-
-    /// Says which DSCP and ECN a datagram shall carry.
-    pub(super) fn set_tos(&mut self, used: usize, to: SocketAddr, tos: u8) -> usize {
-        match to {
-            SocketAddr::V4(_) => self.append(used, libc::IPPROTO_IP, libc::IP_TOS, libc::c_int::from(tos)),
-            SocketAddr::V6(_) => {
-                self.append(used, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::c_int::from(tos))
-            }
-        }
-    }
-
-    /// Says the payload is a run of datagrams of `segment` bytes.
-    pub(super) fn set_segment(&mut self, used: usize, segment: usize) -> usize {
-        self.append(used, libc::SOL_UDP, libc::UDP_SEGMENT, segment as u16)
-    }
-}
-
-/// What the kernel said about a received datagram beside its bytes.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Told {
-    pub(super) to: Option<IpAddr>,
-    pub(super) stride: Option<usize>,
-    pub(super) tos: u8,
-}
-
-/// Reads the control messages of a received datagram.
-pub(super) fn told(header: &libc::msghdr) -> Told {
-    let mut told = Told::default();
-    // SAFETY: `header` describes a control buffer of ours that the kernel has filled, and the macros
-    // walk within `msg_controllen`; values are read unaligned with the type their level and kind have.
-    unsafe {
-        let mut message = libc::CMSG_FIRSTHDR(header);
-        while !message.is_null() {
-            let data = libc::CMSG_DATA(message);
-            match ((*message).cmsg_level, (*message).cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                    told.to = Some(ip4(info.ipi_spec_dst).into());
-                }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                    told.to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
-                }
-                (libc::IPPROTO_IP, libc::IP_TOS) => told.tos = data.read(),
-                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    told.tos = data.cast::<libc::c_int>().read_unaligned() as u8;
-                }
-                (libc::SOL_UDP, libc::UDP_GRO) => {
-                    told.stride = usize::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();
-                }
-                _ => {}
-            }
-            message = libc::CMSG_NXTHDR(header, message);
-        }
-    }
-    told
 }
 
 pub(super) const fn empty_message() -> libc::mmsghdr {
@@ -208,6 +100,26 @@ pub(super) fn set_option(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether packets may only leave in one piece (DONT-FRAGMENT, RFC 8656 §14). Otherwise IPv4 leaves
+/// without DF, and this host fragments IPv6.
+///
+/// PROBE rather than DO: the kernel then does not refuse what it believes too large for the path, and the
+/// client hears from the path itself, with the port it sent to. OMIT rather than DONT: that would keep
+/// back the ICMP answers that arrive once DF is off again.
+pub(super) fn keep_whole(fd: RawFd, is_ipv4: bool, on: bool) -> io::Result<()> {
+    match (is_ipv4, on) {
+        (true, true) => set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+        (true, false) => set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
+            .or_else(|_| set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)),
+        (false, true) => {
+            set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+        }
+        (false, false) => {
+            set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT)
+        }
+    }
 }
 
 /// SO_MEMINFO's drop counter; 0 where the kernel does not know it.
@@ -260,6 +172,22 @@ pub(super) unsafe fn recvmsg(fd: RawFd, message: &mut libc::mmsghdr) -> io::Resu
     let len = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     message.msg_len = len as u32;
     Ok(1)
+}
+
+/// Takes a message from the error queue: the destination of the datagram it is about, and its control
+/// messages. The datagram itself is not asked for.
+pub(super) fn recv_error(fd: RawFd) -> io::Result<(Name, Told)> {
+    let mut name = Name::zeroed();
+    let mut control = Control::zeroed();
+    let mut message = empty_message();
+    let header = &mut message.msg_hdr;
+    header.msg_name = (&raw mut name).cast();
+    header.msg_namelen = Name::LEN;
+    header.msg_control = control.as_mut_ptr();
+    header.msg_controllen = Control::LEN;
+    // SAFETY: the header points to `name` and `control`, which outlive the call, and has no iovecs.
+    let n = unsafe { libc::recvmsg(fd, header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok((name, control.told(header.msg_controllen))) }
 }
 
 /// # Safety

@@ -169,9 +169,8 @@ fn refused_calls_are_replaced_by_simpler_ones() {
 
 #[test]
 fn an_error_left_by_another_peer_does_not_eat_a_good_packet() {
+    // The ICMP answer of a closed port is reported by the next call on a relay socket.
     let mut rig = Rig::new("127.0.0.1:0");
-    // With IP_RECVERR the ICMP answer of a closed port is reported by the next call on the socket.
-    sys::set_option(rig.fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1).unwrap();
     let (peer, address) = peer();
     let closed = Plain::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for _ in 0..50 {
@@ -189,6 +188,60 @@ fn an_error_left_by_another_peer_does_not_eat_a_good_packet() {
     rig.io.recv(socket, &mut rig.received, 16, &mut rig.counters);
     assert_eq!(rig.received.list().len(), 1, "reading goes on behind a pending error");
     assert_eq!(rig.counters.recv_errors, 1);
+}
+
+#[test]
+fn rfc8656_11_5_a_closed_port_is_told_with_the_peer_it_belongs_to() {
+    for (bind, kind, code) in [("127.0.0.1:0", 3, 3), ("[::1]:0", 1, 4)] {
+        let mut rig = Rig::new(bind);
+        let closed =
+            [Plain::bind(bind).unwrap(), Plain::bind(bind).unwrap()].map(|s| s.local_addr().unwrap());
+        assert_eq!(rig.io.peer_error(rig.sockets.get(RELAY).unwrap()), None);
+        for peer in closed {
+            rig.push(peer, 1, 10);
+        }
+        rig.send();
+        for peer in closed {
+            let error = rig.io.peer_error(rig.sockets.get(RELAY).unwrap());
+            assert_eq!(error, Some(PeerError { peer, kind, code, data: 0 }));
+        }
+        assert_eq!(rig.io.peer_error(rig.sockets.get(RELAY).unwrap()), None);
+    }
+}
+
+#[test]
+fn rfc8656_14_df_holds_for_its_packets_only() {
+    let option = |fd, level, name| {
+        let mut value: libc::c_int = -1;
+        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: pointer and length describe `value`.
+        let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+        assert_eq!(result, 0);
+        value
+    };
+    let whole = Fields { dont_fragment: true, ..Fields::default() };
+    for (bind, level, name, off) in [
+        ("127.0.0.1:0", libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
+        ("[::1]:0", libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+    ] {
+        let mut rig = Rig::new(bind);
+        let peer = Plain::bind(bind).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let address = peer.local_addr().unwrap();
+        assert_eq!(option(rig.fd(), level, name), off);
+        let lengths = [70, 71, 72, 73, 74, 75];
+        for (n, len) in lengths.into_iter().enumerate() {
+            rig.push_with(if [1, 2, 4].contains(&n) { whole } else { Fields::default() }, address, 2, len);
+        }
+        rig.send();
+        let mut buffer = [0; 100];
+        let seen: Vec<_> = (0..12).map(|_| peer.recv(&mut buffer).unwrap()).collect();
+        assert_eq!(seen, lengths.map(|len| [len; 2]).concat(), "in their order");
+        assert_eq!(option(rig.fd(), level, name), off, "off again");
+        rig.push_with(whole, address, 1, 80);
+        rig.send();
+        assert_eq!(option(rig.fd(), level, name), off, "off again after the last packet of a batch");
+    }
 }
 
 #[test]
@@ -220,7 +273,22 @@ fn datagrams_that_found_no_room_are_counted() {
     }
     let into = &mut rig.received;
     rig.io.recv(socket, into, 64, &mut rig.counters);
-    assert_eq!(rig.io.overflows(socket) as usize, 100 - into.list().len());
+    let lost = 100 - into.list().len() as u64;
+    assert_eq!(rig.io.overflows(socket), lost);
+    assert_eq!(rig.io.overflows(socket), 0, "each is counted once");
+    // The next datagram tells of what was lost before it, and again each is counted once.
+    into.recycle();
+    for _ in 0..100 {
+        peer.send_to(&[0; 1000], socket.local()).unwrap();
+    }
+    while into.list().len() < 2 {
+        rig.io.recv(socket, into, 64, &mut rig.counters);
+    }
+    peer.send_to(&[0; 1000], socket.local()).unwrap();
+    rig.io.recv(socket, into, 64, &mut rig.counters);
+    assert_eq!(into.list().len(), 1);
+    assert!(rig.counters.recv_overflows > 0, "while the socket is open and without asking");
+    assert_eq!(rig.io.overflows(socket), 0);
 }
 
 #[test]

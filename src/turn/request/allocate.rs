@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::requested_transport::requested_transport;
 use super::wish::{Ports, Wish};
-use super::{Outcome, Request, Success};
+use super::{Outcome, Request, Success, refuse_unknown};
 use crate::stun::ErrorCode;
 use crate::turn::allocation::{Allocation, NewAllocation, Opening, Relay, Relayed};
 use crate::turn::auth::Caller;
@@ -39,6 +39,7 @@ impl Server {
         let server = request.path.five_tuple.server.ip();
         let transport = request.path.five_tuple.transport;
         let carries = requested_transport(&request.message, transport, self.settings.tcp)?;
+        refuse_unknown(&request.message, self.settings.dont_fragment)?;
         let wish = Wish::parse(&request.message, |family| self.relay_address(family, server).is_some())?;
         if self.mode == Mode::Draining {
             return Err(ErrorCode::InsufficientCapacity);

@@ -84,7 +84,8 @@ impl Server {
         match request.message.method() {
             // RFC 8489 §12: tells anybody their address.
             Method::BINDING => {
-                let result = refuse_unknown(&request.message).map(|()| Outcome::Done(Success::Mapped));
+                let result = refuse_unknown(&request.message, self.settings.dont_fragment)
+                    .map(|()| Outcome::Done(Success::Mapped));
                 self.answer(request, result, Signature::None, reply)
             }
             Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND => {
@@ -117,7 +118,7 @@ impl Server {
         if request.message.method() == Method::ALLOCATE {
             return self.allocate(request, caller);
         }
-        refuse_unknown(&request.message)?;
+        refuse_unknown(&request.message, self.settings.dont_fragment)?;
         if request.message.method() == Method::CONNECTION_BIND {
             return self.connection_bind(request, caller);
         }
@@ -174,7 +175,7 @@ impl Server {
         let mut writer = MessageWriter::new(reply, class, message.method(), message.transaction());
         write_result(&mut writer, result, client);
         if result.err() == Some(ErrorCode::UnknownAttribute) {
-            write_unknown(&mut writer, message);
+            write_unknown(&mut writer, message, self.settings.dont_fragment);
         }
         match signature {
             Signature::Key(key) => {
@@ -263,10 +264,10 @@ fn seconds(lifetime: Duration) -> u32 {
     u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX)
 }
 
-fn write_unknown(writer: &mut MessageWriter<'_>, message: &Message<'_>) {
+fn write_unknown(writer: &mut MessageWriter<'_>, message: &Message<'_>, dont_fragment: bool) {
     let mut list = [0; MAX_UNKNOWN * 2];
     let mut len = 0;
-    for (room, kind) in list.chunks_exact_mut(2).zip(unknown_attributes(message)) {
+    for (room, kind) in list.chunks_exact_mut(2).zip(unknown_attributes(message, dont_fragment)) {
         room.copy_from_slice(&kind.0.to_be_bytes());
         len += 2;
     }
@@ -274,8 +275,11 @@ fn write_unknown(writer: &mut MessageWriter<'_>, message: &Message<'_>) {
 }
 
 /// Comprehension-required attributes this server does not know (RFC 8489 §6.3.1). DONT-FRAGMENT is
-/// among them: RFC 8656 §7.2 wants 420 from a server that cannot set the bit.
-fn unknown_attributes<'a>(message: &Message<'a>) -> impl Iterator<Item = AttributeType> + use<'a> {
+/// among them where the bit cannot be set, as RFC 8656 §7.2 wants.
+fn unknown_attributes<'a>(
+    message: &Message<'a>,
+    dont_fragment: bool,
+) -> impl Iterator<Item = AttributeType> + use<'a> {
     const KNOWN: [AttributeType; 17] = [
         AttributeType::MAPPED_ADDRESS,
         AttributeType::USERNAME,
@@ -296,12 +300,15 @@ fn unknown_attributes<'a>(message: &Message<'a>) -> impl Iterator<Item = Attribu
         AttributeType::CONNECTION_ID,
     ];
     let kinds = message.attributes().map(|attribute| attribute.kind);
-    kinds.filter(|kind| kind.is_comprehension_required() && !KNOWN.contains(kind))
+    let is_known = move |kind: &AttributeType| {
+        KNOWN.contains(kind) || dont_fragment && *kind == AttributeType::DONT_FRAGMENT
+    };
+    kinds.filter(move |kind| kind.is_comprehension_required() && !is_known(kind))
 }
 
 /// RFC 8489 §6.3.1: 420 when an attribute that must be understood is not.
-pub(super) fn refuse_unknown(message: &Message<'_>) -> Result<(), ErrorCode> {
-    match unknown_attributes(message).next() {
+pub(super) fn refuse_unknown(message: &Message<'_>, dont_fragment: bool) -> Result<(), ErrorCode> {
+    match unknown_attributes(message, dont_fragment).next() {
         Some(_) => Err(ErrorCode::UnknownAttribute),
         None => Ok(()),
     }

@@ -1,7 +1,7 @@
 //! What an Allocate asks for, and the checks of RFC 8656 §7.2 that look at nothing but the request and
 //! the address families this server has.
 
-use super::{refuse_unknown, requested_lifetime};
+use super::requested_lifetime;
 use crate::stun::{AttributeType, ErrorCode, Message};
 use crate::turn::reservation::Token;
 use crate::turn::shared::{Family, Parity};
@@ -22,9 +22,8 @@ pub(super) enum Ports {
 }
 
 impl Wish {
-    /// In the order of RFC 8656 §7.2 behind the transport: unknown attributes, combinations, families.
+    /// In the order of RFC 8656 §7.2 behind transport and unknown attributes: combinations, families.
     pub(super) fn parse(message: &Message<'_>, has: impl Fn(Family) -> bool) -> Result<Self, ErrorCode> {
-        refuse_unknown(message)?;
         let ports = match reservation_token(message)? {
             Some(token) => Ports::Reserved(token),
             None => Ports::parse(message, has)?,
