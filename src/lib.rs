@@ -68,6 +68,7 @@ pub mod fuzzing;
 pub mod http;
 #[cfg(feature = "server")]
 pub mod io;
+pub mod proxy;
 pub mod signal;
 pub mod stun;
 #[cfg(feature = "server")]

@@ -12,7 +12,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("credential", &["stun"]),
     ("turn", &["stun", "credential"]),
     ("signal", &[]),
-    ("fuzzing", &["stun", "credential", "turn", "signal"]),
+    ("proxy", &[]),
+    ("fuzzing", &["stun", "credential", "turn", "signal", "proxy"]),
     ("io", &[]),
     ("worker", &["io", "turn", "stun", "credential"]),
     ("http", &["signal", "credential"]),
@@ -22,7 +23,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["credential", "stun", "turn", "http", "signal", "worker"]),
     (
         "app",
-        &["config", "worker", "http", "admin", "turn", "credential", "systemd", "telemetry", "io", "signal"],
+        &[
+            "config",
+            "worker",
+            "http",
+            "admin",
+            "turn",
+            "credential",
+            "systemd",
+            "telemetry",
+            "io",
+            "signal",
+            "proxy",
+        ],
     ),
     ("bench", &["stun", "credential", "io"]),
     ("check", &["config", "credential"]),
@@ -30,7 +43,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that decide and touch nothing.
-const PURE: &[&str] = &["stun", "credential", "turn", "signal"];
+const PURE: &[&str] = &["stun", "credential", "turn", "signal", "proxy"];
 
 /// What no pure module names: sockets, runtimes, files, clocks, threads, the global random source.
 const IMPURE: &[&str] = &[

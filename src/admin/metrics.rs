@@ -12,6 +12,8 @@ pub struct Snapshot {
     pub relay: turn::Stats,
     /// Sockets, all workers together.
     pub io: Counters,
+    /// Connections that were not let in, by reason.
+    pub refused: Vec<(&'static str, u64)>,
     /// Each worker's beat.
     pub beats: Vec<u64>,
     /// Signaling.
@@ -28,6 +30,7 @@ pub(super) fn render(snapshot: &Snapshot) -> String {
     process(&mut page, snapshot);
     relay(&mut page, &snapshot.relay);
     sockets(&mut page, &snapshot.io);
+    entrances(&mut page, &snapshot.refused);
     signaling(&mut page, &snapshot.signal);
     page.finish()
 }
@@ -135,6 +138,17 @@ fn sockets(page: &mut Page, io: &Counters) {
     for (name, help, value) in counters {
         page.counter(name, help, value);
     }
+}
+
+fn entrances(page: &mut Page, refused: &[(&'static str, u64)]) {
+    let labels: Vec<_> = refused.iter().map(|(reason, _)| [("reason", *reason)]).collect();
+    let refused = labels.iter().map(|labels| &labels[..]).zip(refused.iter().map(|(_, count)| count));
+    page.family(
+        "turnkey_connections_not_let_in_total",
+        "Connections closed before their first request, by reason.",
+        "counter",
+        refused,
+    );
 }
 
 fn signaling(page: &mut Page, stats: &signal::Stats) {

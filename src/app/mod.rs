@@ -3,8 +3,8 @@
 //! Owns the order of things: what is read and bound before the first packet is answered, what a reload
 //! changes, what a stop ends. Every rule about packets, rooms and requests belongs to the parts it joins.
 
+mod entrance;
 mod health;
-mod listener;
 mod moving;
 mod settings;
 mod start;
@@ -29,8 +29,10 @@ use crate::{http, systemd};
 
 pub use start::StartError;
 
+use entrance::Gate;
 use health::Health;
 use settings::Place;
+use tls::Certificate;
 
 /// Starts servers.
 pub struct Server;
@@ -61,6 +63,8 @@ pub struct Addresses {
     pub udp: Vec<SocketAddr>,
     /// STUN and TURN over TCP.
     pub tcp: Vec<SocketAddr>,
+    /// STUN and TURN over TLS, those included that share their port with HTTPS.
+    pub tls: Vec<SocketAddr>,
     /// Web page, API and signaling; whether each speaks TLS.
     pub http: Vec<(SocketAddr, bool)>,
     /// Metrics and health.
@@ -74,7 +78,8 @@ struct Running {
     pool: Arc<Pool>,
     web: Arc<http::App>,
     health: Health,
-    acceptor: listener::SharedAcceptor,
+    certificate: watch::Sender<Option<Arc<Certificate>>>,
+    gate: Arc<Gate>,
     is_draining: AtomicBool,
     stop: watch::Sender<bool>,
     started_at: u64,
@@ -178,13 +183,13 @@ impl Running {
     fn reload(&self, config: Config) -> Result<Vec<&'static str>, config::Error> {
         let (config, fixed) = settings::keep_fixed(&self.current().config, config);
         let keys = Keys::load(&config)?;
-        let acceptor = tls::acceptor(&config)?;
+        let certificate = Certificate::load(&config)?;
         // Held while it is told to all: nobody else tells them something older meanwhile.
         let mut current = self.current();
         *current = Current { config, keys };
         self.reconfigure(&current);
         drop(current);
-        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        self.certificate.send_replace(certificate.map(Arc::new));
         Ok(fixed)
     }
 
@@ -222,6 +227,7 @@ impl Observe for Running {
         Snapshot {
             relay: self.pool.stats(),
             io: self.pool.io_stats(),
+            refused: self.gate.refused(),
             beats: self.pool.beats(),
             signal: self.web.stats(),
             started_at: self.started_at,
@@ -243,7 +249,7 @@ impl Observe for Running {
 /// # Errors
 /// Why not.
 pub fn check_certificate(config: &Config) -> Result<(), config::Error> {
-    tls::acceptor(config).map(drop)
+    Certificate::load(config).map(drop)
 }
 
 /// Seconds since 1970.

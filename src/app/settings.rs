@@ -16,6 +16,8 @@ pub(super) struct Place {
     pub(super) located: RwLock<Located>,
     /// The relay's listeners, with their actual ports.
     pub(super) relay: Vec<RelayListener>,
+    /// The relay's side of listeners that it shares with HTTPS.
+    pub(super) shared: Vec<RelayListener>,
     /// Addresses of HTTP and admin listeners.
     pub(super) other: Vec<SocketAddr>,
     /// Keys of the nonces, the same in every worker.
@@ -114,7 +116,8 @@ impl Place {
 
     /// `stun:` and `turn:` URLs of the relay's listeners.
     pub(super) fn ice_urls(&self) -> Vec<String> {
-        self.located().now.ice_urls(&self.relay)
+        let all: Vec<_> = self.relay.iter().chain(&self.shared).copied().collect();
+        self.located().now.ice_urls(&all)
     }
 
     fn peer_policy(&self, config: &Config) -> PeerPolicy {
@@ -169,6 +172,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
         ("relay.resolve_every", old.relay.resolve_every != new.relay.resolve_every),
         ("relay.ports", old.relay.ports != new.relay.ports),
         ("relay.realm", old.relay.realm != new.relay.realm),
+        ("relay.proxy_from", old.relay.proxy_from != new.relay.proxy_from),
         ("relay.workers", old.relay.workers != new.relay.workers),
         ("relay.backend", old.relay.backend != new.relay.backend),
         ("relay.tcp_connections", old.relay.tcp_connections != new.relay.tcp_connections),

@@ -7,17 +7,17 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::entrance::{self, CurrentCertificate, Entrance, Gate, Inside};
 use super::health::Health;
-use super::listener::{self, Listener, SharedAcceptor};
 use super::settings::{Located, Place};
-use super::{Addresses, Current, Handle, Running, tls, unix_now};
+use super::tls::{Certificate, FileWatch};
+use super::{Addresses, Current, Handle, Running, unix_now};
 use crate::config::secret::{self, Keys};
-use crate::config::{self, Backend, Config, RelayListener, RelayTransport, address};
+use crate::config::{self, Backend, Config, HttpListener, RelayListener, RelayTransport, address};
 use crate::credential::Nonces;
 use crate::worker::{self, Pool};
 use crate::{admin, http, systemd};
@@ -51,7 +51,7 @@ impl From<config::Error> for StartError {
 /// TCP listeners, bound.
 struct Bound {
     relay: Vec<TcpListener>,
-    http: Vec<(TcpListener, bool)>,
+    http: Vec<(TcpListener, HttpListener)>,
     admin: Option<TcpListener>,
 }
 
@@ -59,18 +59,21 @@ struct Bound {
 struct Read {
     keys: Keys,
     addresses: address::Addresses,
-    acceptor: Option<tokio_rustls::TlsAcceptor>,
+    certificate: Option<Certificate>,
+    certificate_files: FileWatch,
 }
 
 fn read(config: &Config) -> Result<Read, config::Error> {
     let keys = Keys::load(config)?;
     let addresses = address::Addresses::find(config)?;
-    Ok(Read { keys, addresses, acceptor: tls::acceptor(config)? })
+    let certificate_files = FileWatch::new(&config.tls);
+    Ok(Read { keys, addresses, certificate: Certificate::load(config)?, certificate_files })
 }
 
 pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     let task = tokio::task::spawn_blocking(move || read(&config).map(|read| (config, read)));
-    let (config, Read { keys, addresses, acceptor }) = task.await.expect("reading secrets does not panic")?;
+    let (config, read) = task.await.expect("reading secrets does not panic")?;
+    let Read { keys, addresses, certificate, certificate_files } = read;
     for warning in &keys.warnings {
         tracing::warn!("{warning}");
     }
@@ -80,6 +83,7 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     let bound = bind(&config, &addresses)?;
     let mut place = Place {
         relay: relay_listeners(&config, &addresses),
+        shared: bound.http.iter().filter(|(_, listener)| listener.turns).map(shared).collect(),
         other: bound.http.iter().map(|(socket, _)| socket).chain(&bound.admin).map(local).collect(),
         located: RwLock::new(Located::new(addresses)),
         nonces: Arc::new(Nonces::new(secret::random())),
@@ -90,18 +94,20 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     pool.reconfigure(place.relay_settings(&config, &keys));
     let web = http::App::new(place.http_settings(&config, &keys), secret::random());
     let health = Health::new(systemd::watchdog_interval(), &pool.beats(), Instant::now());
+    let stop = watch::Sender::new(false);
     let running = Arc::new(Running {
+        gate: Arc::new(Gate::new(config.relay.proxy_from.clone(), stop.subscribe())),
         current: Mutex::new(Current { config, keys }),
         place,
         pool: Arc::new(pool),
         web,
         health,
-        acceptor: Arc::new(RwLock::new(acceptor)),
+        certificate: watch::Sender::new(certificate.map(Arc::new)),
         is_draining: AtomicBool::new(false),
-        stop: watch::Sender::new(false),
+        stop,
         started_at: unix_now(),
     });
-    Ok(spawn(running, bound))
+    Ok(spawn(running, bound, certificate_files))
 }
 
 /// The relay's listeners that this host can open.
@@ -122,7 +128,7 @@ fn resolve_ports(listeners: &mut [RelayListener], udp: &[SocketAddr], tcp: &[Tcp
     for listener in listeners {
         let actual = match listener.transport {
             RelayTransport::Udp => udp.next(),
-            RelayTransport::Tcp => tcp.next(),
+            RelayTransport::Tcp | RelayTransport::Tls => tcp.next(),
         };
         listener.address = actual.unwrap_or(listener.address);
     }
@@ -161,14 +167,14 @@ fn relay_key(config: &Config, address: SocketAddr) -> String {
 fn bind(config: &Config, addresses: &address::Addresses) -> Result<Bound, config::Error> {
     let mut bound = Bound { relay: Vec::new(), http: Vec::new(), admin: None };
     for (i, listener) in config.relay.listen.iter().enumerate() {
-        if listener.transport == RelayTransport::Tcp && addresses.is_available(listener.address) {
+        if listener.transport.is_stream() && addresses.is_available(listener.address) {
             bound.relay.push(bind_one(config, &format!("relay.listen[{i}]"), listener.address)?);
         }
     }
     for (i, listener) in config.http.listen.iter().enumerate() {
         if addresses.is_available(listener.address) {
             let socket = bind_one(config, &format!("http.listen[{i}]"), listener.address)?;
-            bound.http.push((socket, listener.https));
+            bound.http.push((socket, *listener));
         }
     }
     if let Some(address) = config.admin {
@@ -179,7 +185,7 @@ fn bind(config: &Config, addresses: &address::Addresses) -> Result<Bound, config
 
 fn bind_one(config: &Config, key: &str, address: SocketAddr) -> Result<TcpListener, config::Error> {
     use std::io::ErrorKind as Kind;
-    listener::bind(address).map_err(|error| {
+    entrance::bind(address).map_err(|error| {
         let port = address.port();
         let problem = match error.kind() {
             Kind::AddrInUse => {
@@ -194,58 +200,74 @@ fn bind_one(config: &Config, key: &str, address: SocketAddr) -> Result<TcpListen
     })
 }
 
+/// The relay's side of a listener that it shares with HTTPS.
+fn shared((socket, _): &(TcpListener, HttpListener)) -> RelayListener {
+    RelayListener { transport: RelayTransport::Tls, address: local(socket) }
+}
+
 /// Starts the tasks, and says where the server listens.
-fn spawn(running: Arc<Running>, bound: Bound) -> Handle {
+fn spawn(running: Arc<Running>, bound: Bound, certificate_files: FileWatch) -> Handle {
     let mut tasks = JoinSet::new();
-    let addresses = Addresses {
-        udp: running.pool.udp_addresses().to_vec(),
-        tcp: bound.relay.iter().map(local).collect(),
-        http: bound.http.iter().map(|(socket, https)| (local(socket), *https)).collect(),
-        admin: bound.admin.as_ref().map(local),
-    };
+    let addresses = addresses(&running.place, running.pool.udp_addresses(), &bound);
     tracing::info!(backend = %running.pool.describe(), "relay");
     for listener in &running.place.relay {
-        let scheme = match listener.transport {
-            RelayTransport::Udp => "udp",
-            RelayTransport::Tcp => "tcp",
-        };
+        let scheme = listener.transport.scheme();
         tracing::info!(url = %format_args!("{scheme}://{}", listener.address), "listening");
     }
-    for socket in bound.relay {
-        let accept = worker::accept_tcp(socket, Arc::clone(&running.pool));
-        let mut stop = running.stop.subscribe();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = accept => {}
-                () = listener::stopped(&mut stop) => {}
-            }
-        });
+    let bounds = {
+        let config = &running.current().config;
+        [config.relay.tcp_connections, config.http.max_connections, ADMIN_CONNECTIONS]
+    };
+    // Connections of the relay count here until they are a worker's, which counts them again.
+    let [for_relay, for_web, for_admin] =
+        bounds.map(|bound| Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS))));
+    let streams = running.place.relay.iter().filter(|listener| listener.transport.is_stream());
+    for (socket, listener) in bound.relay.into_iter().zip(streams) {
+        let inside = Inside::Relay(Arc::clone(&running.pool));
+        let is_tls = listener.transport == RelayTransport::Tls;
+        tasks.spawn(running.entrance(socket, is_tls, inside, &for_relay).serve());
     }
-    let connections = running.current().config.http.max_connections.min(Semaphore::MAX_PERMITS);
-    let connections = Arc::new(Semaphore::new(connections));
     let router = http::router(Arc::clone(&running.web));
-    for (socket, https) in bound.http {
-        announce_http(local(&socket), https);
-        let tls = https.then(|| Arc::clone(&running.acceptor));
-        tasks.spawn(serve(&running, socket, tls, router.clone(), &connections));
+    for (socket, listener) in bound.http {
+        announce_http(local(&socket), listener);
+        let inside = match listener.turns {
+            true => Inside::Both(Arc::clone(&running.pool), router.clone()),
+            false => Inside::Web(router.clone()),
+        };
+        tasks.spawn(running.entrance(socket, listener.https, inside, &for_web).serve());
     }
     if let Some(socket) = bound.admin {
         tracing::info!(url = %format_args!("http://{}", local(&socket)), listener = "admin", "listening");
-        let own = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-        tasks.spawn(serve(&running, socket, None, admin::router(Arc::clone(&running) as _), &own));
+        let inside = Inside::Web(admin::router(Arc::clone(&running) as _));
+        tasks.spawn(running.entrance(socket, false, inside, &for_admin).serve());
     }
     tasks.spawn(Arc::clone(&running).look_out());
     tasks.spawn(Arc::clone(&running).follow_addresses());
+    tasks.spawn(Arc::clone(&running).watch_certificate(certificate_files));
     Handle { running, tasks, addresses }
+}
+
+fn addresses(place: &Place, udp: &[SocketAddr], bound: &Bound) -> Addresses {
+    let of = |wanted| {
+        let all = place.relay.iter().chain(&place.shared);
+        all.filter(move |listener| listener.transport == wanted).map(|listener| listener.address)
+    };
+    Addresses {
+        udp: udp.to_vec(),
+        tcp: of(RelayTransport::Tcp).collect(),
+        tls: of(RelayTransport::Tls).collect(),
+        http: bound.http.iter().map(|(socket, listener)| (local(socket), listener.https)).collect(),
+        admin: bound.admin.as_ref().map(local),
+    }
 }
 
 /// Connections of the admin listener at a time.
 const ADMIN_CONNECTIONS: usize = 32;
 
-fn announce_http(address: SocketAddr, https: bool) {
-    let scheme = if https { "https" } else { "http" };
+fn announce_http(address: SocketAddr, listener: HttpListener) {
+    let scheme = listener.scheme();
     tracing::info!(url = %format_args!("{scheme}://{address}"), "listening");
-    if !https && !address.ip().is_loopback() {
+    if !listener.https && !address.ip().is_loopback() {
         tracing::warn!(
             %address,
             "plain HTTP: browsers give a page no camera and no microphone unless it comes over HTTPS or from \
@@ -254,15 +276,17 @@ fn announce_http(address: SocketAddr, https: bool) {
     }
 }
 
-fn serve(
-    running: &Running,
-    socket: TcpListener,
-    tls: Option<SharedAcceptor>,
-    router: Router,
-    connections: &Arc<Semaphore>,
-) -> impl Future<Output = ()> + use<> {
-    let connections = Arc::clone(connections);
-    Listener { socket, tls, router, connections, stop: running.stop.subscribe() }.serve()
+impl Running {
+    fn entrance(
+        &self,
+        socket: TcpListener,
+        is_tls: bool,
+        inside: Inside,
+        connections: &Arc<Semaphore>,
+    ) -> Entrance {
+        let tls: Option<CurrentCertificate> = is_tls.then(|| self.certificate.subscribe());
+        Entrance { socket, tls, inside, connections: Arc::clone(connections), gate: Arc::clone(&self.gate) }
+    }
 }
 
 fn local(socket: &TcpListener) -> SocketAddr {

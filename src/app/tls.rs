@@ -1,4 +1,8 @@
-//! The certificate of HTTPS listeners: from files, or self-signed and kept in the state directory.
+//! The certificate of all listeners inside TLS: from files, or self-signed and kept in the state directory.
+//!
+//! Owns when the files are read again: a change is noticed within seconds, and taken when the files hold a whole
+//! chain and its key; until then, and where they are broken, the certificate before stays. Sessions go on with
+//! the one they began with.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,8 +10,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::TlsAcceptor;
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, ServerConfig};
 
+use super::Running;
+use super::entrance::stopped;
 use crate::config::{Config, Error, PublicAddress, Tls, address, secret};
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -15,44 +22,183 @@ const DAY: Duration = Duration::from_secs(86400);
 /// As long as Apple's systems accept one.
 const LIFETIME: Duration = Duration::from_secs(800 * 86400);
 
-/// The acceptor of HTTPS listeners; `None` where there is no certificate.
-///
-/// # Errors
-/// A file that cannot be read or holds no certificate or key, or a pair that does not belong together.
-pub(super) fn acceptor(config: &Config) -> Result<Option<TlsAcceptor>, Error> {
-    match &config.tls {
-        Tls::Off => Ok(None),
-        Tls::Files { cert, key } => {
-            secret::check_private(config, "tls.key", key)?;
-            read(config, cert, key).map(Some)
+/// What HTTPS listeners are asked for by ALPN.
+const WEB: &[&[u8]] = &[b"http/1.1"];
+
+/// What relay listeners are asked for by ALPN (RFC 7443).
+const RELAY: &[&[u8]] = &[b"stun.turn", b"stun.nat-discovery"];
+
+/// What may be spoken inside TLS at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocols {
+    /// HTTP.
+    Web,
+    /// STUN and TURN.
+    Relay,
+    /// Either.
+    Both,
+}
+
+/// A certificate with its private key, ready to be shown.
+pub(super) struct Certificate {
+    web: Arc<ServerConfig>,
+    relay: Arc<ServerConfig>,
+    both: Arc<ServerConfig>,
+}
+
+impl Certificate {
+    /// What is in force by this configuration; `None` where there is no certificate.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds no certificate or key, or a pair that does not belong together.
+    pub(super) fn load(config: &Config) -> Result<Option<Self>, Error> {
+        match &config.tls {
+            Tls::Off => Ok(None),
+            Tls::Files { cert, key } => {
+                secret::check_private(config, "tls.key", key)?;
+                Self::read(config, cert, key).map(Some)
+            }
+            Tls::SelfSigned => {
+                let (cert, key) = self_signed(config)?;
+                Self::read(config, &cert, &key).map(Some)
+            }
         }
-        Tls::SelfSigned => {
-            let (cert, key) = self_signed(config)?;
-            read(config, &cert, &key).map(Some)
+    }
+
+    fn read(config: &Config, cert: &Path, key: &Path) -> Result<Self, Error> {
+        let bad = |which: &str, path: &Path, problem: &dyn std::fmt::Display| {
+            config.error(which, format!("{}: {problem}", path.display()))
+        };
+        let chain = CertificateDer::pem_file_iter(cert)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|e| bad("tls.cert", cert, &e))?;
+        if chain.is_empty() {
+            return Err(bad("tls.cert", cert, &"no certificate in it (PEM is expected)"));
         }
+        let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| bad("tls.key", key, &e))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let pair = CertifiedKey::from_der(chain, key_der, &provider).map_err(|e| match e {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                bad("tls.key", key, &format_args!("does not belong to the certificate in {}", cert.display()))
+            }
+            e => bad("tls.cert", cert, &e),
+        })?;
+        let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(pair));
+        let settings = |protocols: &[&[&[u8]]]| {
+            let mut settings = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .map_err(|e| bad("tls.cert", cert, &e))?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(&resolver) as _);
+            settings.alpn_protocols = protocols.concat().into_iter().map(<[u8]>::to_vec).collect();
+            Ok(Arc::new(settings))
+        };
+        Ok(Self { web: settings(&[WEB])?, relay: settings(&[RELAY])?, both: settings(&[WEB, RELAY])? })
+    }
+
+    /// The settings of TLS sessions in which these protocols may be spoken. A client that asks for none by ALPN
+    /// is served; one that asks only for others is refused.
+    pub(super) fn settings(&self, protocols: Protocols) -> Arc<ServerConfig> {
+        Arc::clone(match protocols {
+            Protocols::Web => &self.web,
+            Protocols::Relay => &self.relay,
+            Protocols::Both => &self.both,
+        })
     }
 }
 
-fn read(config: &Config, cert: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
-    let bad = |which: &str, path: &Path, problem: &dyn std::fmt::Display| {
-        config.error(which, format!("{}: {problem}", path.display()))
-    };
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| bad("tls.cert", cert, &e))?;
-    if chain.is_empty() {
-        return Err(bad("tls.cert", cert, &"no certificate in it (PEM is expected)"));
+/// Tells when the files of a certificate have been replaced.
+pub(super) struct FileWatch {
+    /// What was seen last.
+    seen: Stamps,
+    /// What was told of last.
+    told: Stamps,
+}
+
+impl FileWatch {
+    /// How often to look.
+    pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+
+    /// A watch over the files as they are. To be made before they are read: what changes meanwhile is news.
+    pub(super) fn new(tls: &Tls) -> Self {
+        let now = stamps(tls);
+        Self { seen: now, told: now }
     }
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| bad("tls.key", key, &e))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| bad("tls.cert", cert, &e))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key_der)
-        .map_err(|e| bad("tls.cert", cert, &e))?;
-    server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(server)))
+
+    /// Whether there are other files than before, and they have stood still between two looks: certificate and
+    /// key are written one after the other.
+    pub(super) fn look(&mut self, tls: &Tls) -> bool {
+        let now = stamps(tls);
+        let is_new = now == self.seen && now != self.told;
+        self.seen = now;
+        if is_new {
+            self.told = now;
+        }
+        is_new
+    }
+}
+
+/// Of the certificate and of the key; `None` for a file that is not there.
+type Stamps = [Option<Stamp>; 2];
+
+/// What differs when a file has been written or replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    written: SystemTime,
+    len: u64,
+    #[cfg(unix)]
+    inode: u64,
+}
+
+fn stamps(tls: &Tls) -> Stamps {
+    match tls {
+        Tls::Files { cert, key } => [stamp(cert), stamp(key)],
+        Tls::Off | Tls::SelfSigned => [None; 2],
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(Stamp {
+        written: metadata.modified().ok()?,
+        len: metadata.len(),
+        #[cfg(unix)]
+        inode: std::os::unix::fs::MetadataExt::ino(&metadata),
+    })
+}
+
+impl Running {
+    /// Takes the certificate again whenever its files have been replaced.
+    pub(super) async fn watch_certificate(self: Arc<Self>, mut files: FileWatch) {
+        let mut stop = self.stop.subscribe();
+        let mut ticks = tokio::time::interval(FileWatch::INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stopped(&mut stop) => return,
+            }
+            let running = Arc::clone(&self);
+            let look = move || {
+                let config = running.current().config.clone();
+                if files.look(&config.tls) {
+                    running.renew_certificate(&config);
+                }
+                files
+            };
+            files = tokio::task::spawn_blocking(look).await.expect("reading a certificate does not panic");
+        }
+    }
+
+    fn renew_certificate(&self, config: &Config) {
+        match Certificate::load(config) {
+            Ok(certificate) => {
+                self.certificate.send_replace(certificate.map(Arc::new));
+                tracing::info!("certificate replaced");
+            }
+            Err(error) => tracing::error!(%error, "certificate not taken, the one before stays"),
+        }
+    }
 }
 
 /// The self-signed certificate for the names this configuration gives the host. One is made for each set of
@@ -118,4 +264,32 @@ fn generate(names: &[String]) -> Result<String, rcgen::Error> {
     let key = rcgen::KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
     Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_pair_is_told_once_it_stands_still() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = |name| home.path().join(name);
+        let write = |name, text: &str| std::fs::write(path(name), text).expect("written");
+        let tls = Tls::Files { cert: path("cert"), key: path("key") };
+        write("cert", "one");
+        write("key", "one");
+        let mut watch = FileWatch::new(&tls);
+        assert_eq!([watch.look(&tls), watch.look(&tls)], [false; 2], "what was there before is no news");
+        write("cert", "two, longer");
+        assert!(!watch.look(&tls), "it may still be written");
+        write("key", "two, longer");
+        assert!(!watch.look(&tls));
+        assert_eq!([watch.look(&tls), watch.look(&tls)], [true, false], "once");
+        // A rename, as certificate clients do it: same length, another file.
+        write("next", "two, LONGER");
+        std::fs::rename(path("next"), path("cert")).expect("renamed");
+        assert_eq!([watch.look(&tls), watch.look(&tls), watch.look(&tls)], [false, true, false]);
+        std::fs::remove_file(path("key")).expect("removed");
+        assert_eq!([watch.look(&tls), watch.look(&tls), watch.look(&tls)], [false, true, false]);
+    }
 }

@@ -83,7 +83,7 @@ impl Addresses {
         self.has_ipv6 || address.is_ipv4()
     }
 
-    /// `stun:` and `turn:` URLs of listeners, in the order browsers should try them.
+    /// `stun:`, `turn:` and `turns:` URLs of listeners, in the order browsers should try them.
     #[must_use]
     pub fn ice_urls(&self, listeners: &[RelayListener]) -> Vec<String> {
         let mut hosts: Vec<(String, u16, RelayTransport)> = Vec::new();
@@ -99,7 +99,8 @@ impl Addresses {
         let stun = of(RelayTransport::Udp).take(1).map(|(host, port, _)| format!("stun:{host}:{port}"));
         let udp = of(RelayTransport::Udp).map(|(host, port, _)| format!("turn:{host}:{port}?transport=udp"));
         let tcp = of(RelayTransport::Tcp).map(|(host, port, _)| format!("turn:{host}:{port}?transport=tcp"));
-        stun.chain(udp).chain(tcp).collect()
+        let tls = of(RelayTransport::Tls).map(|(host, port, _)| format!("turns:{host}:{port}?transport=tcp"));
+        stun.chain(udp).chain(tcp).chain(tls).collect()
     }
 
     /// Under which host name or address clients reach a listener.
@@ -149,7 +150,8 @@ impl Addresses {
     /// The local address of a family to bind relay sockets to: that of a listener where it is a concrete one,
     /// else the one the default route uses, else any, else loopback.
     fn local(&self, config: &Config, family: IpAddr) -> Option<IpAddr> {
-        let listeners = || config.relay.listen.iter().map(|listener| listener.address.ip());
+        let shared = || config.http.listen.iter().filter(|listener| listener.turns).map(|l| l.address.ip());
+        let listeners = || config.relay.listen.iter().map(|l| l.address.ip()).chain(shared());
         let mut own = listeners().filter(|ip| ip.is_ipv4() == family.is_ipv4()).peekable();
         let has_listener = own.peek().is_some();
         let (mut wildcard, mut concrete) = (false, None);

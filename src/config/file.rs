@@ -43,6 +43,7 @@ pub(crate) struct Relay {
     pub(crate) max_lifetime: String,
     pub(crate) drain_timeout: String,
     pub(crate) tcp_connections: u32,
+    pub(crate) proxy_from: Vec<String>,
     pub(crate) socket_buffer: u32,
     pub(crate) unauthenticated_rate: u32,
     pub(crate) alternate: toml::Table,
@@ -70,10 +71,18 @@ impl Default for Relay {
             max_lifetime: "1h".into(),
             drain_timeout: "0s".into(),
             tcp_connections: 10_000,
+            proxy_from: Vec::new(),
             socket_buffer: 4 << 20,
             unauthenticated_rate: 1 << 16,
             alternate: toml::Table::new(),
         }
+    }
+}
+
+impl File {
+    /// Listeners of TURN over TLS, where there is a certificate and nothing is said about listeners.
+    pub(crate) fn listen_on_tls(&mut self) {
+        self.relay.listen.extend(strings(&["tls://0.0.0.0:5349", "tls://[::]:5349"]));
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Config {
     pub peers: Peers,
     /// How much of the relay one user, or all, may use.
     pub quota: Quota,
-    /// The certificate of HTTPS listeners.
+    /// The certificate of HTTPS and TLS listeners.
     pub tls: Tls,
     /// Web page, API and signaling.
     pub http: Http,
@@ -84,6 +84,8 @@ pub struct Relay {
     pub drain_timeout: Duration,
     /// Most TCP clients at a time.
     pub tcp_connections: usize,
+    /// Proxies that tell whom a connection comes from, by the PROXY protocol.
+    pub proxy_from: Vec<Network>,
     /// Receive and send buffer of each listener socket, in bytes.
     pub socket_buffer: usize,
     /// Bytes of unauthenticated replies a second for each source prefix; 0: no limit.
@@ -106,6 +108,26 @@ pub enum RelayTransport {
     Udp,
     /// TCP connections.
     Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+impl RelayTransport {
+    /// Whether it is accepted as a TCP connection.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls)
+    }
+
+    /// As it is written in `relay.listen`.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 /// An address the world sees.
@@ -182,7 +204,7 @@ pub struct Quota {
     pub total: u32,
 }
 
-/// `[tls]`: the certificate of HTTPS listeners.
+/// `[tls]`: the certificate of HTTPS and TLS listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tls {
     /// There is none.
@@ -219,8 +241,22 @@ pub struct Http {
 pub struct HttpListener {
     /// Whether it speaks TLS.
     pub https: bool,
+    /// Whether it takes TURN over TLS on the same port.
+    pub turns: bool,
     /// Where.
     pub address: SocketAddr,
+}
+
+impl HttpListener {
+    /// As it is written in `http.listen`.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match (self.https, self.turns) {
+            (_, true) => "https+turns",
+            (true, false) => "https",
+            (false, false) => "http",
+        }
+    }
 }
 
 /// `[signaling]`: who may signal.
@@ -382,8 +418,9 @@ fn publish(file: &mut File, sources: &mut Sources, public: &str) {
         sources.set("http.listen", flag());
     } else {
         for listener in &mut file.http.listen {
-            let address = listener.split_once("://").map_or(listener.as_str(), |(_, address)| address);
-            *listener = format!("https://{address}");
+            let (scheme, address) = listener.split_once("://").unwrap_or(("", listener.as_str()));
+            let scheme = if scheme == "https+turns" { scheme } else { "https" };
+            *listener = format!("{scheme}://{address}");
         }
     }
     if file.tls.cert.is_empty() && file.tls.key.is_empty() {

@@ -51,7 +51,9 @@ fn bad_values_are_refused_with_their_line() {
         ("relay", "listen = []", "relay.listen"),
         ("relay", "listen = [\"0.0.0.0:3478\"]", "relay.listen[0]"),
         ("relay", "listen = [\"udp://localhost:3478\"]", "relay.listen[0]"),
-        ("relay", "listen = [\"tls://0.0.0.0:5349\"]", "not in this version"),
+        ("relay", "listen = [\"tls://0.0.0.0:5349\"]", "tls:// needs a certificate"),
+        ("relay", "listen = [\"https+turns://0.0.0.0:443\"]", "http.listen"),
+        ("relay", "proxy_from = [\"10.0.0.1/8\"]", "bits behind the prefix"),
         ("relay", "listen = [\"dtls://0.0.0.0:5349\"]", "not in this version"),
         ("relay", "ports = \"shared\"", "not in this version"),
         ("relay", "ports = \"50000\"", "relay.ports"),
@@ -87,7 +89,8 @@ fn bad_values_are_refused_with_their_line() {
         ("tls", "cert = \"a.pem\"", "tls.key"),
         ("tls", "key = \"a.pem\"", "tls.cert"),
         ("http", "listen = [\"https://127.0.0.1:0\"]", "needs a certificate"),
-        ("http", "listen = [\"ftp://127.0.0.1:0\"]", "http:// or https://"),
+        ("http", "listen = [\"https+turns://127.0.0.1:0\"]", "https+turns:// needs a certificate"),
+        ("http", "listen = [\"ftp://127.0.0.1:0\"]", "https:// or https+turns://"),
         ("http", "listen = [\"8080\"]", "http.listen[0]"),
         ("http", "origins = [\"app.example.org\"]", "http.origins[0]"),
         ("signaling", "access = \"closed\"", "\"open\" or \"token\""),
@@ -204,8 +207,32 @@ fn public_flag_keeps_configured_listeners() {
     let config = Config::load(&options).expect("valid");
     assert_eq!(
         config.http.listen,
-        [HttpListener { https: true, address: "127.0.0.1:0".parse().expect("address") }]
+        [HttpListener { https: true, turns: false, address: "127.0.0.1:0".parse().expect("address") }]
     );
+}
+
+#[test]
+fn design_2_2_a_certificate_adds_tls_listeners_unless_listeners_are_named() {
+    let transports = |text: &str| {
+        let config = Config::from_toml(text).expect("valid");
+        let tls = config.relay.listen.iter().filter(|l| l.transport == RelayTransport::Tls);
+        tls.map(|listener| listener.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(transports("[tls]\nself_signed = true\n"), ["0.0.0.0:5349", "[::]:5349"]);
+    assert_eq!(transports(""), Vec::<String>::new());
+    let named = "[relay]\nlisten = [\"udp://0.0.0.0:3478\"]\n[tls]\nself_signed = true\n";
+    assert_eq!(transports(named), Vec::<String>::new());
+}
+
+#[test]
+fn a_port_shared_with_https_is_listener_enough() {
+    let text =
+        "[relay]\nlisten = []\n[tls]\nself_signed = true\n[http]\nlisten = [\"https+turns://127.0.0.1:0\"]\n";
+    let config = Config::from_toml(text).expect("valid");
+    assert!(config.relay.listen.is_empty() && config.http.listen[0].turns && config.http.listen[0].https);
+    let only_https = text.replace("https+turns", "https");
+    let message = Config::from_toml(&only_https).map(drop).expect_err("refused").to_string();
+    assert!(message.contains("relay.listen: needs at least one address"), "{message}");
 }
 
 #[test]

@@ -20,18 +20,23 @@ pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Re
     let check = Check { sources: &sources, base };
     check.unsupported(file)?;
     let tls = check.tls(&file.tls)?;
+    let mut file = file.clone();
+    if tls != Tls::Off && sources.place("relay.listen").is_none() {
+        file.listen_on_tls();
+    }
+    let http = check.http(&file.http, &tls)?;
     let config = Config {
         state_dir: check.path(&file.state_dir),
-        relay: check.relay(&file.relay, file.quota.total)?,
+        relay: check.relay(&file.relay, file.quota.total, &tls, &http)?,
         credentials: check.credentials(&file.credentials)?,
         peers: check.peers(&file.peers)?,
         quota: Quota { user: file.quota.user, total: file.quota.total },
-        http: check.http(&file.http, &tls)?,
+        http,
         tls,
         signaling: check.signaling(&file.signaling)?,
         admin: check.admin(&file.admin)?,
         log: check.log(&file.log)?,
-        file: file.clone(),
+        file,
         sources: Sources::default(),
     };
     Ok(Config { sources, ..config })
@@ -77,11 +82,11 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn relay(&self, relay: &file::Relay, total_quota: u32) -> Result<Relay, Error> {
+    fn relay(&self, relay: &file::Relay, total_quota: u32, tls: &Tls, http: &Http) -> Result<Relay, Error> {
         let listen = (relay.listen.iter().enumerate())
-            .map(|(i, text)| self.relay_listener(&format!("relay.listen[{i}]"), text))
+            .map(|(i, text)| self.relay_listener(&format!("relay.listen[{i}]"), text, tls))
             .collect::<Result<Vec<_>, _>>()?;
-        if listen.is_empty() {
+        if listen.is_empty() && !http.listen.iter().any(|listener| listener.turns) {
             return self.fail("relay.listen", "needs at least one address such as \"udp://0.0.0.0:3478\"");
         }
         let max_lifetime = self.duration("relay.max_lifetime", &relay.max_lifetime)?;
@@ -105,26 +110,37 @@ impl Check<'_> {
             tcp: relay.tcp,
             max_lifetime,
             drain_timeout: self.duration("relay.drain_timeout", &relay.drain_timeout)?,
+            proxy_from: self.networks("relay.proxy_from", &relay.proxy_from)?,
             tcp_connections: self.at_least_one("relay.tcp_connections", relay.tcp_connections)?,
             socket_buffer: self.socket_buffer(relay.socket_buffer)?,
             unauthenticated_rate: relay.unauthenticated_rate,
         })
     }
 
-    fn relay_listener(&self, key: &str, text: &str) -> Result<RelayListener, Error> {
-        let forms = "\"udp://ADDRESS:PORT\" or \"tcp://ADDRESS:PORT\"";
+    fn relay_listener(&self, key: &str, text: &str, tls: &Tls) -> Result<RelayListener, Error> {
+        let forms = "\"udp://ADDRESS:PORT\", \"tcp://ADDRESS:PORT\" or \"tls://ADDRESS:PORT\"";
         let Some((scheme, address)) = text.split_once("://") else {
             return self.fail(key, format!("expected {forms}, found \"{text}\""));
         };
         let transport = match scheme {
             "udp" => RelayTransport::Udp,
             "tcp" => RelayTransport::Tcp,
-            "tls" | "dtls" | "https+turns" => {
+            "tls" if *tls == Tls::Off => return self.no_certificate(key, scheme),
+            "tls" => RelayTransport::Tls,
+            "dtls" => {
                 return self.fail(key, format!("{scheme}:// listeners are not in this version; use {forms}"));
+            }
+            "https+turns" => {
+                return self.fail(key, "https+turns:// is for http.listen: the port is shared with HTTPS");
             }
             _ => return self.fail(key, format!("expected {forms}, found \"{text}\"")),
         };
         Ok(RelayListener { transport, address: self.socket_address(key, address)? })
+    }
+
+    fn no_certificate<T>(&self, key: &str, scheme: &str) -> Result<T, Error> {
+        let problem = "needs a certificate: set tls.cert and tls.key, or tls.self_signed = true";
+        self.fail(key, format!("{scheme}:// {problem}"))
     }
 
     fn socket_address(&self, key: &str, text: &str) -> Result<SocketAddr, Error> {
@@ -259,21 +275,19 @@ impl Check<'_> {
     }
 
     fn http_listener(&self, key: &str, text: &str, tls: &Tls) -> Result<HttpListener, Error> {
-        let (https, address) = match text.split_once("://") {
-            Some(("http", address)) => (false, address),
-            Some(("https", address)) if *tls != Tls::Off => (true, address),
-            Some(("https", _)) => {
-                return self.fail(
-                    key,
-                    "https:// needs a certificate: set tls.cert and tls.key, or tls.self_signed = true",
-                );
-            }
+        let has_certificate = *tls != Tls::Off;
+        let (https, turns, address) = match text.split_once("://") {
+            Some(("http", address)) => (false, false, address),
+            Some(("https", address)) if has_certificate => (true, false, address),
+            Some(("https+turns", address)) if has_certificate => (true, true, address),
+            Some((scheme @ ("https" | "https+turns"), _)) => return self.no_certificate(key, scheme),
             Some((scheme, _)) => {
-                return self.fail(key, format!("expected http:// or https://, found {scheme}://"));
+                let problem = format!("expected http://, https:// or https+turns://, found {scheme}://");
+                return self.fail(key, problem);
             }
-            None => (*tls != Tls::Off, text),
+            None => (has_certificate, false, text),
         };
-        Ok(HttpListener { https, address: self.socket_address(key, address)? })
+        Ok(HttpListener { https, turns, address: self.socket_address(key, address)? })
     }
 
     fn signaling(&self, signaling: &file::Signaling) -> Result<Signaling, Error> {

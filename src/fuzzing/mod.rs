@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::credential::{Nonces, Verifier};
+use crate::proxy;
 use crate::stun::{
     self, AttributeType, ChannelData, Class, IntegrityKey, Message, MessageWriter, Method, PacketKind,
     TransactionId,
@@ -50,6 +51,27 @@ pub fn channel_data(bytes: &[u8]) {
     let len = u16::try_from(data.payload.len()).expect("the length field has 16 bits");
     assert_eq!(ChannelData::header(data.number, len), bytes[..4]);
     assert_eq!(data.payload, &bytes[4..4 + data.payload.len()]);
+}
+
+/// Any bytes as the beginning of a connection from a proxy: a header is read the same whatever follows, and all
+/// that comes before its last byte is the beginning of one.
+pub fn proxy_header(bytes: &[u8]) {
+    let Ok(header) = proxy::parse(bytes) else { return };
+    let proxy::Header::Complete { len, ends } = header else {
+        return assert!(bytes.len() < proxy::MAX_LEN, "a header that does not end is refused");
+    };
+    assert!(len <= proxy::MAX_LEN && len <= bytes.len());
+    assert_eq!(proxy::parse(&bytes[..len]), Ok(header), "what follows does not matter");
+    for short in [1, len / 2, len - 1] {
+        assert_eq!(proxy::parse(&bytes[..short]), Ok(proxy::Header::Partial), "{short} of {len}");
+    }
+    let Some(ends) = ends else { return };
+    let family = if ends.client.is_ipv4() { "TCP4" } else { "TCP6" };
+    let (client, server) = (ends.client, ends.server);
+    let line =
+        format!("PROXY {family} {} {} {} {}\r\n", client.ip(), server.ip(), client.port(), server.port());
+    let again = proxy::Header::Complete { len: line.len(), ends: Some(ends) };
+    assert_eq!(proxy::parse(line.as_bytes()), Ok(again), "version 1 says the same");
 }
 
 /// Any datagram of a stranger: nothing goes on, nothing stays, and the answer is small.

@@ -7,7 +7,6 @@
 //!
 //! [`Forward`]: crate::turn::Forward
 
-mod accept;
 mod arrival;
 mod bind;
 mod clock;
@@ -20,7 +19,6 @@ mod reserved;
 mod run;
 mod streams;
 
-pub use accept::accept_tcp;
 pub use arrival::Arrival;
 pub use bind::{BindCause, StartError};
 pub use pool::{AdoptError, Pool, start};

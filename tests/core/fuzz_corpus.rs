@@ -22,6 +22,11 @@ fn channel_data() {
 }
 
 #[test]
+fn proxy_header() {
+    replay("proxy_header", fuzzing::proxy_header);
+}
+
+#[test]
 fn stranger() {
     replay("stranger", fuzzing::stranger);
 }

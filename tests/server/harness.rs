@@ -251,9 +251,18 @@ pub(crate) fn metric(page: &str, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no metric {name}")).parse().expect("a number")
 }
 
-/// A STUN/TURN client over UDP that knows just enough.
+/// What carries a client's messages.
+pub(crate) trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+enum Link {
+    Udp(UdpSocket),
+    Stream(Box<dyn Stream>),
+}
+
+/// A STUN/TURN client that knows just enough.
 pub(crate) struct Client {
-    socket: UdpSocket,
+    link: Link,
     counter: u64,
 }
 
@@ -262,7 +271,12 @@ impl Client {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         socket.connect(server).expect("connected");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Self { socket, counter: 0 }
+        Self { link: Link::Udp(socket), counter: 0 }
+    }
+
+    /// A client on a connection.
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
+        Self { link: Link::Stream(Box::new(stream)), counter: 0 }
     }
 
     /// The client's own address, from a Binding response.
@@ -339,12 +353,24 @@ impl Client {
         }
     }
 
-    fn exchange<E: std::fmt::Debug>(&self, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Vec<u8> {
+    fn exchange<E: std::fmt::Debug>(&mut self, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Vec<u8> {
         let mut buffer = [0; 1500];
         let len = write(&mut buffer).expect("it fits");
-        self.socket.send(&buffer[..len]).expect("sent");
-        let len = self.socket.recv(&mut buffer).expect("an answer");
-        buffer[..len].to_vec()
+        match &mut self.link {
+            Link::Udp(socket) => {
+                socket.send(&buffer[..len]).expect("sent");
+                let len = socket.recv(&mut buffer).expect("an answer");
+                buffer[..len].to_vec()
+            }
+            Link::Stream(stream) => {
+                stream.write_all(&buffer[..len]).expect("sent");
+                stream.flush().expect("sent");
+                stream.read_exact(&mut buffer[..20]).expect("an answer");
+                let len = 20 + usize::from(u16::from_be_bytes([buffer[2], buffer[3]]));
+                stream.read_exact(&mut buffer[20..len]).expect("a whole answer");
+                buffer[..len].to_vec()
+            }
+        }
     }
 
     fn transaction(&mut self) -> TransactionId {
