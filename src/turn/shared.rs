@@ -120,6 +120,11 @@ impl Shared {
         self.ports_or_new(bind).map_or(0, |ports| lock(&ports.pool).free())
     }
 
+    /// Whether [`Self::take_port`] would find one.
+    pub(super) fn has_port(&self, bind: IpAddr, parity: Parity) -> bool {
+        self.ports_or_new(bind).is_some_and(|ports| lock(&ports.pool).has(parity))
+    }
+
     /// Draws a relay port of a local address; `None` when all are taken. Of a pair it is the lower one, and
     /// both are taken.
     pub(super) fn take_port(
@@ -130,13 +135,6 @@ impl Shared {
         rng: &mut StdRng,
     ) -> Option<u16> {
         lock(&self.ports_or_new(bind)?.pool).take(parity, now, rng)
-    }
-
-    /// Gives a port back that was never opened.
-    pub(super) fn put_back_port(&self, bind: SocketAddr) {
-        if let Some(ports) = self.ports(bind.ip()) {
-            lock(&ports.pool).put_back(bind.port());
-        }
     }
 
     /// Gives a port back, to rest first.
@@ -277,9 +275,19 @@ impl PortPool {
         self.rested.len() + self.resting.len()
     }
 
+    fn has(&self, parity: Parity) -> bool {
+        let is_free = |place: Place| place != Place::Taken;
+        match parity {
+            Parity::Any => self.free() > 0,
+            Parity::Even => (0..self.places.len()).any(|at| self.is_even(at) && is_free(self.places[at])),
+            Parity::Pair => (0..self.places.len()).any(|at| self.is_pair(at, is_free)),
+        }
+    }
+
     fn take(&mut self, parity: Parity, now: Duration, rng: &mut StdRng) -> Option<u16> {
         while let Some((_, port)) = self.resting.pop_front_if(|(until, _)| *until <= now) {
-            self.put_back(port);
+            self.rested.push(port);
+            self.note(port, Place::Rested);
         }
         let port = match parity {
             Parity::Any if self.rested.is_empty() => self.resting.pop_front().map(|(_, port)| port),
@@ -318,18 +326,18 @@ impl PortPool {
     }
 
     fn find_pair(&self, is_free: impl Fn(Place) -> bool, rng: &mut StdRng) -> Option<u16> {
-        let parity = usize::from(self.first % 2);
-        let lower = from_random_start(self.places.len(), rng).find(|&at| {
-            at % 2 == parity
-                && is_free(self.places[at])
-                && self.places.get(at + 1).is_some_and(|next| is_free(*next))
-        })?;
-        Some(self.first + lower as u16)
+        let at = from_random_start(self.places.len(), rng).find(|&at| self.is_pair(at, &is_free))?;
+        Some(self.first + at as u16)
     }
 
-    fn put_back(&mut self, port: u16) {
-        self.rested.push(port);
-        self.note(port, Place::Rested);
+    fn is_even(&self, at: usize) -> bool {
+        (usize::from(self.first) + at).is_multiple_of(2)
+    }
+
+    fn is_pair(&self, at: usize, is_free: impl Fn(Place) -> bool) -> bool {
+        self.is_even(at)
+            && is_free(self.places[at])
+            && self.places.get(at + 1).is_some_and(|next| is_free(*next))
     }
 
     fn give_back(&mut self, port: u16, now: Duration) {
@@ -412,7 +420,7 @@ mod tests {
         assert_eq!((take(Parity::Any), take(Parity::Any)), (Some(50_001), None), "the upper ones are taken");
         shared.return_port((HERE, 50_003).into(), START);
         assert_eq!(take(Parity::Pair), None, "half a pair is none");
-        shared.put_back_port((HERE, 50_002).into());
+        shared.return_port((HERE, 50_002).into(), START);
         assert_eq!(take(Parity::Pair), Some(50_002));
     }
 

@@ -76,8 +76,7 @@ impl Server {
         }
     }
 
-    /// Draws a port of each family. One of two is enough (RFC 8656 §7.2); ports go before quotas, so
-    /// that 508 goes before 486.
+    /// Draws a port of each family; one of two is enough (RFC 8656 §7.2).
     fn draw(
         &mut self,
         request: &Request<'_>,
@@ -86,9 +85,7 @@ impl Server {
         parity: Parity,
         expires: Duration,
     ) -> Result<Parts, ErrorCode> {
-        if parity == Parity::Pair && !self.may_reserve() {
-            return Err(ErrorCode::InsufficientCapacity);
-        }
+        let (quota, upper) = self.charge_for(request, caller, families, parity)?;
         let (mut relays, mut refused) = ([None, None], None);
         for &family in families {
             match self.draw_relay(request, family, parity, expires) {
@@ -100,12 +97,6 @@ impl Server {
         if let ([None, None], Some((error, _))) = (&relays, refused) {
             return Err(error);
         }
-        let quota = self.charge(caller);
-        let upper = if parity == Parity::Pair { self.charge(caller).map(Some) } else { Some(None) };
-        let (Some(quota), Some(upper)) = (quota, upper) else {
-            self.put_back(&relays, parity);
-            return Err(ErrorCode::AllocationQuotaReached);
-        };
         let reservation = relays.iter().flatten().next().zip(upper);
         Ok(Parts {
             reservation: reservation.map(|(lower, quota)| Reservation::above(lower, quota)),
@@ -114,6 +105,32 @@ impl Server {
             parity: Some(parity),
             quota,
         })
+    }
+
+    /// Takes a place in the quotas, and a second one for a reservation. 508 goes before 486.
+    fn charge_for(
+        &self,
+        request: &Request<'_>,
+        caller: &Caller<'_>,
+        families: &[Family],
+        parity: Parity,
+    ) -> Result<(QuotaSlot, Option<QuotaSlot>), ErrorCode> {
+        let is_pair = parity == Parity::Pair;
+        if is_pair && !self.may_reserve() {
+            return Err(ErrorCode::InsufficientCapacity);
+        }
+        let charge = || self.shared.charge(&caller.user, self.settings.user_quota, self.settings.total_quota);
+        if let Some(quota) = charge() {
+            match is_pair.then(charge) {
+                None => return Ok((quota, None)),
+                Some(Some(upper)) => return Ok((quota, Some(upper))),
+                Some(None) => {}
+            }
+        }
+        let server = request.path.five_tuple.server.ip();
+        let mut addresses = families.iter().filter_map(|family| self.relay_address(*family, server));
+        let has_port = addresses.any(|address| self.shared.has_port(address.bind, parity));
+        Err(if has_port { ErrorCode::AllocationQuotaReached } else { ErrorCode::InsufficientCapacity })
     }
 
     fn draw_relay(
@@ -131,16 +148,6 @@ impl Server {
         Ok(Relay { relayed, bind, expires, is_open: false })
     }
 
-    /// Gives back ports that came to nothing.
-    fn put_back(&self, relays: &[Option<Relay>; 2], parity: Parity) {
-        for relay in relays.iter().flatten() {
-            self.shared.put_back_port(relay.bind);
-            if parity == Parity::Pair {
-                self.shared.put_back_port((relay.bind.ip(), relay.bind.port() + 1).into());
-            }
-        }
-    }
-
     /// Takes the port over that was reserved under `token`, and its place in the quota.
     fn claim(
         &self,
@@ -154,10 +161,6 @@ impl Server {
         let mut relays = [None, None];
         relays[Family::of(relayed.ip()) as usize] = Some(Relay { relayed, bind, expires, is_open: false });
         Ok(Parts { relays, refused: None, parity: None, reservation: None, quota })
-    }
-
-    fn charge(&self, caller: &Caller<'_>) -> Option<QuotaSlot> {
-        self.shared.charge(&caller.user, self.settings.user_quota, self.settings.total_quota)
     }
 
     /// Enters the allocation and asks for its sockets.
