@@ -1,5 +1,5 @@
 //! The pure core under simulated time: no sockets, no clock, no sleep.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod addresses;
 mod allocate;
@@ -14,6 +14,7 @@ mod ip_header;
 mod lab;
 mod lifetimes;
 mod malformed;
+mod model;
 mod permissions;
 mod relaying;
 mod reservations;

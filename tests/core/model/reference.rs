@@ -8,10 +8,11 @@ use std::time::Duration;
 use turnkey::turn::{ClientPath, OpenError, RelayId, Transport};
 
 pub(super) const PORTS: std::ops::RangeInclusive<u16> = 50_000..=50_011;
-pub(super) const USER_QUOTA: usize = 6;
-pub(super) const TOTAL_QUOTA: usize = 10;
+pub(super) const USER_QUOTA: usize = 5;
+pub(super) const TOTAL_QUOTA: usize = 9;
 pub(super) const CLIENTS: usize = 12;
 pub(super) const WORKERS: usize = 3;
+pub(super) const LISTENER_PORT: u16 = 3478;
 const PERMISSION: Duration = Duration::from_secs(300);
 const CHANNEL: Duration = Duration::from_secs(600);
 const HOLD: Duration = Duration::from_secs(300);
@@ -52,7 +53,10 @@ pub(super) enum Parity {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Want {
     /// New ports of these families.
-    New { families: [bool; 2], parity: Parity },
+    New {
+        families: [bool; 2],
+        parity: Parity,
+    },
     Token([u8; 8]),
 }
 
@@ -235,8 +239,11 @@ impl Reference {
         if free.iter().any(rested) {
             assert!(rested(&port), "{port} still rests and others do not");
         } else if parity != Parity::Pair {
-            let oldest = self.resting[family].iter().find(|(port, _)| free.contains(port));
-            assert_eq!(oldest.map(|(port, _)| *port), Some(port), "the one that has rested longest");
+            // Those that were given back at one moment have no order.
+            let since =
+                |wanted: u16| self.resting[family].iter().find(|(port, _)| *port == wanted).unwrap().1;
+            let longest = free.iter().map(|port| since(*port)).min();
+            assert_eq!(Some(since(port)), longest, "the one that has rested longest");
         }
         self.take(family, port);
         if parity == Parity::Pair {
@@ -346,7 +353,8 @@ impl Reference {
             return Err(508);
         }
         let more = if parity == Parity::Pair { 2 } else { 1 };
-        if self.charged(Some(user_of(client))) + more > USER_QUOTA || self.charged(None) + more > TOTAL_QUOTA {
+        if self.charged(Some(user_of(client))) + more > USER_QUOTA || self.charged(None) + more > TOTAL_QUOTA
+        {
             return Err(486);
         }
         pending.parity = Some(parity);
@@ -439,9 +447,7 @@ impl Reference {
     fn granted(&self, allocation: &Allocation) -> Granted {
         let relays = allocation.relays.iter().enumerate();
         Granted {
-            relayed: relays
-                .filter_map(|(f, r)| Some((relay_ip(f).1, r.as_ref()?.port).into()))
-                .collect(),
+            relayed: relays.filter_map(|(f, r)| Some((relay_ip(f).1, r.as_ref()?.port).into())).collect(),
             refused: allocation.refused,
             token: allocation.token,
             lifetime: (allocation.end() - self.now).as_secs() as u32,
@@ -508,6 +514,11 @@ impl Reference {
         (0..2).any(|family| relay_ip(family).0 == ip || relay_ip(family).1 == ip)
     }
 
+    /// What listens at one of our addresses counts as listening at all of them.
+    fn is_listener(peer: SocketAddr) -> bool {
+        Self::is_own(peer.ip()) && peer.port() == LISTENER_PORT
+    }
+
     fn may_reach(&self, ip: IpAddr) -> bool {
         let allowed = ["8.8.8.8", "1.1.1.1", "2600::9", "2600::a", "2600::1"];
         allowed.contains(&&*ip.to_string()) || (ip == self::ip("8.8.4.4") && !self.is_strict)
@@ -515,6 +526,19 @@ impl Reference {
 
     fn may_permit(&self, ip: IpAddr) -> bool {
         Self::is_own(ip) || self.may_reach(ip)
+    }
+
+    /// Peers that the client has a permission or a channel for; ports of permissions are any.
+    pub(super) fn known_peers(&self, client: usize) -> Vec<SocketAddr> {
+        let Some(allocation) = self.allocations.get(&client) else { return Vec::new() };
+        let permitted = allocation.permissions.keys().map(|ip| (*ip, *PORTS.start()).into());
+        permitted.chain(allocation.channels.values().map(|(peer, _)| *peer)).collect()
+    }
+
+    /// Relayed addresses of all, by their public names.
+    pub(super) fn relayed(&self) -> Vec<SocketAddr> {
+        let relays = self.allocations.values().flat_map(|a| a.relays.iter().enumerate());
+        relays.filter_map(|(f, r)| Some((relay_ip(f).1, r.as_ref()?.port).into())).collect()
     }
 
     /// The client whose relay lives at an own address.
@@ -546,13 +570,7 @@ impl Reference {
         Ok(())
     }
 
-    pub(super) fn bind(
-        &mut self,
-        client: usize,
-        number: u16,
-        peer: SocketAddr,
-        listener: SocketAddr,
-    ) -> Result<(), u16> {
+    pub(super) fn bind(&mut self, client: usize, number: u16, peer: SocketAddr) -> Result<(), u16> {
         let allocation = self.allocations.get(&client).ok_or(437_u16)?;
         if !(0x4000..=0x4FFF).contains(&number) {
             return Err(400);
@@ -560,10 +578,11 @@ impl Reference {
         if allocation.relays[family(peer.ip())].is_none() {
             return Err(443);
         }
-        if peer == listener || !self.is_reachable(peer) {
+        if Self::is_listener(peer) || !self.is_reachable(peer) {
             return Err(403);
         }
-        let conflicts = |(other, (to, _)): (&u16, &(SocketAddr, Duration))| (*other == number) != (*to == peer);
+        let conflicts =
+            |(other, (to, _)): (&u16, &(SocketAddr, Duration))| (*other == number) != (*to == peer);
         if allocation.channels.iter().any(conflicts) {
             return Err(400);
         }
@@ -595,7 +614,7 @@ impl Reference {
         let family = family(peer.ip());
         let Some(allocation) = self.allocations.get(&client) else { return Out::Nowhere };
         let Some(relay) = &allocation.relays[family] else { return Out::Nowhere };
-        if !allocation.is_permitted(peer.ip(), self.now) {
+        if !allocation.is_permitted(peer.ip(), self.now) || Self::is_listener(peer) {
             return Out::Nowhere;
         }
         match self.relay_at(peer) {
