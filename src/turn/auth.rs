@@ -48,16 +48,22 @@ impl Server {
         ) else {
             return Err(Refusal::Unsigned(ErrorCode::BadRequest));
         };
-        let client = request.path.five_tuple.client;
-        match self.settings.nonces.check(nonce.value, client, request.now.unix) {
-            NonceCheck::Valid => {}
-            NonceCheck::Expired | NonceCheck::Foreign => {
-                return Err(Refusal::Challenge(ErrorCode::StaleNonce));
-            }
-        }
         let subject = self.subject(request).map_err(Refusal::Elsewhere)?;
+        if !self.is_fresh(nonce.value, request, subject) {
+            return Err(Refusal::Challenge(ErrorCode::StaleNonce));
+        }
         let username = username.as_str().ok_or(Refusal::Challenge(ErrorCode::Unauthenticated))?;
         self.identify(request, username, subject)
+    }
+
+    /// Whether the nonce was given to this client. A data connection may bring the one of its control
+    /// connection (RFC 6062 §4.3): there are clients that know no other.
+    fn is_fresh(&self, nonce: &[u8], request: &Request<'_>, subject: Option<AllocationId>) -> bool {
+        let given_to =
+            |client| self.settings.nonces.check(nonce, client, request.now.unix) == NonceCheck::Valid;
+        let control =
+            subject.and_then(|id| self.table.get(id)).map(|allocation| allocation.path.five_tuple.client);
+        given_to(request.path.five_tuple.client) || control.is_some_and(given_to)
     }
 
     /// The allocation the request is about: the one of its 5-tuple, or the one a token names.

@@ -20,6 +20,9 @@ const GENERATIONS: u32 = 1 << (31 - SLOT_BITS);
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 128 * 1024;
 
+/// Moves between workers a connection may cause.
+const MAX_MOVES: u8 = 8;
+
 /// A client's connection.
 pub(super) struct Connection {
     pub(super) socket: Socket,
@@ -30,17 +33,24 @@ pub(super) struct Connection {
     pub(super) last: Duration,
     /// The other side has closed; what it sent before is still to be read.
     pub(super) read_closed: bool,
+    /// How often it has come from another worker.
+    moves: u8,
     pub(super) place: Place,
 }
 
 impl Connection {
+    /// Whether it may go on to another worker: nobody needs more than one move or two.
+    pub(super) fn may_move(&self) -> bool {
+        self.moves < MAX_MOVES
+    }
+
     /// Makes it ready to travel to another worker; `first` are the bytes read that are not handled yet.
     pub(super) fn leave(mut self, first: Vec<u8>, registry: &Registry) -> Newcomer {
         // It fails only for a stream that is not registered.
         let _ = registry.deregister(&mut self.socket);
         let FiveTuple { client, server, .. } = self.path.five_tuple;
-        let Self { socket, writer, place, .. } = self;
-        Newcomer { arrival: Arrival { socket, client, server, first }, writer, moved: true, place }
+        let Self { socket, writer, moves, place, .. } = self;
+        Newcomer { arrival: Arrival { socket, client, server, first }, writer, moves: moves + 1, place }
     }
 }
 
@@ -64,7 +74,7 @@ impl Connections {
         registry: &Registry,
         now: Duration,
     ) -> io::Result<(SocketRef, Vec<u8>)> {
-        let Newcomer { arrival, writer, place, .. } = newcomer;
+        let Newcomer { arrival, writer, moves, place } = newcomer;
         let Arrival { mut socket, client, server, first } = arrival;
         socket.tcp().set_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -85,6 +95,7 @@ impl Connections {
             writer,
             last: now,
             read_closed: false,
+            moves,
             place,
         });
         Ok((name, first))

@@ -54,8 +54,8 @@ pub(super) struct Newcomer {
     pub(super) arrival: Arrival,
     /// What still waits to be written.
     pub(super) writer: Writer,
-    /// It comes from another worker because of the message that `first` begins with.
-    pub(super) moved: bool,
+    /// How often it has come from another worker, each time for the message that `first` begins with.
+    pub(super) moves: u8,
     pub(super) place: Place,
 }
 

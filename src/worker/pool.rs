@@ -191,7 +191,7 @@ impl Pool {
         let hand = self.hands.iter().min_by_key(fewest).ok_or(AdoptError::Stopped)?;
         let place =
             Place::take(&hand.desk, &self.connections, self.max_connections).ok_or(AdoptError::Full)?;
-        let newcomer = Newcomer { arrival, writer: Writer::new(), moved: false, place };
+        let newcomer = Newcomer { arrival, writer: Writer::new(), moves: 0, place };
         match hand.commands.try_send(Command::Adopt(newcomer)) {
             Ok(()) => hand.waker.wake().map_err(|_| AdoptError::Stopped),
             Err(TrySendError::Full(_)) => Err(AdoptError::Full),

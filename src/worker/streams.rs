@@ -67,7 +67,7 @@ impl<D: Datagrams> Worker<D> {
                     let path = connection.path;
                     let begin = start + message.start;
                     let message = begin..start + message.end;
-                    let may_move = std::mem::replace(&mut may_move, true);
+                    let may_move = std::mem::replace(&mut may_move, true) && connection.may_move();
                     match self.handle_stream_message(path, message, may_move) {
                         Next::Message => {}
                         Next::Move(worker) => return self.move_stream(name, worker, begin..start + rest.end),
@@ -131,7 +131,7 @@ impl<D: Datagrams> Worker<D> {
         if self.received.vacant() == 0 {
             self.flush();
         }
-        let moved = newcomer.moved;
+        let moved = newcomer.moves > 0;
         let Ok((name, first)) = self.connections.insert(newcomer, self.poll.registry(), self.now.mono) else {
             return;
         };

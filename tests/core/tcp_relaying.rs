@@ -363,11 +363,16 @@ fn rfc6062_6_2_1_a_connection_id_names_its_worker() {
     assert!(
         matches!(owner.verdict_unmoved(data.path, &request), Verdict::Join { link: joined, .. } if joined == link)
     );
-    // Who has no nonce of this server is challenged where it is.
-    let mut stranger = data;
-    stranger.nonce = b"obMatJos2AAAA".to_vec();
-    let request = stranger.signed(transaction, Method::CONNECTION_BIND, |w| {
-        w.u32(AttributeType::CONNECTION_ID, id);
-    });
-    assert!(matches!(other.verdict(stranger.path, &request), Verdict::Reply { .. }));
+}
+
+#[test]
+fn rfc6062_4_3_a_data_connection_may_bring_the_nonce_of_its_control_connection() {
+    let mut lab = lab();
+    let (client, _) = allocated(&mut lab, 4000);
+    let (_, id) = connected(&client, &mut lab, PEER);
+    let foreign = self::client(&mut lab, 4001);
+    let data = Client { path: connection(4002), nonce: foreign.nonce, ..client.clone() };
+    assert_eq!(bind(&data, &mut lab, id).error, Some(438), "the nonce of somebody else");
+    let data = Client { path: connection(4002), ..client };
+    assert_eq!(bind(&data, &mut lab, id).error, None);
 }
