@@ -134,6 +134,12 @@ fn sockets(page: &mut Page, io: &Counters) {
             "Relayed packets dropped at a full TCP write queue.",
             io.stream_drops,
         ),
+        (
+            "turnkey_handed_on_total",
+            "Packets given to the worker that has their allocation (relay.ports = \"shared\").",
+            io.handed_on,
+        ),
+        ("turnkey_ring_drops_total", "Packets for another worker that it was too busy for.", io.ring_drops),
     ];
     for (name, help, value) in counters {
         page.counter(name, help, value);

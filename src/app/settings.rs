@@ -75,7 +75,7 @@ impl Place {
             realm: config.relay.realm.as_str().into(),
             addresses: located.now.relay.iter().map(relay_address).collect(),
             former: located.former.clone(),
-            ports: config.relay.ports.clone(),
+            ports: config.relay.ports.range(),
             peers: Arc::new(self.peer_policy(config)),
             verifier: Arc::new(verifier(config, keys)),
             nonces: Arc::clone(&self.nonces),

@@ -144,6 +144,7 @@ fn start_workers(config: &Config, keys: &Keys, place: &Place) -> Result<Pool, St
             Backend::Linux => worker::Backend::Linux,
             Backend::Portable => worker::Backend::Portable,
         },
+        shared_relay_port: config.relay.ports.shared(),
         sock_buf: config.relay.socket_buffer,
         tcp_connections: config.relay.tcp_connections,
         ..worker::Setup::new(place.relay_settings(config, keys), secret::random())
@@ -153,6 +154,7 @@ fn start_workers(config: &Config, keys: &Keys, place: &Place) -> Result<Pool, St
             config.error(&relay_key(config, *address), error.to_string()).into()
         }
         worker::StartError::Relay { .. } => config.error("relay.public_address", error.to_string()).into(),
+        worker::StartError::RelayPort { .. } => config.error("relay.ports", error.to_string()).into(),
         _ => StartError::Workers(error),
     })
 }

@@ -67,7 +67,7 @@ pub struct Relay {
     /// How often host names are resolved, and the address is detected, again.
     pub resolve_every: Duration,
     /// Ports of relay sockets.
-    pub ports: RangeInclusive<u16>,
+    pub ports: RelayPorts,
     /// Authentication realm (RFC 8489 §9.2).
     pub realm: String,
     /// Worker threads; 0: one a core.
@@ -142,6 +142,35 @@ pub enum PublicAddress {
     },
     /// A host name, resolved at start and again and again.
     Name(String),
+}
+
+/// Ports of relay sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayPorts {
+    /// One for each allocation, out of a range.
+    Range(RangeInclusive<u16>),
+    /// One for all allocations, which peers' addresses tell apart.
+    Shared(u16),
+}
+
+impl RelayPorts {
+    /// The ports to open in a firewall.
+    #[must_use]
+    pub fn range(&self) -> RangeInclusive<u16> {
+        match self {
+            Self::Range(range) => range.clone(),
+            Self::Shared(port) => *port..=*port,
+        }
+    }
+
+    /// The port of all allocations, where they share one.
+    #[must_use]
+    pub fn shared(&self) -> Option<u16> {
+        match self {
+            Self::Range(_) => None,
+            Self::Shared(port) => Some(*port),
+        }
+    }
 }
 
 /// A STUN server elsewhere.

@@ -1,15 +1,17 @@
 //! The keys of `[relay]` about addresses and ports: from text to values with a meaning.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::source::Error;
 use super::values::{Check, is_host_name};
-use super::{PublicAddress, StunServer};
+use super::{PublicAddress, RelayPorts, StunServer, file};
 
 /// Fewer ports than this serve nobody: a call between two clients takes two, and a closed one rests.
 const MIN_PORTS: u16 = 8;
+
+/// The port of `shared` where none is named: the first of the default range.
+const SHARED_PORT: u16 = 49152;
 
 /// Most public addresses.
 const MAX_ADDRESSES: usize = 32;
@@ -78,24 +80,25 @@ impl Check<'_> {
         self.fail(key, format!("expected \"auto\", an address or a host name, found \"{text}\""))
     }
 
-    pub(super) fn ports(
-        &self,
-        text: &str,
-        workers: u16,
-        total_quota: u32,
-    ) -> Result<RangeInclusive<u16>, Error> {
-        let key = "relay.ports";
+    pub(super) fn ports(&self, relay: &file::Relay, total_quota: u32) -> Result<RelayPorts, Error> {
+        let (key, text) = ("relay.ports", &relay.ports);
+        if let Some(rest) = text.strip_prefix("shared") {
+            if relay.tcp {
+                return self.fail("relay.tcp", "needs a range of ports; relay.ports is one port for all");
+            }
+            return self.shared_port(key, rest);
+        }
         let range = text.split_once('-').and_then(|(from, to)| Some((port(from)?, port(to)?)));
         let Some((from, to)) = range.filter(|(from, to)| from <= to) else {
             return self
-                .fail(key, format!("expected a range of ports such as \"49152-65535\", found \"{text}\""));
+                .fail(key, format!("expected a range of ports such as \"49152-65535\", \"shared\" or \"shared:PORT\", found \"{text}\""));
         };
         if from < 1024 {
             return self
                 .fail(key, format!("starts at {from}, below 1024, where ports belong to other services"));
         }
         let size = u32::from(to - from) + 1;
-        let needed = u32::from(workers.max(MIN_PORTS)).max(total_quota);
+        let needed = u32::from(relay.workers.max(MIN_PORTS)).max(total_quota);
         if size < needed {
             let cause = if total_quota == needed { "quota.total" } else { "a relay" };
             return self.fail(
@@ -103,7 +106,21 @@ impl Check<'_> {
                 format!("has {size} ports, each allocation takes one: {cause} needs at least {needed}"),
             );
         }
-        Ok(from..=to)
+        Ok(RelayPorts::Range(from..=to))
+    }
+
+    /// What follows `shared`: nothing, or a port.
+    fn shared_port(&self, key: &str, rest: &str) -> Result<RelayPorts, Error> {
+        if rest.is_empty() {
+            return Ok(RelayPorts::Shared(SHARED_PORT));
+        }
+        match rest.strip_prefix(':').and_then(port) {
+            Some(port) if port == 0 || port >= 1024 => Ok(RelayPorts::Shared(port)),
+            Some(port) => {
+                self.fail(key, format!("{port} is below 1024, where ports belong to other services"))
+            }
+            None => self.fail(key, format!("expected \"shared\" or \"shared:PORT\", found \"shared{rest}\"")),
+        }
     }
 
     /// `relay.detect_from`: `stun:HOST` or `stun:HOST:PORT`.

@@ -64,9 +64,6 @@ impl Check<'_> {
         if file.relay.offload != "off" {
             return refuse("relay.offload", "\"off\"");
         }
-        if file.relay.ports == "shared" {
-            return refuse("relay.ports", "a range such as \"49152-65535\"");
-        }
         if !file.relay.alternate.is_empty() {
             return refuse("relay.alternate", "{}");
         }
@@ -98,7 +95,7 @@ impl Check<'_> {
             public: self.public_addresses(&relay.public_address.0)?,
             detect_from: self.stun_server(&relay.detect_from, &relay.public_address.0)?,
             resolve_every: self.resolve_every(&relay.resolve_every)?,
-            ports: self.ports(&relay.ports, relay.workers, total_quota)?,
+            ports: self.ports(relay, total_quota)?,
             realm: self.realm(&relay.realm)?,
             workers: self.workers(relay.workers)?,
             backend: self.one_of(

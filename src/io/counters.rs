@@ -99,6 +99,10 @@ pub struct Counters {
     pub stream_drops: u64,
     /// Packets for a connection or socket that had just gone.
     pub gone: u64,
+    /// Packets given to the worker that has their allocation.
+    pub handed_on: u64,
+    /// Packets for another worker that were dropped because the ring to it was full.
+    pub ring_drops: u64,
 }
 
 impl Counters {
@@ -126,6 +130,8 @@ impl Counters {
         self.streams_stuck += other.streams_stuck;
         self.stream_drops += other.stream_drops;
         self.gone += other.gone;
+        self.handed_on += other.handed_on;
+        self.ring_drops += other.ring_drops;
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::bandwidth::Meter;
+use super::one_port::Held;
 use super::output::ClientPath;
 use super::reservation::{Reservation, Token};
 use super::shared::{Family, Parity, QuotaSlot};
@@ -84,6 +85,8 @@ pub(super) struct Allocation {
     channels: Vec<Channel>,
     /// Channels by peer: (peer, number).
     channels_by_peer: Vec<(SocketAddr, ChannelNumber)>,
+    /// What it has claimed where all allocations share a port.
+    pub(super) held: Option<Box<Held>>,
 }
 
 /// What the client is told of its allocation.
@@ -156,6 +159,7 @@ impl Allocation {
             permissions: Vec::new(),
             channels: Vec::new(),
             channels_by_peer: Vec::new(),
+            held: None,
         };
         allocation.scheduled = allocation.next_deadline();
         allocation
@@ -200,6 +204,21 @@ impl Allocation {
     /// Whether packets to and from the address may pass now (RFC 8656 §9).
     pub(super) fn is_permitted(&self, ip: IpAddr, now: Duration) -> bool {
         self.permission_index(ip).is_ok_and(|at| now < self.permissions[at].expires)
+    }
+
+    /// Whether there is a permission for the address that has not been cleared away yet.
+    pub(super) fn has_permission(&self, ip: IpAddr) -> bool {
+        self.permission_index(ip).is_ok()
+    }
+
+    /// The addresses of such permissions.
+    pub(super) fn permitted_ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.permissions.iter().map(|permission| permission.ip)
+    }
+
+    /// Whether a channel is bound, or held, for the peer.
+    pub(super) fn has_channel(&self, peer: SocketAddr) -> bool {
+        self.peer_index(peer).is_ok()
     }
 
     /// The peer of a live channel.

@@ -58,8 +58,9 @@ impl Server {
     ) -> Verdict {
         let mut transaction = [0; 12];
         self.rng.fill_bytes(&mut transaction);
+        let id = self.allocation_at(relay, peer);
         let (data_path, _) = self.data_path(now, IpFields::default());
-        let Some(allocation) = data_path.table.of_relay(relay) else {
+        let Some(allocation) = id.and_then(|id| data_path.table.get(id)) else {
             return self.drop(DropReason::RelayGone);
         };
         let peer = data_path.as_seen_from_outside(allocation, peer);

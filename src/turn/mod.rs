@@ -15,6 +15,7 @@ mod bandwidth;
 mod icmp;
 mod ip_header;
 mod limiter;
+mod one_port;
 mod output;
 mod peer_connections;
 mod policy;
@@ -228,8 +229,10 @@ impl Server {
             // RFC 8656 §11.2: whatever is wrong with an indication, nothing is said about it.
             Class::Indication => match request.message.method() {
                 Method::SEND if refuse_unknown(&request.message, self.settings.dont_fragment).is_ok() => {
-                    let (data_path, rng) = self.data_path(request.now, request.ip);
-                    let result = data_path.send_indication(&request.path, &request.message, rng);
+                    let result = self.claim_for_send(request).and_then(|()| {
+                        let (data_path, rng) = self.data_path(request.now, request.ip);
+                        data_path.send_indication(&request.path, &request.message, rng)
+                    });
                     self.forward_from_client(result)
                 }
                 // A keep-alive (RFC 8489 §12).
@@ -250,14 +253,8 @@ impl Server {
         datagram: &[u8],
     ) -> Verdict {
         let (data_path, rng) = self.data_path(now, ip);
-        match data_path.peer_datagram(relay, peer, datagram.len(), rng) {
-            Ok(forward) => {
-                self.stats.to_client_packets += 1;
-                self.stats.to_client_bytes += forward.payload.len() as u64;
-                Verdict::Forward(forward)
-            }
-            Err(reason) => self.drop(reason),
-        }
+        let result = data_path.peer_datagram(relay, peer, datagram.len(), rng);
+        self.forward_to_client(result)
     }
 
     /// The answer to [`Output::OpenRelay`]; the Allocate that waits for it is answered by the verdict.
@@ -301,6 +298,7 @@ impl Server {
         allocation.expire(now.mono);
         allocation.scheduled = allocation.next_deadline();
         self.timers.schedule(allocation.scheduled, id);
+        self.settle_claims(id);
     }
 
     /// The next effect to carry out.
@@ -320,8 +318,12 @@ impl Server {
     pub fn reconfigure(&mut self, settings: Settings) {
         self.limiter.set_rate(settings.unauthenticated_rate);
         self.settings = settings;
-        for allocation in self.table.iter_mut() {
-            allocation.retain_peers(|ip| may_permit(&self.settings, ip));
+        let ids: Vec<_> = self.table.iter_mut().map(|allocation| allocation.id).collect();
+        for id in ids {
+            if let Some(allocation) = self.table.get_mut(id) {
+                allocation.retain_peers(|ip| may_permit(&self.settings, &self.shared, ip));
+            }
+            self.settle_claims(id);
         }
         self.close_lost_peers();
     }
@@ -365,6 +367,18 @@ impl Server {
         }
     }
 
+    /// Counts a packet of a peer.
+    fn forward_to_client(&mut self, result: Result<Forward, DropReason>) -> Verdict {
+        match result {
+            Ok(forward) => {
+                self.stats.to_client_packets += 1;
+                self.stats.to_client_bytes += forward.payload.len() as u64;
+                Verdict::Forward(forward)
+            }
+            Err(reason) => self.drop(reason),
+        }
+    }
+
     fn drop(&mut self, reason: DropReason) -> Verdict {
         self.stats.count_drop(reason);
         Verdict::Drop(reason)
@@ -372,7 +386,8 @@ impl Server {
 
     /// Ends an allocation: its ports rest, its quota is free, its sockets close.
     fn close(&mut self, id: AllocationId, now: Now) -> Option<Box<Allocation>> {
-        let allocation = self.table.remove(id)?;
+        let mut allocation = self.table.remove(id)?;
+        self.leave_claims(&mut allocation);
         for (family, relay) in allocation.relays() {
             self.end_relay(id, family, relay, now);
         }
@@ -398,6 +413,7 @@ impl Server {
             self.close(id, now);
         } else if let Some(relay) = self.table.remove_relay(id, family) {
             self.end_relay(id, family, &relay, now);
+            self.settle_claims(id);
         }
     }
 
@@ -417,6 +433,7 @@ impl Server {
             allocation.scheduled = deadline;
             self.timers.schedule(deadline, id);
         }
+        self.settle_claims(id);
     }
 }
 

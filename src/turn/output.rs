@@ -257,11 +257,14 @@ pub enum DropReason {
     RelayGone,
     /// An ICMP error that no client is told of: of another type, or one too many.
     PeerError,
+    /// Another allocation has claimed the peer's address at the port all allocations share, or there are
+    /// too many claims.
+    PeerClaimed,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::NoAllocation,
         Self::NoChannel,
@@ -274,6 +277,7 @@ impl DropReason {
         Self::BadFingerprint,
         Self::RelayGone,
         Self::PeerError,
+        Self::PeerClaimed,
     ];
 
     /// The label in metrics.
@@ -292,6 +296,7 @@ impl DropReason {
             Self::BadFingerprint => "bad_fingerprint",
             Self::RelayGone => "relay_gone",
             Self::PeerError => "peer_error",
+            Self::PeerClaimed => "peer_claimed",
         }
     }
 }

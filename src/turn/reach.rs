@@ -22,6 +22,9 @@ pub(super) enum Reach {
 pub(super) fn reach(settings: &Settings, shared: &Shared, peer: SocketAddr) -> Reach {
     let Some(own) = own_address(settings, peer.ip()) else { return Reach::Outside };
     let local = SocketAddr::new(own.bind, peer.port());
+    if is_shared_relay(shared, local) {
+        return Reach::Nowhere;
+    }
     if shared.is_live(local) {
         Reach::Relay(local)
     } else if settings.peers.may_reach(peer.ip()) {
@@ -42,8 +45,20 @@ pub(super) fn may_bind_to(settings: &Settings, shared: &Shared, peer: SocketAddr
 }
 
 /// Whether a permission may be given: for own addresses always, their ports are judged when packets flow.
-pub(super) fn may_permit(settings: &Settings, ip: IpAddr) -> bool {
-    own_address(settings, ip).is_some() || settings.peers.may_reach(ip)
+/// Where all relays share a port there is none to be told apart by, and own addresses are like others.
+pub(super) fn may_permit(settings: &Settings, shared: &Shared, ip: IpAddr) -> bool {
+    let has_relays = shared.one_port().is_none() && own_address(settings, ip).is_some();
+    has_relays || settings.peers.may_reach(ip)
+}
+
+/// Whether the peer is the relayed address that all allocations share.
+pub(super) fn is_own_shared_relay(settings: &Settings, shared: &Shared, peer: SocketAddr) -> bool {
+    own_address(settings, peer.ip())
+        .is_some_and(|own| is_shared_relay(shared, SocketAddr::new(own.bind, peer.port())))
+}
+
+fn is_shared_relay(shared: &Shared, local: SocketAddr) -> bool {
+    shared.one_port().is_some_and(|one_port| one_port.port_of(local.ip()) == Some(local.port()))
 }
 
 /// Where a Connect to the peer goes (RFC 6062 §5.2): the peer itself, or the local address of another TCP
@@ -79,8 +94,8 @@ pub(super) fn public_name(
 }
 
 /// Whether connections to the peer, which were allowed once, no longer are.
-pub(super) fn is_lost(settings: &Settings, peer: SocketAddr) -> bool {
-    settings.peers.is_listener(peer) || !may_permit(settings, peer.ip())
+pub(super) fn is_lost(settings: &Settings, shared: &Shared, peer: SocketAddr) -> bool {
+    settings.peers.is_listener(peer) || !may_permit(settings, shared, peer.ip())
 }
 
 /// The relay address of this server that `ip` names, by its local or its public name.

@@ -13,7 +13,7 @@ use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
 use super::reach::{Reach, public_name, reach};
 use super::shared::{Family, Shared};
-use super::table::Table;
+use super::table::{AllocationId, Table};
 use crate::stun::{
     AttributeType, CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method,
     TransactionId,
@@ -79,6 +79,21 @@ impl DataPath<'_> {
     ) -> Result<Forward, DropReason> {
         let allocation = self.table.of_relay(relay).ok_or(DropReason::RelayGone)?;
         let peer = self.as_seen_from_outside(allocation, peer);
+        if reach(self.settings, self.shared, peer) == Reach::Nowhere {
+            return Err(DropReason::PeerForbidden);
+        }
+        self.deliver(allocation, peer, 0..len, rng)
+    }
+
+    /// A datagram for an allocation, from the socket that all share.
+    pub(super) fn shared_datagram(
+        &self,
+        allocation: AllocationId,
+        peer: SocketAddr,
+        len: usize,
+        rng: &mut StdRng,
+    ) -> Result<Forward, DropReason> {
+        let allocation = self.table.get(allocation).ok_or(DropReason::RelayGone)?;
         if reach(self.settings, self.shared, peer) == Reach::Nowhere {
             return Err(DropReason::PeerForbidden);
         }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::one_port::OnePort;
 use super::reservation::{Reservation, Token};
 
 /// A port that was given back rests this long before it is drawn again while others are free, so that
@@ -62,6 +63,8 @@ pub struct Shared {
     range: RangeInclusive<u16>,
     /// Filled from the front as relay addresses are used.
     relays: [OnceLock<RelayPorts>; MAX_RELAY_ADDRESSES],
+    /// Instead of all of them: one port for all allocations.
+    one_port: Option<OnePort>,
     pub(super) reservations: Mutex<HashMap<Token, Reservation>>,
     users: Mutex<HashMap<Box<str>, u32>>,
     total: AtomicU32,
@@ -90,10 +93,21 @@ impl Shared {
         Self {
             range: ports,
             relays: [const { OnceLock::new() }; MAX_RELAY_ADDRESSES],
+            one_port: None,
             reservations: Mutex::default(),
             users: Mutex::default(),
             total: AtomicU32::new(0),
         }
+    }
+
+    /// Nothing allocated; all allocations share the sockets with these local addresses.
+    #[must_use]
+    pub fn with_one_port(relays: &[SocketAddr]) -> Self {
+        Self { one_port: Some(OnePort::new(relays)), ..Self::new(0..=0) }
+    }
+
+    pub(super) fn one_port(&self) -> Option<&OnePort> {
+        self.one_port.as_ref()
     }
 
     /// Allocations of all workers.
@@ -117,6 +131,9 @@ impl Shared {
 
     /// How many ports of a local relay address are free.
     pub(super) fn free_ports(&self, bind: IpAddr) -> usize {
+        if let Some(one_port) = &self.one_port {
+            return one_port.port_of(bind).map_or(0, |_| one_port.room());
+        }
         self.ports_or_new(bind).map_or(0, |ports| lock(&ports.pool).free())
     }
 
@@ -134,6 +151,9 @@ impl Shared {
         now: Duration,
         rng: &mut StdRng,
     ) -> Option<u16> {
+        if let Some(one_port) = &self.one_port {
+            return one_port.port_of(bind).filter(|_| parity == Parity::Any);
+        }
         lock(&self.ports_or_new(bind)?.pool).take(parity, now, rng)
     }
 

@@ -17,6 +17,15 @@ pub(super) struct AllocationId {
 }
 
 impl AllocationId {
+    /// The whole name as a number.
+    pub(super) fn to_bits(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation)
+    }
+
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self { index: (bits >> 32) as u32, generation: bits as u32 }
+    }
+
     /// The relay socket of this allocation for a family: two names are set aside for each allocation.
     pub(super) fn relay(self, family: Family) -> RelayId {
         RelayId(self.index * 2 + family as u32)

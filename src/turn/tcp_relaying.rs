@@ -83,7 +83,7 @@ impl Server {
 
     /// Ends the connections that the settings no longer allow.
     pub(super) fn close_lost_peers(&mut self) {
-        let lost = self.peers.lost(|peer| is_lost(&self.settings, peer));
+        let lost = self.peers.lost(|peer| is_lost(&self.settings, &self.shared, peer));
         lost.into_iter().for_each(|link| self.close_peer(link));
     }
 

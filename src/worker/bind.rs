@@ -57,6 +57,13 @@ pub enum StartError {
         /// Why.
         cause: BindCause,
     },
+    /// The relay port that all allocations are to share cannot be bound.
+    RelayPort {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        cause: BindCause,
+    },
     /// The backend that was asked for does not exist on this system.
     NoBackend,
     /// Threads or pollers cannot be made.
@@ -86,6 +93,12 @@ impl fmt::Display for StartError {
                 "cannot relay from {address}: it is not an address of this host, set relay.public_address"
             ),
             Self::Relay { address, cause } => write!(f, "cannot relay from {address}: {cause}"),
+            Self::RelayPort { address, cause: BindCause::InUse } => write!(
+                f,
+                "{}/udp is in use ({address}) by another program: choose another port for all allocations",
+                address.port()
+            ),
+            Self::RelayPort { address, cause } => write!(f, "cannot relay from {address}/udp: {cause}"),
             Self::NoBackend => f.write_str("the linux backend needs Linux, use auto or portable"),
             Self::Resources(error) => write!(f, "cannot start a worker thread: {error}"),
         }
@@ -132,6 +145,21 @@ pub(super) fn listeners(
         actual.push(address);
     }
     Ok((actual, groups))
+}
+
+/// Binds the relay port that all allocations share on each address, once for each worker: the actual
+/// addresses, and the sockets of each worker in the order of `addresses`.
+pub(super) fn shared_relays(
+    addresses: impl Iterator<Item = IpAddr>,
+    port: u16,
+    workers: usize,
+    buffer: usize,
+) -> Result<(Vec<SocketAddr>, Vec<Vec<UdpSocket>>), StartError> {
+    let addresses: Vec<_> = addresses.map(|address| SocketAddr::new(address, port)).collect();
+    listeners(&addresses, workers, buffer).map_err(|error| match error {
+        StartError::Listen { address, cause } => StartError::RelayPort { address, cause },
+        error => error,
+    })
 }
 
 /// Proves that relay sockets can be bound to these addresses, so that a wrong one is told at start and

@@ -12,10 +12,12 @@ mod bind;
 mod clock;
 mod connections;
 mod desk;
+mod one_port;
 mod peer_errors;
 mod pool;
 mod relayed;
 mod reserved;
+mod ring;
 mod run;
 mod streams;
 
@@ -49,6 +51,8 @@ pub struct Setup {
     pub udp: Vec<SocketAddr>,
     /// Settings of the relay cores.
     pub settings: turn::Settings,
+    /// One relay port for all allocations, in place of a range; 0 takes a free one of each relay address.
+    pub shared_relay_port: Option<u16>,
     /// How datagrams are moved.
     pub backend: Backend,
     /// Bytes of kernel buffer to ask for at each listener, in each direction; relay sockets ask for a
@@ -70,6 +74,7 @@ impl Setup {
             workers: 0,
             udp: Vec::new(),
             settings,
+            shared_relay_port: None,
             backend: Backend::Auto,
             sock_buf: 4 << 20,
             tcp_connections: 10_000,

@@ -14,7 +14,9 @@ use sha2::{Digest, Sha256};
 
 use super::bind::{self, StartError};
 use super::desk::{Command, Hand, Newcomer, Place, Snapshot};
+use super::one_port::Share;
 use super::reserved::Reserved;
+use super::ring;
 use super::run::{Kit, WAKER};
 use super::{Arrival, Backend, Setup};
 use crate::io::Counters;
@@ -86,7 +88,17 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     bind::try_relay_addresses(setup.settings.addresses.iter().map(|address| address.bind))?;
     let (udp, groups) = bind::listeners(&setup.udp, workers, setup.sock_buf)?;
     let settings = Arc::new(Settings { dont_fragment: linux, ..setup.settings });
-    let shared = Arc::new(turn::Shared::new(settings.ports.clone()));
+    let (shared, shares) = match setup.shared_relay_port {
+        None => (turn::Shared::new(settings.ports.clone()), (0..workers).map(|_| None).collect()),
+        Some(port) => {
+            let binds = settings.addresses.iter().map(|address| address.bind);
+            let (relays, groups) = bind::shared_relays(binds, port, workers, setup.sock_buf)?;
+            let share = |(sockets, ends)| Some(Share { sockets, ends });
+            let shares: Vec<_> = groups.into_iter().zip(ring::rings(workers)).map(share).collect();
+            (turn::Shared::with_one_port(&relays), shares)
+        }
+    };
+    let shared = Arc::new(shared);
     let reserved = Arc::new(Reserved::default());
     let origin = Instant::now();
     let (hands, inboxes) = hands(workers).map_err(StartError::Resources)?;
@@ -100,7 +112,8 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         refused: AtomicU64::new(0),
     };
     let (ready, started) = sync_channel(workers);
-    for (index, (listeners, (poll, inbox))) in groups.into_iter().zip(inboxes).enumerate() {
+    let starts = groups.into_iter().zip(inboxes).zip(shares);
+    for (index, ((listeners, (poll, inbox)), share)) in starts.enumerate() {
         let kit = Kit {
             worker: WorkerId(index as u8),
             hands: Arc::clone(&hands),
@@ -108,6 +121,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
             shared: Arc::clone(&shared),
             seed: seed_of(&setup.seed, index),
             listeners,
+            share,
             poll,
             inbox,
             reserved: Arc::clone(&reserved),

@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::clock::Clock;
 use super::connections::Connections;
 use super::desk::{Command, Desk, Hand, Snapshot};
+use super::one_port::{OnePort, Share};
 use super::relayed::Relayed;
 use super::reserved::Reserved;
 use crate::io::portable::Portable;
@@ -52,6 +53,8 @@ pub(super) struct Kit {
     pub(super) hands: Arc<[Hand]>,
     pub(super) seed: [u8; 32],
     pub(super) listeners: Vec<UdpSocket>,
+    /// The relay port of all allocations, where they share one.
+    pub(super) share: Option<Share>,
     pub(super) poll: Poll,
     pub(super) inbox: Receiver<Command>,
     pub(super) reserved: Arc<Reserved>,
@@ -97,6 +100,8 @@ pub(super) struct Worker<D> {
     /// Listeners first, then relay sockets by their `RelayId`.
     pub(super) sockets: Sockets,
     pub(super) listeners: u32,
+    /// In place of relay sockets of their own.
+    pub(super) one_port: Option<OnePort>,
     pub(super) connections: Connections,
     pub(super) relayed: Relayed,
     pub(super) received: RecvBatch,
@@ -123,7 +128,13 @@ impl<D: Datagrams> Worker<D> {
     fn new(kit: Kit, mut io: D) -> io::Result<Self> {
         let mut sockets = Sockets::default();
         let listeners = kit.listeners.len() as u32;
-        for (name, mut socket) in (0..).zip(kit.listeners) {
+        let (relays, ends) = kit.share.map_or((Vec::new(), None), |share| (share.sockets, Some(share.ends)));
+        let locals = relays.iter().map(UdpSocket::local).collect();
+        let one_port = ends.map(|ends| OnePort::new(listeners, locals, ends));
+        let first_sockets = kit.listeners.into_iter().chain(relays);
+        let mut overflows = Vec::new();
+        for (name, mut socket) in (0..).zip(first_sockets) {
+            overflows.push(0);
             io.prepare(&mut socket);
             kit.poll.registry().register(socket.source_mut(), Token(name as usize), Interest::READABLE)?;
             sockets.insert(SocketRef(name), socket);
@@ -136,6 +147,7 @@ impl<D: Datagrams> Worker<D> {
             poll: kit.poll,
             sockets,
             listeners,
+            one_port,
             connections: Connections::default(),
             relayed: Relayed::default(),
             received: RecvBatch::new(),
@@ -173,7 +185,9 @@ impl<D: Datagrams> Worker<D> {
             for name in ready.drain(..) {
                 self.serve(name);
             }
+            self.serve_rings();
             self.flush();
+            self.wake_others();
             self.keep_time();
             if woken && !self.obey() {
                 return;
@@ -187,7 +201,8 @@ impl<D: Datagrams> Worker<D> {
 
     /// How long the poll may wait.
     fn patience(&self) -> Duration {
-        if !self.unfinished.is_empty() || !self.erring.is_empty() {
+        let has_mail = self.one_port.as_ref().is_some_and(|one_port| one_port.is_unfinished);
+        if has_mail || !self.unfinished.is_empty() || !self.erring.is_empty() {
             return Duration::ZERO;
         }
         let due = self.core.poll_timeout().map_or(self.next_second, |timeout| timeout.min(self.next_second));
@@ -240,7 +255,8 @@ impl<D: Datagrams> Worker<D> {
 
     fn serve_socket(&mut self, name: SocketRef) {
         let is_listener = name.0 < self.listeners;
-        let share = if is_listener { LISTENER_SHARE } else { RELAY_SHARE };
+        let serves_all = is_listener || self.one_port.is_some();
+        let share = if serves_all { LISTENER_SHARE } else { RELAY_SHARE };
         if self.received.vacant() < share.min(SLOTS / 2) {
             self.flush();
         }
@@ -250,7 +266,7 @@ impl<D: Datagrams> Worker<D> {
         }
         if is_listener {
             self.handle_clients(name);
-        } else {
+        } else if !self.handle_shared_relay(name) {
             self.handle_peers(name);
         }
     }
@@ -331,7 +347,10 @@ impl<D: Datagrams> Worker<D> {
     }
 
     pub(super) fn name_of(&self, relay: RelayId) -> SocketRef {
-        SocketRef(self.listeners + relay.0)
+        match &self.one_port {
+            Some(one_port) => one_port.name_of(relay),
+            None => SocketRef(self.listeners + relay.0),
+        }
     }
 
     pub(super) fn relay_of(&self, name: SocketRef) -> RelayId {
@@ -375,6 +394,10 @@ impl<D: Datagrams> Worker<D> {
         bind: SocketAddr,
         reserve: Option<SocketAddr>,
     ) -> io::Result<()> {
+        if let Some(one_port) = &mut self.one_port {
+            let is_open = one_port.open(relay, bind);
+            return if is_open { Ok(()) } else { Err(io::ErrorKind::AddrNotAvailable.into()) };
+        }
         let name = self.name_of(relay);
         let mut socket = match self.reserved.take(bind) {
             Some(socket) => {
@@ -395,6 +418,9 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn close_relay(&mut self, relay: RelayId) {
+        if self.one_port.is_some() {
+            return;
+        }
         let name = self.name_of(relay);
         self.relayed.close_listener(name);
         // Packets that wait to leave through this socket must not leave through its successor.

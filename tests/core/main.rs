@@ -15,6 +15,7 @@ mod lab;
 mod lifetimes;
 mod malformed;
 mod model;
+mod one_port;
 mod permissions;
 mod relaying;
 mod reservations;

@@ -6,6 +6,7 @@ use super::{Request, Success};
 use crate::stun::{AttributeType, ChannelNumber, ErrorCode, Message};
 use crate::turn::Server;
 use crate::turn::allocation::{BindError, Relayed};
+use crate::turn::one_port::ClaimError;
 use crate::turn::reach::may_bind_to;
 use crate::turn::table::AllocationId;
 
@@ -36,6 +37,8 @@ impl Server {
         if !allocation.has_room_for(&[peer.ip()]) {
             return Err(ErrorCode::InsufficientCapacity);
         }
+        // RFC 8656 §12.2: 508 for want of capacity, which one port for all has for one allocation a peer.
+        self.claim_peer(id, peer).map_err(|_: ClaimError| ErrorCode::InsufficientCapacity)?;
         let now = request.now.mono;
         if let Some(allocation) = self.table.get_mut(id) {
             allocation.permit(peer.ip(), now);
