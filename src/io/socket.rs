@@ -124,6 +124,11 @@ impl UdpSocket {
         let _ = socket.set_send_buffer_size(bytes);
     }
 
+    /// Makes a listener of a group a relay socket, which the members of the group share.
+    pub fn become_relay(&mut self) {
+        self.role = Role::Relay;
+    }
+
     /// The address it is bound to; the port is the actual one.
     #[must_use]
     pub fn local(&self) -> SocketAddr {

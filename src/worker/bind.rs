@@ -156,10 +156,13 @@ pub(super) fn shared_relays(
     buffer: usize,
 ) -> Result<(Vec<SocketAddr>, Vec<Vec<UdpSocket>>), StartError> {
     let addresses: Vec<_> = addresses.map(|address| SocketAddr::new(address, port)).collect();
-    listeners(&addresses, workers, buffer).map_err(|error| match error {
+    let bound = listeners(&addresses, workers, buffer);
+    let (actual, mut groups) = bound.map_err(|error| match error {
         StartError::Listen { address, cause } => StartError::RelayPort { address, cause },
         error => error,
-    })
+    })?;
+    groups.iter_mut().flatten().for_each(UdpSocket::become_relay);
+    Ok((actual, groups))
 }
 
 /// Proves that relay sockets can be bound to these addresses, so that a wrong one is told at start and

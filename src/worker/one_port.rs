@@ -36,6 +36,11 @@ impl OnePort {
         Self { first, relays, by_relay: Vec::new(), ends, is_unfinished: false }
     }
 
+    /// How many sockets there are.
+    pub(super) fn sockets(&self) -> u32 {
+        self.relays.len() as u32
+    }
+
     /// Notes which socket a relay leaves through; `false` if none is bound to the address.
     pub(super) fn open(&mut self, relay: RelayId, bind: SocketAddr) -> bool {
         let Some(index) = self.relays.iter().position(|local| *local == bind) else { return false };

@@ -132,9 +132,7 @@ impl<D: Datagrams> Worker<D> {
         let locals = relays.iter().map(UdpSocket::local).collect();
         let one_port = ends.map(|ends| OnePort::new(listeners, locals, ends));
         let first_sockets = kit.listeners.into_iter().chain(relays);
-        let mut overflows = Vec::new();
         for (name, mut socket) in (0..).zip(first_sockets) {
-            overflows.push(0);
             io.prepare(&mut socket);
             kit.poll.registry().register(socket.source_mut(), Token(name as usize), Interest::READABLE)?;
             sockets.insert(SocketRef(name), socket);
@@ -492,7 +490,8 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn publish(&mut self) {
-        for name in 0..self.listeners {
+        let shared = self.one_port.as_ref().map_or(0, OnePort::sockets);
+        for name in 0..self.listeners + shared {
             if let Some(socket) = self.sockets.get(SocketRef(name)) {
                 self.counters.recv_overflows += self.io.overflows(socket);
             }
