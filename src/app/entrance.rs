@@ -242,7 +242,7 @@ impl Visit {
                 web::serve(stream, ends.client, router.clone(), stop).await;
             }
             (Guest::Secure(mut stream), Inside::Both(pool, router)) => {
-                let asked = timeout(PATIENCE, is_for_relay(&mut stream)).await;
+                let asked = timeout(PATIENCE, is_for_relay(&mut stream, ends.client)).await;
                 if asked.map_err(|_| Refusal::Silence)?? {
                     hand_over(pool, secure(*stream)?, ends);
                 } else {
@@ -286,14 +286,17 @@ impl Visit {
     }
 }
 
-/// Whether the client of a port for both wants the relay. Chromium offers no ALPN for `turns:`, so the first byte
-/// decides where there is none: the two top bits of a STUN message are zero, no HTTP method's are.
-async fn is_for_relay(stream: &mut TlsStream<TcpStream>) -> Result<bool, Refusal> {
-    if let Some(protocol) = stream.get_ref().1.alpn_protocol() {
-        return Ok(protocol.starts_with(b"stun."));
-    }
-    let first = stream.fill_buf().await?;
-    first.first().map(|byte| byte >> 6 == 0).ok_or(Refusal::Gone)
+/// Whether the client of a port for both wants the relay. Chromium asks for no protocol by ALPN for `turns:`, so the
+/// first byte decides where there is none: the two top bits of a STUN message are zero, no HTTP method's are.
+async fn is_for_relay(stream: &mut TlsStream<TcpStream>, client: SocketAddr) -> Result<bool, Refusal> {
+    let alpn = stream.get_ref().1.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    let is_for_relay = match &alpn {
+        Some(protocol) => protocol.starts_with("stun."),
+        None => stream.fill_buf().await?.first().ok_or(Refusal::Gone)? >> 6 == 0,
+    };
+    let guest = if is_for_relay { "relay" } else { "web" };
+    tracing::debug!(%client, alpn = alpn.as_deref().unwrap_or("none"), guest, "told apart");
+    Ok(is_for_relay)
 }
 
 /// The session as a worker takes it, with what it has read.

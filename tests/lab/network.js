@@ -84,6 +84,14 @@ export class Network {
     return Number(/packets (\d+)/.exec(this.run(this.nats[index], "nft", "list", "chain", "ip", "lab", "blocked"))?.[1] ?? 0);
   }
 
+  /** Drops whatever is not TCP to port 443 or an answer to it. */
+  allowOnly443(index) {
+    this.#nft(this.nats[index], `flush chain ip lab blocked
+      add rule ip lab blocked iifname "lan" tcp dport 443 return
+      add rule ip lab blocked iifname "wan" tcp sport 443 return
+      add rule ip lab blocked counter drop`);
+  }
+
   openUdp(index) {
     this.#nft(this.nats[index], "flush chain ip lab blocked");
   }

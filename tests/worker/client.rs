@@ -16,6 +16,9 @@ pub(crate) enum Link {
     Tls { stream: Box<TlsStream>, buffer: Vec<u8> },
 }
 
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
 pub(crate) type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// Data from a peer.
@@ -111,19 +114,38 @@ impl Client {
     }
 
     /// Makes this connection a data connection; `None` if that is refused.
-    pub(crate) fn bind_connection(mut self, id: u32) -> Option<TcpStream> {
+    pub(crate) fn bind_connection(self, id: u32) -> Option<TcpStream> {
+        match self.bind_link(id)? {
+            Link::Tcp { stream, .. } => Some(stream),
+            Link::Udp(_) | Link::Tls { .. } => panic!("only over TCP"),
+        }
+    }
+
+    /// The same over TLS.
+    pub(crate) fn bind_secure_connection(self, id: u32) -> Option<Box<TlsStream>> {
+        match self.bind_link(id)? {
+            Link::Tls { stream, .. } => Some(stream),
+            Link::Udp(_) | Link::Tcp { .. } => panic!("only over TLS"),
+        }
+    }
+
+    fn bind_link(mut self, id: u32) -> Option<Link> {
         self.request(Method::REFRESH, |_| {});
         let (_, request) = self.write_request(Method::CONNECTION_BIND, &|writer| {
             writer.u32(A::CONNECTION_ID, id);
         });
-        let Link::Tcp { mut stream, .. } = self.link else { panic!("only over TCP") };
+        let stream: &mut dyn Stream = match &mut self.link {
+            Link::Udp(_) => panic!("only over streams"),
+            Link::Tcp { stream, .. } => stream,
+            Link::Tls { stream, .. } => stream,
+        };
         stream.write_all(&request).unwrap();
         // No byte of what may follow the answer is read here.
         let mut reply = vec![0; 20];
         stream.read_exact(&mut reply).unwrap();
         reply.resize(20 + usize::from(u16::from_be_bytes([reply[2], reply[3]])), 0);
         stream.read_exact(&mut reply[20..]).unwrap();
-        (Message::parse(&reply).unwrap().class() == Class::Success).then_some(stream)
+        (Message::parse(&reply).unwrap().class() == Class::Success).then_some(self.link)
     }
 
     pub(crate) fn permit(&mut self, peer: SocketAddr) {

@@ -1,6 +1,6 @@
 //! Clients over TLS: everything that works over TCP, and what encryption adds.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use turnkey::io::stream::Socket;
-use turnkey::worker::{Arrival, Backend, Pool};
+use turnkey::worker::{self, Arrival, Backend, Pool, Setup};
 
 use crate::client::{Client, Data, Link};
-use crate::rig::{accept, echo, in_own_process, peer, pool, resident, until};
+use crate::rig::{accept, echo, in_own_process, peer, pool, resident, setup, until};
 
 on_each_backend!(
     a_tls_client_relays_in_channels_and_indications,
@@ -19,6 +19,7 @@ on_each_backend!(
     calls_between_tls_and_other_clients_are_padded_right,
     rfc8446_6_1_either_side_may_say_goodbye,
     garbage_inside_tls_closes_the_connection,
+    rfc6062_4_3_a_data_connection_inside_tls_moves_to_its_allocation,
     a_record_that_was_tampered_with_closes_the_connection,
 );
 
@@ -156,6 +157,39 @@ fn rfc8446_6_1_either_side_may_say_goodbye(backend: Backend) {
     client.allocate(1);
     pool.stop();
     assert_eq!(client.try_recv_raw(), None);
+}
+
+fn rfc6062_4_3_a_data_connection_inside_tls_moves_to_its_allocation(backend: Backend) {
+    let mut setup = Setup { workers: 4, ..setup(backend) };
+    setup.settings.tcp = true;
+    let pool = Arc::new(worker::start(setup).unwrap());
+    let (server, config) = accept_tls(&pool);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut control = Client::tls(server, &config);
+    control.allocate_tcp();
+    let id = control.connect(listener.local_addr().unwrap()).unwrap();
+    let mut peer = listener.accept().unwrap().0;
+    let mut data = Client::tls(server, &config).bind_secure_connection(id).unwrap();
+    assert!(pool.io_stats().streams_moved >= 1, "it came to another worker");
+    // More than fits into what lies between, both ways at once, each side ending when it has sent all.
+    let sent = payload(5, 3_000_000);
+    let upload = std::thread::spawn({
+        let (mut peer, sent) = (peer.try_clone().unwrap(), sent.clone());
+        move || {
+            peer.write_all(&sent).unwrap();
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+    });
+    let mut got = Vec::new();
+    data.read_to_end(&mut got).unwrap();
+    assert!(got == sent, "{} bytes", got.len());
+    upload.join().unwrap();
+    data.write_all(b"the other way still stands").unwrap();
+    data.conn.send_close_notify();
+    data.flush().unwrap();
+    let mut got = String::new();
+    peer.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "the other way still stands");
 }
 
 fn garbage_inside_tls_closes_the_connection(backend: Backend) {

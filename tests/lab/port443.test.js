@@ -1,0 +1,134 @@
+/**
+ * The same two browsers behind firewalls that let nothing through but TCP to port 443: page, signaling and relay
+ * share it. And the certificate is replaced while they talk. Needs root, for the namespaces.
+ */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { chmodSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { connected, enter, framesGrow, launch, newPage } from "../browser/lib/chromium.js";
+import { serve, turnkey } from "../browser/lib/server.js";
+import { Network, SERVER } from "./network.js";
+
+const ORIGIN = `https://${SERVER[0]}`;
+const ROOM = "one-port";
+
+let network;
+let server;
+let directory;
+let browsers = [];
+let pages = [];
+
+before(async () => {
+  network = new Network();
+  process.once("exit", () => network.remove());
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+  directory = mkdtempSync(join(tmpdir(), "turnkey-443-"));
+  const certificates = [certificate("first"), certificate("second")];
+  put("first");
+  const config = `
+[relay]
+listen = []
+public_address = "${SERVER[0]}"
+[peers]
+allow = ["203.0.113.0/24"]
+[tls]
+cert = "${join(directory, "cert.pem")}"
+key = "${join(directory, "key.pem")}"
+[http]
+listen = ["https+turns://${SERVER[0]}:443"]
+[signaling]
+jwt_secret = "a secret of the laboratory, long enough for HS256"
+[admin]
+listen = "127.0.0.1:0"
+[log]
+level = "info,turnkey::app::entrance=debug"
+`;
+  writeFileSync(join(directory, "turnkey.toml"), config);
+  server = await serve(config, { prefix: network.prefix(network.public) });
+  [0, 1].forEach((index) => network.allowOnly443(index));
+  // The certificates are trusted by their keys, for pages and for `turns:` alike; everything else is checked.
+  const flags = [`--ignore-certificate-errors-spki-list=${certificates.join(",")}`];
+  browsers = await Promise.all(network.clients.map((space) => launch({ executable: inside(space), flags })));
+});
+
+after(async () => {
+  await Promise.allSettled(browsers.map((browser) => browser.close()));
+  await server?.stop();
+  network?.remove();
+  if (directory) rmSync(directory, { recursive: true, force: true });
+});
+
+/** Makes a certificate for the server's address; the hash of its key. */
+function certificate(name) {
+  const [key, cert] = ["key", "cert"].map((kind) => join(directory, `${name}-${kind}.pem`));
+  openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", `/CN=${name}`,
+    "-addext", `subjectAltName=IP:${SERVER[0]}`, "-keyout", key, "-out", cert);
+  const der = openssl("pkey", "-in", key, "-pubout", "-outform", "DER");
+  return execFileSync("openssl", ["dgst", "-sha256", "-binary"], { input: der }).toString("base64");
+}
+
+function openssl(...args) {
+  return execFileSync("openssl", args, { stdio: ["ignore", "pipe", "ignore"] });
+}
+
+/** Puts that pair in the place of the one before, as certificate clients do. */
+function put(name) {
+  for (const kind of ["key", "cert"]) {
+    const next = join(directory, "next.pem");
+    execFileSync("cp", [join(directory, `${name}-${kind}.pem`), next]);
+    chmodSync(next, 0o600);
+    renameSync(next, join(directory, `${kind}.pem`));
+  }
+}
+
+/** The name in the certificate that somebody who connects now is shown. */
+function shown() {
+  const from = network.prefix(network.clients[0]).slice(1);
+  const text = execFileSync("ip", [...from, "openssl", "s_client", "-connect", `${SERVER[0]}:443`], { input: "", encoding: "utf8", stdio: ["pipe", "pipe", "ignore"] });
+  return /^subject=\s*CN\s*=\s*(\w+)/m.exec(text)?.[1];
+}
+
+function inside(space) {
+  const script = join(directory, `chromium-${space}`);
+  writeFileSync(script, `#!/bin/sh\nexec ${network.prefix(space).join(" ")} ${process.env.CHROMIUM ?? "/usr/bin/chromium"} "$@"\n`);
+  chmodSync(script, 0o755);
+  return script;
+}
+
+test("through port 443 alone: the page, signaling, and a call relayed over TLS", async (t) => {
+  pages = await Promise.all(browsers.map((browser) => newPage(browser)));
+  for (const [index, page] of pages.entries()) {
+    const name = ["Ada", "Grace"][index];
+    const token = turnkey("token", "--config", join(directory, "turnkey.toml"), "--user", name, "--room", ROOM);
+    await enter(page, `${ORIGIN}/?room=${ROOM}&token=${token}`, name);
+  }
+  for (const [index, page] of pages.entries()) {
+    const { path } = await connected(page);
+    t.diagnostic(`client ${index + 1}: ${path.label} (${path.local} to ${path.remote}), framesDecoded ${await framesGrow(page)}`);
+    assert.equal(path.local, "relay");
+    assert.equal(path.transport, "tls");
+  }
+  for (const index of [0, 1]) assert.ok(network.blockedPackets(index) > 0, "other ways were tried and dropped");
+  const relayed = server.lines.filter((line) => /guest="?relay/.test(line));
+  assert.ok(relayed.length > 0 && server.lines.some((line) => /guest="?web/.test(line)), "both came through the one port");
+  t.diagnostic(`Chromium's ALPN for turns: ${[...new Set(relayed.map((line) => /alpn="?([\w.]+)/.exec(line)?.[1]))].join(", ")}`);
+});
+
+test("a certificate replaced during the call: the call goes on, and new handshakes see the new one", async () => {
+  assert.equal(shown(), "first");
+  put("second");
+  const deadline = Date.now() + 30_000;
+  while (shown() !== "second") assert.ok(Date.now() < deadline, "the new certificate is not shown");
+  for (const page of pages) {
+    await framesGrow(page, 40);
+    assert.equal((await connected(page)).path.transport, "tls");
+    assert.deepEqual(page.errors, []);
+  }
+  // Whoever comes now is shown the new one, and is served.
+  const late = await newPage(browsers[0]);
+  assert.equal((await late.goto(`${ORIGIN}/health`)).status(), 200);
+  await late.end();
+});
