@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("io", &[]),
     ("worker", &["io", "turn", "stun", "credential"]),
     ("http", &["signal", "credential"]),
-    ("admin", &["turn", "worker", "io", "http", "signal", "app"]),
+    ("admin", &["credential", "turn", "worker", "io", "http", "signal", "app"]),
     ("telemetry", &["config"]),
     ("systemd", &[]),
     ("config", &["credential", "stun", "turn", "http", "signal", "worker"]),

@@ -1,6 +1,7 @@
 //! Which counters there are, what they are called, and what they mean.
 
 use super::page::Page;
+use crate::credential::AuthFailure;
 use crate::io::{Counters, SendFailure};
 use crate::signal;
 use crate::turn::{self, DropReason, METHODS, RESULTS};
@@ -74,6 +75,14 @@ fn relay(page: &mut Page, stats: &turn::Stats) {
         "Packets dropped by the relay, by reason.",
         "counter",
         drops,
+    );
+    let steps = AuthFailure::STEPS.map(|step| [("step", step)]);
+    let failures = steps.iter().map(|labels| &labels[..]).zip(stats.auth_failures);
+    page.family(
+        "turnkey_auth_failures_total",
+        "Requests that proved no credential, by the step that failed.",
+        "counter",
+        failures,
     );
     let labels = METHODS.map(|method| RESULTS.map(|result| [("method", method), ("result", result)]));
     let requests =

@@ -4,6 +4,7 @@
 //! changes, what a stop ends. Every rule about packets, rooms and requests belongs to the parts it joins.
 
 mod entrance;
+mod failures;
 mod health;
 mod moving;
 mod settings;
@@ -30,6 +31,7 @@ use crate::{http, systemd};
 pub use start::StartError;
 
 use entrance::Gate;
+use failures::FailureLog;
 use health::Health;
 use settings::Place;
 use tls::Certificate;
@@ -109,7 +111,9 @@ impl Handle {
     /// # Errors
     /// A user name that cannot be written into them, or a lifetime of zero.
     pub fn mint(&self, user: &str, ttl: Duration) -> Result<Credential, MintError> {
-        credential::mint(&self.running.current().keys.secrets, unix_now(), ttl, user)
+        let current = self.running.current();
+        let secrets = self.running.place.secrets(&current.config, &current.keys);
+        credential::mint(&secrets, unix_now(), ttl, user)
     }
 
     /// Web page, API and signaling, to be mounted in another axum application. Rate limits and logs need
@@ -203,6 +207,7 @@ impl Running {
     async fn look_out(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
         let mut was_well = true;
+        let mut failures = FailureLog::new(Instant::now());
         let mut ticks = tokio::time::interval(self.health.interval());
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !*stop.borrow() {
@@ -210,6 +215,7 @@ impl Running {
                 _ = ticks.tick() => {}
                 _ = stop.changed() => break,
             }
+            failures.look(Instant::now(), || self.pool.take_auth_failures());
             let hub_answered = tokio::time::timeout(self.health.interval(), self.web.ping()).await.is_ok();
             self.health.note(&self.pool.beats(), hub_answered, Instant::now());
             match self.health.check(Instant::now()) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use crate::config::address::{Addresses, literal};
 use crate::config::secret::Keys;
 use crate::config::{self, Access, Config, PublicAddress, RelayListener};
-use crate::credential::{Nonces, Verifier};
+use crate::credential::{Issued, Nonces, Secrets, ThirdParty, TokenKey, Users, Verifier};
 use crate::http;
 use crate::turn::{self, PeerPolicy, RelayAddress};
 
@@ -22,6 +22,8 @@ pub(super) struct Place {
     pub(super) other: Vec<SocketAddr>,
     /// Keys of the nonces, the same in every worker.
     pub(super) nonces: Arc<Nonces>,
+    /// User names handed out here, for clients that send their hash.
+    pub(super) issued: Arc<Issued>,
 }
 
 /// The relay's addresses now and before.
@@ -77,8 +79,8 @@ impl Place {
             former: located.former.clone(),
             ports: config.relay.ports.range(),
             peers: Arc::new(self.peer_policy(config)),
-            verifier: Arc::new(verifier(config, keys)),
-            nonces: Arc::clone(&self.nonces),
+            verifier: Arc::new(self.verifier(config, keys)),
+            nonces: Arc::new((*self.nonces).clone().with_anonymity(config.credentials.hide_usernames)),
             user_quota: config.quota.user,
             total_quota: config.quota.total,
             max_lifetime: config.relay.max_lifetime,
@@ -88,6 +90,7 @@ impl Place {
             legacy_channels: config.relay.legacy_channels,
             strict_expiry: config.credentials.strict_expiry,
             unauthenticated_rate: config.relay.unauthenticated_rate,
+            redirect: config.relay.redirect.as_ref().map(redirect),
         }
     }
 
@@ -105,7 +108,7 @@ impl Place {
             origins: config.http.origins.clone(),
             jwt: keys.jwt.clone(),
             api_keys: keys.api_keys.clone(),
-            secrets: keys.secrets.clone(),
+            secrets: self.secrets(config, keys),
             public_host_names: public_names(config),
             trusted_proxies: config.http.trusted_proxies.clone(),
             ice_per_minute: config.http.ice_per_minute,
@@ -118,6 +121,25 @@ impl Place {
     pub(super) fn ice_urls(&self) -> Vec<String> {
         let all: Vec<_> = self.relay.iter().chain(&self.shared).copied().collect();
         self.located().now.ice_urls(&all)
+    }
+
+    /// The secrets of time-limited credentials. Names are remembered only where their hashes are asked for.
+    pub(super) fn secrets(&self, config: &Config, keys: &Keys) -> Secrets {
+        match config.credentials.hide_usernames {
+            true => keys.secrets.clone().noting(Arc::clone(&self.issued)),
+            false => keys.secrets.clone(),
+        }
+    }
+
+    fn verifier(&self, config: &Config, keys: &Keys) -> Verifier {
+        let users =
+            config.credentials.users.iter().map(|(name, password)| (name.as_str(), password.as_str()));
+        Verifier {
+            secrets: self.secrets(config, keys),
+            users: Users::new(&config.relay.realm, users),
+            max_ttl: config.credentials.max_ttl,
+            third_party: config.credentials.third_party.as_ref().map(third_party),
+        }
     }
 
     fn peer_policy(&self, config: &Config) -> PeerPolicy {
@@ -152,13 +174,15 @@ fn public_names(config: &Config) -> Vec<String> {
     config.relay.public.iter().map(name).collect()
 }
 
-fn verifier(config: &Config, keys: &Keys) -> Verifier {
-    let users = config.credentials.users.iter();
-    Verifier {
-        secrets: keys.secrets.clone(),
-        users: users.map(|(name, password)| (name.as_str().into(), password.as_str().into())).collect(),
-        max_ttl: config.credentials.max_ttl,
-    }
+fn redirect(redirect: &config::Redirect) -> turn::Redirect {
+    turn::Redirect { to: redirect.to.clone(), domain: redirect.domain.as_str().into() }
+}
+
+fn third_party(party: &config::ThirdParty) -> ThirdParty {
+    let key = |(kid, key): (&String, &Vec<u8>)| {
+        (kid.as_str().into(), TokenKey::new(key).expect("the configuration checked the length"))
+    };
+    ThirdParty { server: party.server.as_str().into(), keys: party.keys.iter().map(key).collect() }
 }
 
 /// The new configuration with what only a restart changes taken from the old one, and the keys among that

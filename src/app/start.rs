@@ -18,7 +18,7 @@ use super::tls::{Certificate, FileWatch};
 use super::{Addresses, Current, Handle, Running, unix_now};
 use crate::config::secret::{self, Keys};
 use crate::config::{self, Backend, Config, HttpListener, RelayListener, RelayTransport, address};
-use crate::credential::Nonces;
+use crate::credential::{Issued, Nonces};
 use crate::worker::{self, Pool};
 use crate::{admin, http, systemd};
 
@@ -87,6 +87,7 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
         other: bound.http.iter().map(|(socket, _)| socket).chain(&bound.admin).map(local).collect(),
         located: RwLock::new(Located::new(addresses)),
         nonces: Arc::new(Nonces::new(secret::random())),
+        issued: Arc::new(Issued::new(&config.relay.realm)),
     };
     let pool = start_workers(&config, &keys, &place)?;
     resolve_ports(&mut place.relay, pool.udp_addresses(), &bound.relay);

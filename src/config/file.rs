@@ -47,6 +47,7 @@ pub(crate) struct Relay {
     pub(crate) socket_buffer: u32,
     pub(crate) unauthenticated_rate: u32,
     pub(crate) alternate: toml::Table,
+    pub(crate) redirect: toml::Table,
 }
 
 impl Default for Relay {
@@ -75,6 +76,7 @@ impl Default for Relay {
             socket_buffer: 4 << 20,
             unauthenticated_rate: 1 << 16,
             alternate: toml::Table::new(),
+            redirect: toml::Table::new(),
         }
     }
 }
@@ -98,6 +100,8 @@ pub(crate) struct Credentials {
     pub(crate) api_keys: Vec<String>,
     pub(crate) api_keys_file: String,
     pub(crate) users: BTreeMap<String, String>,
+    pub(crate) hide_usernames: bool,
+    pub(crate) third_party: toml::Table,
 }
 
 impl Default for Credentials {
@@ -111,6 +115,8 @@ impl Default for Credentials {
             api_keys: Vec::new(),
             api_keys_file: String::new(),
             users: BTreeMap::new(),
+            hide_usernames: false,
+            third_party: toml::Table::new(),
         }
     }
 }
@@ -301,6 +307,9 @@ impl File {
         file.credentials.api_keys.iter_mut().for_each(hide);
         file.credentials.users.values_mut().for_each(hide);
         hide(&mut file.signaling.jwt_secret);
+        if let Some(toml::Value::Table(keys)) = file.credentials.third_party.get_mut("keys") {
+            keys.iter_mut().for_each(|(_, key)| *key = REDACTED.into());
+        }
         file
     }
 }

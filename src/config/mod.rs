@@ -12,6 +12,7 @@ mod relay;
 mod render;
 pub mod secret;
 mod source;
+mod tables;
 mod values;
 
 use std::collections::BTreeMap;
@@ -90,6 +91,17 @@ pub struct Relay {
     pub socket_buffer: usize,
     /// Bytes of unauthenticated replies a second for each source prefix; 0: no limit.
     pub unauthenticated_rate: u32,
+    /// Where new clients are sent while this server takes none.
+    pub redirect: Option<Redirect>,
+}
+
+/// `relay.redirect`: another server, named in 300 answers (RFC 8489 §10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Its addresses, at most one a family.
+    pub to: Vec<SocketAddr>,
+    /// The name in its certificate; empty: the same as this server's.
+    pub domain: String,
 }
 
 /// A listener of the relay.
@@ -213,6 +225,19 @@ pub struct Credentials {
     pub api_keys_file: Option<PathBuf>,
     /// Static users: name to password.
     pub users: BTreeMap<String, String>,
+    /// Ask clients for USERHASH in place of USERNAME (RFC 8489 §9.2).
+    pub hide_usernames: bool,
+    /// Who may let others in with access tokens.
+    pub third_party: Option<ThirdParty>,
+}
+
+/// `[credentials.third_party]`: an authorisation server (RFC 7635).
+#[derive(Clone, PartialEq)]
+pub struct ThirdParty {
+    /// The name under which the authorisation server knows this one.
+    pub server: String,
+    /// Keys by kid, 16 or 32 bytes each.
+    pub keys: BTreeMap<String, Vec<u8>>,
 }
 
 /// `[peers]`: additions to the built-in rules about who may be relayed to.

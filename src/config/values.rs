@@ -12,6 +12,7 @@ use super::{
     Access, Backend, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers, Quota, Relay,
     RelayListener, RelayTransport, Signaling, Tls,
 };
+use crate::credential::opaque_string;
 use crate::signal::Limits;
 use crate::turn::Network;
 
@@ -111,6 +112,7 @@ impl Check<'_> {
             tcp_connections: self.at_least_one("relay.tcp_connections", relay.tcp_connections)?,
             socket_buffer: self.socket_buffer(relay.socket_buffer)?,
             unauthenticated_rate: relay.unauthenticated_rate,
+            redirect: self.redirect(&relay.redirect)?,
         })
     }
 
@@ -140,7 +142,7 @@ impl Check<'_> {
         self.fail(key, format!("{scheme}:// {problem}"))
     }
 
-    fn socket_address(&self, key: &str, text: &str) -> Result<SocketAddr, Error> {
+    pub(super) fn socket_address(&self, key: &str, text: &str) -> Result<SocketAddr, Error> {
         text.parse().or_else(|_| {
             self.fail(
                 key,
@@ -157,7 +159,10 @@ impl Check<'_> {
                 "must be 1 to 127 characters without quotes, backslashes and control characters",
             );
         }
-        Ok(realm.to_owned())
+        match opaque_string(realm) {
+            Some(realm) => Ok(realm.into_owned()),
+            None => self.fail("relay.realm", "has characters that no realm may have (RFC 8265)"),
+        }
     }
 
     fn workers(&self, workers: u16) -> Result<usize, Error> {
@@ -196,6 +201,11 @@ impl Check<'_> {
                 return self.fail(&format!("credentials.users.{name}"), "has an empty password");
             }
         }
+        let opaque = |text| opaque_string(text).is_some();
+        if let Some((name, _)) = credentials.users.iter().find(|(n, p)| !opaque(n) || !opaque(p)) {
+            let problem = "name or password has characters that neither may have (RFC 8265)";
+            return self.fail(&format!("credentials.users.{name}"), problem);
+        }
         self.no_empty("credentials.secrets", &credentials.secrets)?;
         self.no_empty("credentials.api_keys", &credentials.api_keys)?;
         Ok(Credentials {
@@ -207,6 +217,8 @@ impl Check<'_> {
             api_keys: credentials.api_keys.clone(),
             api_keys_file: self.path(&credentials.api_keys_file),
             users: credentials.users.clone(),
+            hide_usernames: credentials.hide_usernames,
+            third_party: self.third_party(&credentials.third_party)?,
         })
     }
 

@@ -1,13 +1,23 @@
-//! Who may use the relay (draft-uberti-behave-turn-rest-00, RFC 8489 §9.2).
+//! Who may use the relay (draft-uberti-behave-turn-rest-00, RFC 8489 §9.2, RFC 7635).
 //!
-//! Owns time-limited HMAC credentials (minting and checking), static users, and the stateless nonces
-//! of the challenge. Pure: time is an argument. Keeps no table of clients, so there is nothing a
-//! stranger could fill. Secrets and keys have no `Debug`.
+//! Owns time-limited HMAC credentials (minting and checking), static users, access tokens of a third party,
+//! and the stateless nonces of the challenge. Pure: time is an argument. Keeps no table of clients, so there is
+//! nothing a stranger could fill. Secrets and keys have no `Debug`.
 
+mod failure;
+mod issued;
 mod nonce;
+mod opaque;
 mod secret;
+mod token;
+mod users;
 mod verifier;
 
+pub use failure::AuthFailure;
+pub use issued::Issued;
 pub use nonce::{NonceCheck, Nonces};
+pub use opaque::opaque_string;
 pub use secret::{Credential, MintError, Secrets, id, mint};
-pub use verifier::{AuthFailure, Authenticated, Verifier};
+pub use token::{KeyError, ThirdParty, TokenKey};
+pub use users::Users;
+pub use verifier::{Authenticated, Claim, Expiry, Name, Verifier};

@@ -1,25 +1,34 @@
 //! Stateless nonces (RFC 8489 §9.2): a time stamp and a MAC over it and the client's address.
 //!
-//! Text form: the security-feature cookie `obMatJos2` and its four base64 digits, then 22 digits of
-//! base64url for 4 bytes of time and 12 bytes of MAC.
+//! Text form: the nonce cookie (`obMatJos2` and four base64 digits for the security features), then 22 digits
+//! of base64url for 4 bytes of time and 12 bytes of MAC.
+//!
+//! Features are counted from the most significant bit, as RFC 8489 §9.2 says and the clients do that are known
+//! to read them; an erratum proposes the other end.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// `obMatJos2` and the security-feature set, here empty (RFC 8489 §9.2, §18.1).
-const COOKIE: &str = "obMatJos2AAAA";
+/// What tells a nonce with security features (RFC 8489 §9.2).
+const MARK: &[u8] = b"obMatJos2";
+/// Bytes of the mark and the base64 of 24 bits.
+const COOKIE: usize = MARK.len() + 4;
+/// PASSWORD-ALGORITHMS is sent (RFC 8489 §18.1, bit 0).
+const PASSWORD_ALGORITHMS: u8 = 0x80;
+/// USERHASH is wanted (RFC 8489 §18.1, bit 1).
+const USERNAME_ANONYMITY: u8 = 0x40;
 const STAMP: usize = 4;
 const MAC: usize = 12;
 /// Digits of base64 for 16 bytes.
 const DIGITS: usize = 22;
 /// Length of a nonce in bytes.
-const LEN: usize = COOKIE.len() + DIGITS;
+const LEN: usize = COOKIE + DIGITS;
 
 /// Keys of the nonces: the current one signs, the one before still verifies, so that a key can be
 /// replaced under running calls. Has no `Debug`.
@@ -28,6 +37,7 @@ pub struct Nonces {
     current: Hmac<Sha256>,
     previous: Option<Hmac<Sha256>>,
     lifetime: Duration,
+    cookie: [u8; COOKIE],
 }
 
 /// What a nonce that came back is worth.
@@ -49,7 +59,8 @@ impl Nonces {
     /// Keys from 32 random bytes.
     #[must_use]
     pub fn new(key: [u8; 32]) -> Self {
-        Self { current: keyed(key), previous: None, lifetime: Self::LIFETIME }
+        let cookie = cookie(PASSWORD_ALGORITHMS);
+        Self { current: keyed(key), previous: None, lifetime: Self::LIFETIME, cookie }
     }
 
     /// The same with another lifetime.
@@ -58,10 +69,26 @@ impl Nonces {
         Self { lifetime, ..self }
     }
 
+    /// The same keys; whether clients are asked to send USERHASH in place of USERNAME.
+    #[must_use]
+    pub fn with_anonymity(self, is_wanted: bool) -> Self {
+        let anonymity = if is_wanted { USERNAME_ANONYMITY } else { 0 };
+        Self { cookie: cookie(PASSWORD_ALGORITHMS | anonymity), ..self }
+    }
+
+    /// Whether a nonce, of whomever, says that PASSWORD-ALGORITHMS came with it (RFC 8489 §9.2.4).
+    #[must_use]
+    pub fn offers_algorithms(nonce: &[u8]) -> bool {
+        let features = nonce.strip_prefix(MARK).and_then(|rest| rest.first_chunk::<4>());
+        let mut bits = [0; 3];
+        features.is_some_and(|digits| STANDARD.decode_slice(digits, &mut bits) == Ok(3))
+            && bits[0] & PASSWORD_ALGORITHMS != 0
+    }
+
     /// Replaces the key; nonces of the one before stay valid until they expire.
     #[must_use]
     pub fn rotate(&self, key: [u8; 32]) -> Self {
-        Self { current: keyed(key), previous: Some(self.current.clone()), lifetime: self.lifetime }
+        Self { current: keyed(key), previous: Some(self.current.clone()), ..*self }
     }
 
     /// A nonce for a client, written as text of fixed length.
@@ -72,8 +99,8 @@ impl Nonces {
         raw[..STAMP].copy_from_slice(&stamp);
         raw[STAMP..].copy_from_slice(&mac(&self.current, client, stamp));
         let mut nonce = [0; LEN];
-        nonce[..COOKIE.len()].copy_from_slice(COOKIE.as_bytes());
-        URL_SAFE_NO_PAD.encode_slice(raw, &mut nonce[COOKIE.len()..]).expect("16 bytes are 22 digits");
+        nonce[..COOKIE].copy_from_slice(&self.cookie);
+        URL_SAFE_NO_PAD.encode_slice(raw, &mut nonce[COOKIE..]).expect("16 bytes are 22 digits");
         nonce
     }
 
@@ -81,7 +108,7 @@ impl Nonces {
     #[must_use]
     pub fn check(&self, nonce: &[u8], client: SocketAddr, now_unix: u64) -> NonceCheck {
         let mut raw = [0; STAMP + MAC];
-        let digits = nonce.strip_prefix(COOKIE.as_bytes()).filter(|digits| digits.len() == DIGITS);
+        let digits = nonce.strip_prefix(&self.cookie).filter(|digits| digits.len() == DIGITS);
         let decoded = digits.map(|digits| URL_SAFE_NO_PAD.decode_slice_unchecked(digits, &mut raw));
         if !matches!(decoded, Some(Ok(_))) {
             return NonceCheck::Foreign;
@@ -98,6 +125,14 @@ impl Nonces {
             false => NonceCheck::Expired,
         }
     }
+}
+
+/// The nonce cookie of features, which all stand in the first of its three bytes (RFC 8489 §9.2, §18.1).
+fn cookie(features: u8) -> [u8; COOKIE] {
+    let mut cookie = [0; COOKIE];
+    cookie[..MARK.len()].copy_from_slice(MARK);
+    STANDARD.encode_slice([features, 0, 0], &mut cookie[MARK.len()..]).expect("3 bytes are 4 digits");
+    cookie
 }
 
 fn keyed(key: [u8; 32]) -> Hmac<Sha256> {
@@ -161,6 +196,23 @@ mod tests {
                 assert_ne!(nonces.check(&changed, here, NOW), NonceCheck::Valid, "byte {at} bit {bit}");
             }
             assert_eq!(nonces.check(&nonce[..at], here, NOW), NonceCheck::Foreign);
+        }
+    }
+
+    #[test]
+    fn rfc8489_9_2_the_cookie_tells_the_features() {
+        let here = client("192.0.2.1:1000");
+        let plain = Nonces::new([1; 32]);
+        let hidden = plain.clone().with_anonymity(true);
+        assert!(plain.issue(here, NOW).starts_with(b"obMatJos2gAAA"));
+        assert!(hidden.issue(here, NOW).starts_with(b"obMatJos2wAAA"));
+        assert_eq!(plain.check(&hidden.issue(here, NOW), here, NOW), NonceCheck::Foreign);
+        for offering in [&b"obMatJos2gAAAx"[..], b"obMatJos2wAAA", &hidden.issue(here, NOW)] {
+            assert!(Nonces::offers_algorithms(offering));
+        }
+        for not in [&b"obMatJos2AAACf//499k954d6OL34oL9FSTvy64sA"[..], b"obMatJos2gAA", b"obMatJos2g***", b""]
+        {
+            assert!(!Nonces::offers_algorithms(not));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Time-limited credentials: `username = expiry[:id]`, `password = base64(HMAC-SHA1(secret, username))`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -7,31 +8,47 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
+use super::issued::Issued;
+
 /// Longest id that is minted, in bytes; leaves room for the expiry within USERNAME's 508 bytes.
 const MAX_ID: usize = 256;
 
 /// Shared secrets of time-limited credentials, newest first: the first signs, each verifies. Kept as
 /// keyed HMACs, so that using one costs no key schedule.
 #[derive(Clone, Default)]
-pub struct Secrets(Vec<Hmac<Sha1>>);
+pub struct Secrets {
+    keyed: Vec<Hmac<Sha1>>,
+    issued: Option<Arc<Issued>>,
+}
 
 impl Secrets {
     /// Takes secrets as they stand in the configuration, newest first.
     #[must_use]
     pub fn new(secrets: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         let keyed = |secret: &[u8]| Hmac::new_from_slice(secret).expect("HMAC takes keys of any length");
-        Self(secrets.into_iter().map(|secret| keyed(secret.as_ref())).collect())
+        Self { keyed: secrets.into_iter().map(|secret| keyed(secret.as_ref())).collect(), issued: None }
+    }
+
+    /// The same secrets; user names minted with them are remembered, so that a USERHASH finds them.
+    #[must_use]
+    pub fn noting(self, issued: Arc<Issued>) -> Self {
+        Self { issued: Some(issued), ..self }
+    }
+
+    /// The name a USERHASH stands for, if it was minted with these secrets in this process.
+    pub(super) fn name_of(&self, hash: &[u8; 32]) -> Option<Arc<str>> {
+        self.issued.as_ref()?.find(hash)
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keyed.is_empty()
     }
 
     /// The password of a user name under each secret, newest first.
     pub(super) fn passwords(&self, username: &str) -> impl Iterator<Item = String> {
-        self.0.iter().map(|secret| {
+        self.keyed.iter().map(|secret| {
             let mut mac = secret.clone();
             mac.update(username.as_bytes());
             STANDARD.encode(mac.finalize().into_bytes())
@@ -99,6 +116,9 @@ pub fn mint(secrets: &Secrets, now_unix: u64, ttl: Duration, id: &str) -> Result
     let expires_at = now_unix.saturating_add(ttl.as_secs());
     let username = format!("{expires_at}:{id}");
     let password = secrets.passwords(&username).next().ok_or(MintError::NoSecret)?;
+    if let Some(issued) = &secrets.issued {
+        issued.note(&username);
+    }
     Ok(Credential { username, password, expires_at })
 }
 

@@ -1,10 +1,12 @@
-//! Checks a request's user name and integrity against time-limited credentials and static users.
+//! Checks who sent a request and its integrity: time-limited credentials, static users, access tokens.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use super::failure::AuthFailure;
 use super::secret::Secrets;
-use crate::stun::{IntegrityKey, Message};
+use super::token::ThirdParty;
+use super::users::Users;
+use crate::stun::{IntegrityKey, Message, PasswordAlgorithm};
 
 /// Longest USERNAME in bytes (RFC 8489 §14.3).
 const MAX_USERNAME: usize = 508;
@@ -14,10 +16,32 @@ const MAX_USERNAME: usize = 508;
 pub struct Verifier {
     /// Secrets of the time-limited credentials.
     pub secrets: Secrets,
-    /// Static users: name to password.
-    pub users: HashMap<Box<str>, Box<str>>,
+    /// Static users.
+    pub users: Users,
     /// A time-limited credential that expires further away than this is refused.
     pub max_ttl: Duration,
+    /// Who may let others in with access tokens (RFC 7635).
+    pub third_party: Option<ThirdParty>,
+}
+
+/// By what a request names its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// USERNAME (RFC 8489 §14.3).
+    Plain(&'a str),
+    /// USERHASH (RFC 8489 §14.4).
+    Hash(&'a [u8; 32]),
+}
+
+/// Who a request claims to be from.
+#[derive(Clone, Copy)]
+pub struct Claim<'a> {
+    /// The sender.
+    pub name: Name<'a>,
+    /// How the password becomes a key.
+    pub algorithm: PasswordAlgorithm,
+    /// ACCESS-TOKEN (RFC 7635 §6.2).
+    pub token: Option<&'a [u8]>,
 }
 
 /// A request whose integrity was right.
@@ -25,77 +49,112 @@ pub struct Verifier {
 pub struct Authenticated {
     /// The key that signs the replies.
     pub key: IntegrityKey,
-    /// The user that quotas and usage count on: the id without its session, or a static user's name.
+    /// The name in full, also where a hash was sent.
+    pub username: Box<str>,
+    /// The user that quotas and usage count on: the id without its session, a static user's name, or the key
+    /// of an access token.
     pub user: Box<str>,
-    /// When the credential ends, in Unix seconds; `None` for a static user.
-    pub expires_at: Option<u64>,
+    /// When the credential ends; `None` for a static user.
+    pub expiry: Option<Expiry>,
 }
 
-/// Which step of the authentication failed.
+/// The end of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthFailure {
-    /// Neither a static user nor `expiry:id` or `id:expiry`; or too long.
-    UnknownUser,
-    /// A time-limited credential that ended `by` seconds ago.
-    Expired {
-        /// Seconds since the expiry.
-        by: u64,
-    },
-    /// Expires further away than `max_ttl`.
-    TooFarAhead,
-    /// The integrity does not match under any secret or the user's password.
-    WrongPassword,
+pub struct Expiry {
+    /// Unix seconds.
+    pub at: u64,
+    /// Whether an allocation ends with it in any case (RFC 7635 §9).
+    pub ends_allocation: bool,
 }
 
 impl Verifier {
-    /// Checks `message`, sent by `username`, at Unix time `now`.
+    /// Checks `message`, sent under `claim`, at Unix time `now`.
     ///
     /// # Errors
     /// The step that failed.
     pub fn authenticate(
         &self,
         message: &Message<'_>,
-        username: &str,
+        claim: &Claim<'_>,
         realm: &str,
         now: u64,
     ) -> Result<Authenticated, AuthFailure> {
-        if username.len() > MAX_USERNAME {
-            return Err(AuthFailure::UnknownUser);
+        let sent = Sent { message, algorithm: claim.algorithm, realm, now };
+        let issued;
+        let username = match claim.name {
+            Name::Plain(name) if name.len() <= MAX_USERNAME => name,
+            Name::Plain(_) => return Err(AuthFailure::UnknownUser),
+            Name::Hash(hash) => match self.users.name_of(hash) {
+                Some(name) => name,
+                None => {
+                    issued = self.secrets.name_of(hash).ok_or(AuthFailure::UnknownHash)?;
+                    &*issued
+                }
+            },
+        };
+        match (claim.token, &self.third_party) {
+            (Some(token), Some(third_party)) => by_token(third_party, &sent, username, token),
+            _ => match self.users.password(username) {
+                Some(password) => static_user(&sent, username, password),
+                None => self.time_limited(&sent, username),
+            },
         }
-        if let Some(password) = self.users.get(username) {
-            let key = IntegrityKey::long_term(username, realm, password);
-            return match message.verify_integrity(&key) {
-                true => Ok(Authenticated { key, user: username.into(), expires_at: None }),
-                false => Err(AuthFailure::WrongPassword),
-            };
-        }
-        self.authenticate_time_limited(message, username, realm, now)
     }
 
-    fn authenticate_time_limited(
-        &self,
-        message: &Message<'_>,
-        username: &str,
-        realm: &str,
-        now: u64,
-    ) -> Result<Authenticated, AuthFailure> {
+    fn time_limited(&self, sent: &Sent<'_>, username: &str) -> Result<Authenticated, AuthFailure> {
         if self.secrets.is_empty() {
             return Err(AuthFailure::UnknownUser);
         }
         let (expires_at, id) = parse_username(username).ok_or(AuthFailure::UnknownUser)?;
-        if expires_at <= now {
-            return Err(AuthFailure::Expired { by: now - expires_at });
+        if expires_at <= sent.now {
+            return Err(AuthFailure::Expired { by: sent.now - expires_at });
         }
-        if expires_at - now > self.max_ttl.as_secs() {
+        if expires_at - sent.now > self.max_ttl.as_secs() {
             return Err(AuthFailure::TooFarAhead);
         }
-        self.secrets
+        let key = self
+            .secrets
             .passwords(username)
-            .map(|password| IntegrityKey::long_term(username, realm, &password))
-            .find(|key| message.verify_integrity(key))
-            .map(|key| Authenticated { key, user: user_of(id).into(), expires_at: Some(expires_at) })
-            .ok_or(AuthFailure::WrongPassword)
+            .find_map(|password| sent.verify(username, &password))
+            .ok_or(AuthFailure::WrongPassword)?;
+        let expiry = Some(Expiry { at: expires_at, ends_allocation: false });
+        Ok(Authenticated { key, username: username.into(), user: user_of(id).into(), expiry })
     }
+}
+
+/// A request, and what its key is made with.
+struct Sent<'a> {
+    message: &'a Message<'a>,
+    algorithm: PasswordAlgorithm,
+    realm: &'a str,
+    now: u64,
+}
+
+impl Sent<'_> {
+    /// The key of the password, if it made the message's integrity.
+    fn verify(&self, username: &str, password: &str) -> Option<IntegrityKey> {
+        let key = IntegrityKey::long_term_by(self.algorithm, username, self.realm, password);
+        self.message.verify(&key).then_some(key)
+    }
+}
+
+fn static_user(sent: &Sent<'_>, username: &str, password: &str) -> Result<Authenticated, AuthFailure> {
+    let key = sent.verify(username, password).ok_or(AuthFailure::WrongPassword)?;
+    Ok(Authenticated { key, username: username.into(), user: username.into(), expiry: None })
+}
+
+fn by_token(
+    third_party: &ThirdParty,
+    sent: &Sent<'_>,
+    kid: &str,
+    token: &[u8],
+) -> Result<Authenticated, AuthFailure> {
+    let grant = third_party.open(kid, token, sent.now)?;
+    if !sent.message.verify(&grant.key) {
+        return Err(AuthFailure::WrongPassword);
+    }
+    let expiry = Some(Expiry { at: grant.expires_at, ends_allocation: true });
+    Ok(Authenticated { key: grant.key, username: kid.into(), user: kid.into(), expiry })
 }
 
 /// Expiry and id of a time-limited user name. The first part is the expiry if it is all digits; only
@@ -130,8 +189,9 @@ mod tests {
     fn verifier(secrets: &[&str]) -> Verifier {
         Verifier {
             secrets: Secrets::new(secrets),
-            users: HashMap::from([("static".into(), "pass".into())]),
+            users: Users::new(REALM, [("static", "pass")]),
             max_ttl: Duration::from_secs(86_400),
+            third_party: None,
         }
     }
 
@@ -144,7 +204,8 @@ mod tests {
             .finish()
             .expect("fits");
         let message = Message::parse(&buffer[..len]).expect("valid");
-        verifier.authenticate(&message, username, REALM, NOW)
+        let claim = Claim { name: Name::Plain(username), algorithm: PasswordAlgorithm::Md5, token: None };
+        verifier.authenticate(&message, &claim, REALM, NOW)
     }
 
     fn minted(secret: &str, ttl: u64, id: &str) -> (String, String) {
@@ -157,7 +218,7 @@ mod tests {
         let (username, password) = minted("s", 60, &id("alice", Some("session9")));
         let who =
             check(&verifier(&["s"]), &username, &password).map_err(|f| format!("{f:?}")).expect("valid");
-        assert_eq!((&*who.user, who.expires_at), ("alice", Some(NOW + 60)));
+        assert_eq!((&*who.user, who.expiry.map(|expiry| expiry.at)), ("alice", Some(NOW + 60)));
         let (username, password) = minted("s", 60, &id("alice.smith", None));
         assert_eq!(
             &*check(&verifier(&["s"]), &username, &password).map(|who| who.user).unwrap_or_default(),

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::credential::{Nonces, Verifier};
+use crate::credential::{Nonces, Users, Verifier};
 use crate::proxy;
 use crate::stun::{
     self, AttributeType, ChannelData, Class, IntegrityKey, Message, MessageWriter, Method, PacketKind,
@@ -145,7 +145,7 @@ impl Bench {
     fn new() -> Self {
         let policy = Arc::new(PeerPolicy::default());
         let nonces = Nonces::new([1; 32]).with_lifetime(Duration::from_secs(1 << 30));
-        let users = (0..4).map(|n| (format!("user{}", n % 2).into(), "pass".into())).collect();
+        let users = Users::new(REALM, [("user0", "pass"), ("user1", "pass")]);
         let settings = Settings {
             realm: REALM.into(),
             addresses: vec![RelayAddress {
@@ -165,6 +165,7 @@ impl Bench {
             legacy_channels: true,
             strict_expiry: false,
             unauthenticated_rate: 0,
+            redirect: None,
         };
         let shared = Arc::new(Shared::new(settings.ports.clone()));
         Self {

@@ -6,7 +6,7 @@ use super::address;
 use super::attribute::AttributeType;
 use super::error_code::ErrorCode;
 use super::header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, message_type};
-use super::integrity::{self, INTEGRITY_LEN, IntegrityKey};
+use super::integrity::{self, INTEGRITY_LEN, INTEGRITY_SHA256_LEN, Integrity, IntegrityKey};
 
 /// The buffer was too small for the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,26 @@ impl<'b> MessageWriter<'b> {
             self.attribute(AttributeType::MESSAGE_INTEGRITY, &mac);
         }
         self
+    }
+
+    /// MESSAGE-INTEGRITY-SHA256 over all that was written (RFC 8489 §14.6).
+    pub fn integrity_sha256(&mut self, key: &IntegrityKey) -> &mut Self {
+        self.set_length(4 + INTEGRITY_SHA256_LEN);
+        if !self.overflow {
+            let (header, body) = self.buffer[..self.len].split_at(HEADER_LEN);
+            let mac = key.sign_sha256(header, body);
+            self.attribute(AttributeType::MESSAGE_INTEGRITY_SHA256, &mac);
+        }
+        self
+    }
+
+    /// The integrity attributes of a kind.
+    pub fn sign(&mut self, key: &IntegrityKey, integrity: Integrity) -> &mut Self {
+        match integrity {
+            Integrity::Sha1 => self.integrity(key),
+            Integrity::Sha256 => self.integrity_sha256(key),
+            Integrity::Both => self.integrity(key).integrity_sha256(key),
+        }
     }
 
     /// FINGERPRINT over all that was written; must be the last attribute (RFC 8489 §14.7).

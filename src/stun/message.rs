@@ -90,12 +90,14 @@ impl<'a> Message<'a> {
                 return Err(ParseError::BadTrailer);
             }
             let (slot, sizes) = match attribute.kind {
+                // RFC 8489 §14.6: behind MESSAGE-INTEGRITY-SHA256 only FINGERPRINT counts.
+                AttributeType::MESSAGE_INTEGRITY if self.integrity_sha256.is_some() => continue,
                 AttributeType::MESSAGE_INTEGRITY => (&mut self.integrity, 20..=20),
                 AttributeType::MESSAGE_INTEGRITY_SHA256 => (&mut self.integrity_sha256, 16..=32),
                 AttributeType::FINGERPRINT => (&mut self.fingerprint, 4..=4),
                 _ => continue,
             };
-            if !sizes.contains(&attribute.value.len()) {
+            if !sizes.contains(&attribute.value.len()) || attribute.value.len() % 4 != 0 {
                 return Err(ParseError::BadTrailer);
             }
             slot.get_or_insert(offset);
@@ -155,6 +157,26 @@ impl<'a> Message<'a> {
     #[must_use]
     pub const fn has_fingerprint(&self) -> bool {
         self.fingerprint.is_some()
+    }
+
+    /// Checks the stronger one of the integrity attributes that are there; false when there is none
+    /// (RFC 8489 §9.2.4).
+    #[must_use]
+    pub fn verify(&self, key: &IntegrityKey) -> bool {
+        match self.integrity_sha256 {
+            Some(_) => self.verify_integrity_sha256(key),
+            None => self.verify_integrity(key),
+        }
+    }
+
+    /// Checks MESSAGE-INTEGRITY-SHA256; false when there is none, and when it is truncated
+    /// (RFC 8489 §14.6).
+    #[must_use]
+    pub fn verify_integrity_sha256(&self, key: &IntegrityKey) -> bool {
+        let Some(at) = self.integrity_sha256 else { return false };
+        let length = usize::from(u16::from_be_bytes([self.bytes[at + 2], self.bytes[at + 3]]));
+        let header = self.header_as_if_ending_at(at + 4 + length);
+        key.verify_sha256(&header, &self.bytes[HEADER_LEN..at], &self.bytes[at + 4..at + 4 + length])
     }
 
     /// Checks MESSAGE-INTEGRITY; false when there is none (RFC 8489 §14.5).

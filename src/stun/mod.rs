@@ -19,7 +19,9 @@ pub use channel::{CHANNEL_HEADER_LEN, ChannelData, ChannelNumber};
 pub use encode::{BufferTooSmall, MessageWriter};
 pub use error_code::ErrorCode;
 pub use header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, message_type, split_message_type};
-pub use integrity::{INTEGRITY_LEN, IntegrityKey};
+pub use integrity::{
+    INTEGRITY_LEN, INTEGRITY_SHA256_LEN, Integrity, IntegrityKey, PasswordAlgorithm, userhash,
+};
 pub use message::{Message, ParseError};
 
 /// What the first byte of a packet says it is (RFC 8656 §12, RFC 7983).

@@ -3,12 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::auth::Seal;
 use super::bandwidth::Meter;
 use super::one_port::Held;
 use super::output::ClientPath;
 use super::reservation::{Reservation, Token};
 use super::shared::{Family, Parity, QuotaSlot};
 use super::table::AllocationId;
+use crate::credential::Expiry;
 use crate::stun::{ChannelNumber, ErrorCode, IntegrityKey, TransactionId};
 
 /// Lifetime of a permission (RFC 8656 §9).
@@ -46,8 +48,8 @@ pub(super) struct Opening {
     pub(super) taken: u8,
     /// Which other ports would do, if any.
     pub(super) parity: Option<Parity>,
-    /// The request had a FINGERPRINT, so the answer gets one.
-    pub(super) fingerprint: bool,
+    /// How the answer ends.
+    pub(super) seal: Seal,
     /// The next higher port, to be reserved when all goes well.
     pub(super) reservation: Option<Reservation>,
 }
@@ -73,8 +75,8 @@ pub(super) struct Allocation {
     /// The user that quotas count on.
     pub(super) user: Box<str>,
     pub(super) key: IntegrityKey,
-    /// End of the credential in Unix seconds.
-    pub(super) credential_expires: Option<u64>,
+    /// End of the credential.
+    pub(super) expiry: Option<Expiry>,
     /// The user's quota; given back with the allocation.
     pub(super) _quota: QuotaSlot,
     /// The earliest entry of this allocation among the timers.
@@ -134,7 +136,7 @@ pub(super) struct NewAllocation {
     pub(super) username: Box<str>,
     pub(super) user: Box<str>,
     pub(super) key: IntegrityKey,
-    pub(super) credential_expires: Option<u64>,
+    pub(super) expiry: Option<Expiry>,
     pub(super) quota: QuotaSlot,
 }
 
@@ -152,7 +154,7 @@ impl Allocation {
             username: start.username,
             user: start.user,
             key: start.key,
-            credential_expires: start.credential_expires,
+            expiry: start.expiry,
             _quota: start.quota,
             scheduled: Duration::ZERO,
             peer_errors: Meter::default(),

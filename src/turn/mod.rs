@@ -12,6 +12,7 @@
 mod allocation;
 mod auth;
 mod bandwidth;
+mod failures;
 mod icmp;
 mod ip_header;
 mod limiter;
@@ -20,6 +21,7 @@ mod output;
 mod peer_connections;
 mod policy;
 mod reach;
+mod redirect;
 mod relay;
 mod request;
 mod reservation;
@@ -29,6 +31,7 @@ mod table;
 mod tcp_relaying;
 mod timers;
 
+pub use failures::AuthReport;
 pub use icmp::Icmp;
 pub use ip_header::IpFields;
 pub use output::{
@@ -36,6 +39,7 @@ pub use output::{
     Transport, Verdict, Via, WorkerId,
 };
 pub use policy::{Network, NetworkError, PeerPolicy};
+pub use redirect::Redirect;
 pub use shared::{MAX_RELAY_ADDRESSES, Shared};
 pub use stats::{METHODS, RESULTS, Stats};
 
@@ -53,6 +57,7 @@ use rand::{Rng, SeedableRng};
 use crate::credential::{Nonces, Verifier};
 use crate::stun::{self, Class, Message, Method, PacketKind};
 use allocation::{Allocation, Relay};
+use failures::Failures;
 use limiter::Limiter;
 use peer_connections::PeerConnections;
 use reach::may_permit;
@@ -109,6 +114,8 @@ pub struct Settings {
     pub strict_expiry: bool,
     /// Bytes of unauthenticated replies a second for each source prefix (/24, /56); 0 for no limit.
     pub unauthenticated_rate: u32,
+    /// Where clients are sent while this server takes none.
+    pub redirect: Option<Redirect>,
 }
 
 /// A relay address: where to bind and what clients are told.
@@ -126,7 +133,7 @@ pub enum Mode {
     /// Normal service.
     #[default]
     Serving,
-    /// Running calls go on, new Allocates are refused with 508.
+    /// Running calls go on, new Allocates are refused with 508, or with 300 where another server is known.
     Draining,
 }
 
@@ -143,6 +150,7 @@ pub struct Server {
     reserved: VecDeque<(Duration, Token)>,
     outputs: VecDeque<Output>,
     mode: Mode,
+    failures: Failures,
     stats: Stats,
     rng: StdRng,
 }
@@ -166,6 +174,7 @@ impl Server {
             reserved: VecDeque::new(),
             outputs: VecDeque::new(),
             mode: Mode::Serving,
+            failures: Failures::default(),
             stats: Stats::default(),
             rng,
         }
@@ -331,6 +340,12 @@ impl Server {
     /// Starts or ends a drain.
     pub fn set_mode(&mut self, mode: Mode) {
         self.mode = mode;
+    }
+
+    /// Who failed to prove their credential since the last call, at most one report a step. A client's first,
+    /// unsigned request is not among them.
+    pub fn take_auth_failures(&mut self) -> Vec<AuthReport> {
+        self.failures.take()
     }
 
     /// Counters since start.

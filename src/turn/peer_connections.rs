@@ -12,6 +12,7 @@ use foldhash::fast::SeedableRandomState;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::auth::Seal;
 use super::output::{PeerLink, RelayId, WorkerId};
 use crate::stun::TransactionId;
 
@@ -37,8 +38,8 @@ pub(super) enum Stage {
     /// The Connect is to be answered when the peer has been reached.
     Connecting {
         transaction: TransactionId,
-        /// The request had a FINGERPRINT, so the answer gets one.
-        fingerprint: bool,
+        /// How the answer ends.
+        seal: Seal,
     },
     /// The client has been told of it and may bind it.
     Pending,

@@ -1,6 +1,7 @@
 //! Plain counters of one relay core. Rendering them is the admin listener's business.
 
 use super::output::DropReason;
+use crate::credential::AuthFailure;
 use crate::stun::{ErrorCode, Method};
 
 /// Methods that are counted, in the order of [`Stats::requests`].
@@ -30,6 +31,8 @@ pub struct Stats {
     pub to_client_bytes: u64,
     /// Dropped packets by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
+    /// Requests that proved no credential, by step, indexed as `AuthFailure::STEPS`.
+    pub auth_failures: [u64; AuthFailure::STEPS.len()],
     /// Requests by method and result, indexed as [`METHODS`] and [`RESULTS`].
     pub requests: [[u64; RESULTS.len()]; METHODS.len()],
 }
@@ -44,6 +47,7 @@ impl Stats {
         self.to_client_packets += other.to_client_packets;
         self.to_client_bytes += other.to_client_bytes;
         self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
+        self.auth_failures.iter_mut().zip(other.auth_failures).for_each(|(sum, n)| *sum += n);
         for (sums, counts) in self.requests.iter_mut().zip(other.requests) {
             sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
         }

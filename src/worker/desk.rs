@@ -10,7 +10,7 @@ use mio::Waker;
 use super::Arrival;
 use crate::io::stream::Writer;
 use crate::io::{Capabilities, Counters};
-use crate::turn::{Mode, Settings, Stats};
+use crate::turn::{AuthReport, Mode, Settings, Stats};
 
 /// What a worker is told.
 pub(super) enum Command {
@@ -108,6 +108,8 @@ pub(super) struct Desk {
     pub(super) connections: AtomicUsize,
     /// Written once a second or on demand, never on the data path.
     snapshot: Mutex<Snapshot>,
+    /// Failed logins nobody has asked for yet, at most one report a step.
+    failures: Mutex<Vec<AuthReport>>,
 }
 
 impl Desk {
@@ -115,7 +117,24 @@ impl Desk {
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 
+    pub(super) fn note_failures(&self, reports: Vec<AuthReport>) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.into_iter().for_each(|report| merge(&mut failures, report));
+    }
+
+    pub(super) fn take_failures(&self) -> Vec<AuthReport> {
+        std::mem::take(&mut self.failures.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Adds a report to those of other steps.
+pub(super) fn merge(reports: &mut Vec<AuthReport>, report: AuthReport) {
+    match reports.iter_mut().find(|known| known.failure.index() == report.failure.index()) {
+        Some(known) => known.merge(report),
+        None => reports.push(report),
     }
 }

@@ -13,7 +13,7 @@ use mio::{Poll, Waker};
 use sha2::{Digest, Sha256};
 
 use super::bind::{self, StartError};
-use super::desk::{Command, Hand, Newcomer, Place, Snapshot};
+use super::desk::{Command, Hand, Newcomer, Place, Snapshot, merge};
 use super::one_port::Share;
 use super::reserved::Reserved;
 use super::ring;
@@ -21,7 +21,7 @@ use super::run::{Kit, WAKER};
 use super::{Arrival, Backend, Setup};
 use crate::io::Counters;
 use crate::io::stream::Writer;
-use crate::turn::{self, Mode, Settings, Stats, WorkerId};
+use crate::turn::{self, AuthReport, Mode, Settings, Stats, WorkerId};
 
 /// Commands that may wait at a worker.
 const COMMANDS: usize = 1024;
@@ -236,6 +236,18 @@ impl Pool {
         let mut sum = Stats::default();
         self.snapshots().iter().for_each(|snapshot| sum.merge(&snapshot.stats));
         sum
+    }
+
+    /// Who failed to authenticate since the last call, at most one report a step. A worker hands its own over
+    /// once a second.
+    #[must_use]
+    pub fn take_auth_failures(&self) -> Vec<AuthReport> {
+        let mut all = Vec::new();
+        self.hands
+            .iter()
+            .flat_map(|hand| hand.desk.take_failures())
+            .for_each(|report| merge(&mut all, report));
+        all
     }
 
     /// Counters of each worker.

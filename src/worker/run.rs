@@ -496,6 +496,8 @@ impl<D: Datagrams> Worker<D> {
                 self.counters.recv_overflows += self.io.overflows(socket);
             }
         }
+        let failures = self.core.take_auth_failures();
+        self.desk().note_failures(failures);
         self.desk().publish(Snapshot {
             stats: self.core.stats(),
             counters: self.counters,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnkey::credential::{self, Nonces, Secrets, Verifier};
+use turnkey::credential::{self, Nonces, Secrets, Users, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
     ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerLink, PeerPolicy,
@@ -38,8 +38,9 @@ pub(crate) fn settings() -> Settings {
         )),
         verifier: Arc::new(Verifier {
             secrets: Secrets::new(["secret"]),
-            users: [("static".into(), "pass".into()), ("other".into(), "word".into())].into(),
+            users: Users::new(REALM, [("static", "pass"), ("other", "word")]),
             max_ttl: Duration::from_secs(86_400),
+            third_party: None,
         }),
         nonces: Arc::new(Nonces::new([9; 32])),
         user_quota: 0,
@@ -50,6 +51,7 @@ pub(crate) fn settings() -> Settings {
         legacy_channels: false,
         strict_expiry: false,
         unauthenticated_rate: 0,
+        redirect: None,
     }
 }
 

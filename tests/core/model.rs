@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use turnkey::credential::{Nonces, Verifier};
+use turnkey::credential::{Nonces, Users, Verifier};
 use turnkey::stun::{AttributeType as A, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
     ClientPath, IpFields, MAX_REPLY, Mode, Now, OpenError, Output, PeerPolicy, Prefix, RelayAddress, RelayId,
@@ -124,7 +124,7 @@ fn settings(nonces: &Nonces, is_strict: bool, has_v6: bool) -> Settings {
         ports: PORTS,
         peers: Arc::new(PeerPolicy::new(vec![], deny, vec![listener], own)),
         verifier: Arc::new(Verifier {
-            users: (0..2).map(|n| (format!("user{n}").into(), "pass".into())).collect(),
+            users: Users::new(REALM, [("user0", "pass"), ("user1", "pass")]),
             ..Verifier::default()
         }),
         nonces: Arc::new(nonces.clone()),

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use turnkey::stun::{
-    AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method, ParseError, TransactionId,
+    AttributeType, Class, ErrorCode, Integrity, IntegrityKey, Message, MessageWriter, Method, ParseError,
+    PasswordAlgorithm, TransactionId, userhash,
 };
 
 fn hex(text: &str) -> Vec<u8> {
@@ -75,6 +76,66 @@ fn rfc5769_2_4_long_term_request() {
     assert_eq!(username, "マトリックス");
     assert!(message.verify_integrity(&IntegrityKey::long_term(username, "example.org", "TheMatrIX")));
     assert_eq!(message.verify_fingerprint(), None);
+}
+
+/// Appendix B.1; the password is what OpaqueString makes of the one there.
+#[test]
+fn rfc8489_b_1_sample_request_with_userhash_and_sha256() {
+    let bytes = hex("00 01 00 90 21 12 a4 42 78 ad 34 33 c6 ad 72 c0 29 da 41 2e
+         00 1e 00 20 4a 3c f3 8f ef 69 92 bd a9 52 c6 78 04 17 da 0f 24 81 94 15 56 9e 60 b2 05 c4 6e 41 40 7f 17 04
+         00 15 00 29 6f 62 4d 61 74 4a 6f 73 32 41 41 41 43 66 2f 2f 34 39 39 6b 39 35 34 64 36 4f 4c 33 34 6f 4c 39
+         46 53 54 76 79 36 34 73 41 00 00 00
+         00 14 00 0b 65 78 61 6d 70 6c 65 2e 6f 72 67 00
+         00 1d 00 04 00 02 00 00
+         00 1c 00 20 b5 c7 bf 00 5b 6c 52 a2 1c 51 c5 e8 92 f8 19 24 13 62 96 cb 92 7c 43 14 93 09 27 8c c6 51 8e 65");
+    let message = Message::parse(&bytes).unwrap();
+    let value = |kind| message.attribute(kind).unwrap().value;
+    assert_eq!(value(AttributeType::USERHASH), userhash("マトリックス", "example.org"));
+    let algorithm = PasswordAlgorithm::from_value(value(AttributeType::PASSWORD_ALGORITHM)).unwrap();
+    assert_eq!(algorithm, PasswordAlgorithm::Sha256);
+    let key = |password| IntegrityKey::long_term_by(algorithm, "マトリックス", "example.org", password);
+    assert!(message.verify_integrity_sha256(&key("TheMatrIX")) && message.verify(&key("TheMatrIX")));
+    assert!(
+        !message.verify_integrity_sha256(&key("TheMatrix")) && !message.verify_integrity(&key("TheMatrIX"))
+    );
+}
+
+#[test]
+fn rfc8489_14_6_both_integrities_in_their_order_and_nothing_behind() {
+    let key = IntegrityKey::short_term("x");
+    let mut buffer = [0; 256];
+    let len = MessageWriter::new(&mut buffer, Class::Request, Method::BINDING, TRANSACTION)
+        .attribute(AttributeType::USERNAME, b"abc")
+        .sign(&key, Integrity::Both)
+        .fingerprint()
+        .finish()
+        .unwrap();
+    let message = Message::parse(&buffer[..len]).unwrap();
+    assert!(message.verify_integrity(&key) && message.verify_integrity_sha256(&key));
+    assert_eq!(message.verify_fingerprint(), Some(true));
+    // The other way round MESSAGE-INTEGRITY is one of the attributes that are not read.
+    let len = MessageWriter::new(&mut buffer, Class::Request, Method::BINDING, TRANSACTION)
+        .integrity_sha256(&key)
+        .integrity(&key)
+        .attribute(AttributeType::USERNAME, b"abc")
+        .finish()
+        .unwrap();
+    let message = Message::parse(&buffer[..len]).unwrap();
+    assert!(message.verify_integrity_sha256(&key) && !message.has_integrity());
+    assert_eq!(message.attributes().count(), 0);
+}
+
+#[test]
+fn rfc8489_14_6_lengths_of_the_integrity() {
+    for length in 0..=40 {
+        let mut buffer = [0; 128];
+        let len = MessageWriter::new(&mut buffer, Class::Request, Method::BINDING, TRANSACTION)
+            .attribute(AttributeType::MESSAGE_INTEGRITY_SHA256, &[7; 40][..length])
+            .finish()
+            .unwrap();
+        let is_valid = (16..=32).contains(&length) && length % 4 == 0;
+        assert_eq!(Message::parse(&buffer[..len]).is_ok(), is_valid, "{length}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use turnkey::credential::{Nonces, Secrets, Verifier};
+use turnkey::credential::{Nonces, Users, Verifier};
 use turnkey::turn::{PeerPolicy, RelayAddress, Settings};
 use turnkey::worker::{self, Arrival, Backend, Pool, Setup};
 
@@ -36,9 +36,9 @@ pub(crate) fn settings() -> Settings {
         ports: 49152..=65535,
         peers: Arc::new(PeerPolicy::new(allow.to_vec(), Vec::new(), Vec::new(), Vec::new())),
         verifier: Arc::new(Verifier {
-            secrets: Secrets::default(),
-            users: [("user".into(), "pass".into())].into(),
+            users: Users::new("test", [("user", "pass")]),
             max_ttl: Duration::from_secs(3600),
+            ..Verifier::default()
         }),
         nonces: Arc::new(Nonces::new([7; 32])),
         user_quota: 0,
@@ -49,6 +49,7 @@ pub(crate) fn settings() -> Settings {
         legacy_channels: false,
         strict_expiry: false,
         unauthenticated_rate: 0,
+        redirect: None,
     }
 }
 

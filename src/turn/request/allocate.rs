@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::requested_transport::requested_transport;
 use super::wish::{Ports, Wish};
 use super::{Outcome, Request, Success, refuse_unknown};
+use crate::credential::Expiry;
 use crate::stun::ErrorCode;
 use crate::turn::allocation::{Allocation, NewAllocation, Opening, Relay, Relayed};
-use crate::turn::auth::Caller;
+use crate::turn::auth::{Caller, Seal};
 use crate::turn::output::{Now, Output};
 use crate::turn::reservation::{Reservation, Token};
 use crate::turn::shared::{Family, Parity, QuotaSlot};
@@ -28,11 +29,7 @@ struct Parts {
 }
 
 impl Server {
-    pub(super) fn allocate(
-        &mut self,
-        request: &Request<'_>,
-        caller: &Caller<'_>,
-    ) -> Result<Outcome, ErrorCode> {
+    pub(super) fn allocate(&mut self, request: &Request<'_>, caller: &Caller) -> Result<Outcome, ErrorCode> {
         if let Some(id) = caller.allocation {
             return self.repeat_success(request, id);
         }
@@ -42,9 +39,9 @@ impl Server {
         refuse_unknown(&request.message, self.settings.dont_fragment)?;
         let wish = Wish::parse(&request.message, |family| self.relay_address(family, server).is_some())?;
         if self.mode == Mode::Draining {
-            return Err(ErrorCode::InsufficientCapacity);
+            return Err(self.no_room(request, ErrorCode::InsufficientCapacity));
         }
-        let lifetime = self.granted(wish.lifetime, caller.credential_expires, request.now);
+        let lifetime = self.granted(wish.lifetime, caller.expiry, request.now);
         let expires = request.now.mono + lifetime;
         let parts = match wish.ports {
             Ports::New { families, parity } => self.draw(request, caller, families, parity, expires)?,
@@ -80,7 +77,7 @@ impl Server {
     fn draw(
         &mut self,
         request: &Request<'_>,
-        caller: &Caller<'_>,
+        caller: &Caller,
         families: &[Family],
         parity: Parity,
         expires: Duration,
@@ -95,7 +92,10 @@ impl Server {
             }
         }
         if let ([None, None], Some((error, _))) = (&relays, refused) {
-            return Err(error);
+            return Err(match error {
+                ErrorCode::InsufficientCapacity => self.no_room(request, error),
+                other => other,
+            });
         }
         let reservation = relays.iter().flatten().next().zip(upper);
         Ok(Parts {
@@ -111,7 +111,7 @@ impl Server {
     fn charge_for(
         &self,
         request: &Request<'_>,
-        caller: &Caller<'_>,
+        caller: &Caller,
         families: &[Family],
         parity: Parity,
     ) -> Result<(QuotaSlot, Option<QuotaSlot>), ErrorCode> {
@@ -130,7 +130,11 @@ impl Server {
         let server = request.path.five_tuple.server.ip();
         let mut addresses = families.iter().filter_map(|family| self.relay_address(*family, server));
         let has_port = addresses.any(|address| self.shared.has_port(address.bind, parity));
-        Err(if has_port { ErrorCode::AllocationQuotaReached } else { ErrorCode::InsufficientCapacity })
+        Err(match (has_port, self.is_full()) {
+            (false, _) => self.no_room(request, ErrorCode::InsufficientCapacity),
+            (true, true) => self.no_room(request, ErrorCode::AllocationQuotaReached),
+            (true, false) => ErrorCode::AllocationQuotaReached,
+        })
     }
 
     fn draw_relay(
@@ -149,13 +153,7 @@ impl Server {
     }
 
     /// Takes the port over that was reserved under `token`, and its place in the quota.
-    fn claim(
-        &self,
-        now: Now,
-        caller: &Caller<'_>,
-        token: Token,
-        expires: Duration,
-    ) -> Result<Parts, ErrorCode> {
+    fn claim(&self, now: Now, caller: &Caller, token: Token, expires: Duration) -> Result<Parts, ErrorCode> {
         let reservation = self.shared.claim(token, &caller.user, now.mono);
         let Reservation { relayed, bind, quota, .. } = reservation.ok_or(ErrorCode::InsufficientCapacity)?;
         let mut relays = [None, None];
@@ -164,21 +162,21 @@ impl Server {
     }
 
     /// Enters the allocation and asks for its sockets.
-    fn open(&mut self, request: &Request<'_>, caller: &Caller<'_>, carries: Relayed, parts: Parts) {
+    fn open(&mut self, request: &Request<'_>, caller: &Caller, carries: Relayed, parts: Parts) {
         let Parts { relays, refused, parity, reservation, quota } = parts;
         let reserve = reservation.as_ref().map(|reservation| reservation.bind);
-        let fingerprint = request.message.has_fingerprint();
+        let seal = Seal::like(&request.message);
         let id = self.table.insert(Allocation::new(NewAllocation {
             path: request.path,
             carries,
-            opening: Opening { taken: 0, parity, fingerprint, reservation },
+            opening: Opening { taken: 0, parity, seal, reservation },
             relays,
             refused,
             transaction: request.message.transaction(),
-            username: caller.username.into(),
+            username: caller.username.clone(),
             user: caller.user.clone(),
             key: caller.key.clone(),
-            credential_expires: caller.credential_expires,
+            expiry: caller.expiry,
             quota,
         }));
         let allocation = self.table.get(id).into_iter();
@@ -192,19 +190,14 @@ impl Server {
         }
     }
 
-    /// RFC 8656 §7.2: at least the default, at most the maximum; with `strict_expiry` not beyond the
-    /// end of the credential.
-    pub(super) fn granted(
-        &self,
-        requested: Option<u32>,
-        credential_expires: Option<u64>,
-        now: Now,
-    ) -> Duration {
+    /// RFC 8656 §7.2: at least the default, at most the maximum; with `strict_expiry`, and with an access token,
+    /// not beyond the end of the credential.
+    pub(super) fn granted(&self, requested: Option<u32>, expiry: Option<Expiry>, now: Now) -> Duration {
         let requested = requested.map_or(DEFAULT_LIFETIME, |seconds| Duration::from_secs(seconds.into()));
         let granted = requested.min(self.settings.max_lifetime).max(DEFAULT_LIFETIME);
-        match credential_expires {
-            Some(end) if self.settings.strict_expiry => {
-                granted.min(Duration::from_secs(end.saturating_sub(now.unix)))
+        match expiry {
+            Some(end) if self.settings.strict_expiry || end.ends_allocation => {
+                granted.min(Duration::from_secs(end.at.saturating_sub(now.unix)))
             }
             _ => granted,
         }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::{Outcome, Request, Success, answer_later};
 use crate::stun::{AttributeType, ErrorCode, Method};
 use crate::turn::allocation::Relayed;
+use crate::turn::auth::Seal;
 use crate::turn::output::{Now, Output, PeerLink, Verdict};
 use crate::turn::peer_connections::{Refused, Stage};
 use crate::turn::reach::connect_to;
@@ -28,7 +29,7 @@ impl Server {
         }
         let stage = Stage::Connecting {
             transaction: request.message.transaction(),
-            fingerprint: request.message.has_fingerprint(),
+            seal: Seal::like(&request.message),
         };
         let opened = self.peers.open(id.relay(family), peer, stage, request.now.mono, &mut self.rng);
         let (link, _) = opened.map_err(|refused| match refused {
@@ -48,7 +49,7 @@ impl Server {
         reply: &mut ReplyBuffer,
     ) -> Verdict {
         let connection = self.peers.get(link).copied();
-        let Some((connection, Stage::Connecting { transaction, fingerprint })) =
+        let Some((connection, Stage::Connecting { transaction, seal })) =
             connection.map(|connection| (connection, connection.stage))
         else {
             return Verdict::Consumed;
@@ -65,7 +66,7 @@ impl Server {
         };
         let Some(allocation) = self.table.of_relay(connection.relay) else { return Verdict::Consumed };
         self.stats.count_request(Method::CONNECT, result.map(|_| ()));
-        answer_later(allocation, (Method::CONNECT, transaction), result, fingerprint, reply)
+        answer_later(allocation, (Method::CONNECT, transaction), result, seal, reply)
     }
 }
 

@@ -10,7 +10,7 @@ impl Server {
     pub(super) fn connection_bind(
         &mut self,
         request: &Request<'_>,
-        caller: &Caller<'_>,
+        caller: &Caller,
     ) -> Result<Outcome, ErrorCode> {
         let five_tuple = &request.path.five_tuple;
         if !five_tuple.transport.is_stream() {

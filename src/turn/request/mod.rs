@@ -17,14 +17,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::allocation::{Allocation, Granted};
-use super::auth::{Caller, Refusal};
+use super::auth::{Caller, Refusal, Seal, error_of};
 use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Now, PeerLink, Verdict};
 use super::peer_connections::ConnectionId;
 use super::reservation::Token;
 use super::{ReplyBuffer, Server};
+use crate::credential::AuthFailure;
 use crate::stun::{
-    AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method, TransactionId,
+    AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method, PasswordAlgorithm,
+    TransactionId,
 };
 
 /// UNKNOWN-ATTRIBUTES lists at most this many: the answer must not outgrow the question.
@@ -71,7 +73,7 @@ enum Outcome {
 #[derive(Clone, Copy)]
 enum Signature<'a> {
     /// To somebody who proved a credential.
-    Key(&'a IntegrityKey),
+    Key(&'a IntegrityKey, Seal),
     /// Not at all.
     None,
     /// With REALM and a fresh NONCE to try again with.
@@ -101,20 +103,41 @@ impl Server {
 
     fn handle_authenticated(&mut self, request: &Request<'_>, reply: &mut ReplyBuffer) -> Verdict {
         self.forget_replaced_connection(request);
-        match self.authenticate(request) {
+        let seal = Seal::like(&request.message);
+        let refusal = match self.authenticate(request) {
             Ok(caller) => {
+                self.renew_credential(&caller);
                 let result = self.serve(request, &caller);
-                self.answer(request, result, Signature::Key(&caller.key), reply)
+                return self.answer(request, result, Signature::Key(&caller.key, seal), reply);
             }
-            Err(Refusal::Signed(error, key)) => self.answer(request, Err(error), Signature::Key(&key), reply),
-            Err(Refusal::Elsewhere(worker)) => Verdict::Elsewhere(worker),
-            Err(Refusal::Unsigned(error)) => self.answer(request, Err(error), Signature::None, reply),
-            Err(Refusal::Challenge(error)) => self.answer(request, Err(error), Signature::Challenge, reply),
+            Err(refusal) => refusal,
+        };
+        if let Some(failure) = refusal.failure() {
+            self.note_failure(request, failure);
+        }
+        match &refusal {
+            Refusal::Challenge => {
+                self.answer(request, Err(ErrorCode::Unauthenticated), Signature::Challenge, reply)
+            }
+            Refusal::OtherUser(key) => {
+                self.answer(request, Err(ErrorCode::WrongCredentials), Signature::Key(key, seal), reply)
+            }
+            Refusal::Elsewhere(worker) => Verdict::Elsewhere(*worker),
+            Refusal::Failed(failure) => match error_of(*failure) {
+                error @ ErrorCode::BadRequest => self.answer(request, Err(error), Signature::None, reply),
+                error => self.answer(request, Err(error), Signature::Challenge, reply),
+            },
         }
     }
 
+    fn note_failure(&mut self, request: &Request<'_>, failure: AuthFailure) {
+        self.stats.auth_failures[failure.index()] += 1;
+        let username = request.message.attribute(AttributeType::USERNAME).map_or(&[][..], |name| name.value);
+        self.failures.note(failure, request.path.five_tuple.client, username);
+    }
+
     /// The methods that need a credential; all but Allocate need an allocation as well.
-    fn serve(&mut self, request: &Request<'_>, caller: &Caller<'_>) -> Result<Outcome, ErrorCode> {
+    fn serve(&mut self, request: &Request<'_>, caller: &Caller) -> Result<Outcome, ErrorCode> {
         if request.message.method() == Method::ALLOCATE {
             return self.allocate(request, caller);
         }
@@ -152,7 +175,7 @@ impl Server {
         self.stats.count_request(request.message.method(), result.map(|_| ()));
         let path = request.path;
         let len = self.write_reply(request, result, signature, reply);
-        let is_stranger = !matches!(signature, Signature::Key(_));
+        let is_stranger = !matches!(signature, Signature::Key(..));
         if is_stranger && !self.limiter.may_send(path.five_tuple.client, len, request.now.mono) {
             return self.drop(DropReason::RateLimited);
         }
@@ -177,21 +200,38 @@ impl Server {
         if result.err() == Some(ErrorCode::UnknownAttribute) {
             write_unknown(&mut writer, message, self.settings.dont_fragment);
         }
-        match signature {
-            Signature::Key(key) => {
-                writer.integrity(key);
-            }
-            Signature::None => {}
-            Signature::Challenge => {
-                let nonce = self.settings.nonces.issue(client, request.now.unix);
-                writer.attribute(AttributeType::REALM, self.settings.realm.as_bytes());
-                writer.attribute(AttributeType::NONCE, &nonce);
-            }
+        if let (Some(ErrorCode::TryAlternate), Some(redirect), Signature::Key(_, seal)) =
+            (result.err(), &self.settings.redirect, signature)
+        {
+            redirect.write(&mut writer, &request.path.five_tuple, seal);
         }
-        if message.has_fingerprint() {
+        match signature {
+            Signature::Key(key, seal) => seal.write(&mut writer, key),
+            Signature::Challenge => self.write_challenge(&mut writer, request, result.err()),
+            Signature::None => {}
+        }
+        if message.has_fingerprint() && !matches!(signature, Signature::Key(..)) {
             writer.fingerprint();
         }
         writer.finish().expect("every reply fits: the realm is bounded by the configuration")
+    }
+
+    /// What is needed to try again (RFC 8489 §9.2.4, RFC 7635 §6.1).
+    fn write_challenge(
+        &self,
+        writer: &mut MessageWriter<'_>,
+        request: &Request<'_>,
+        error: Option<ErrorCode>,
+    ) {
+        let settings = &self.settings;
+        let nonce = settings.nonces.issue(request.path.five_tuple.client, request.now.unix);
+        writer.attribute(AttributeType::REALM, settings.realm.as_bytes());
+        writer.attribute(AttributeType::NONCE, &nonce);
+        writer.attribute(AttributeType::PASSWORD_ALGORITHMS, &PasswordAlgorithm::OFFER);
+        if let (Some(third_party), Some(ErrorCode::Unauthenticated)) = (&settings.verifier.third_party, error)
+        {
+            writer.attribute(AttributeType::THIRD_PARTY_AUTHORIZATION, third_party.server.as_bytes());
+        }
     }
 
     /// A connection that reuses a 5-tuple proves that the one before is gone, whether or not its end
@@ -210,17 +250,14 @@ fn answer_later(
     allocation: &Allocation,
     (method, transaction): (Method, TransactionId),
     result: Result<Success, ErrorCode>,
-    fingerprint: bool,
+    seal: Seal,
     reply: &mut ReplyBuffer,
 ) -> Verdict {
     let path = allocation.path;
     let class = if result.is_ok() { Class::Success } else { Class::Error };
     let mut writer = MessageWriter::new(reply, class, method, transaction);
     write_result(&mut writer, result, path.five_tuple.client);
-    writer.integrity(&allocation.key);
-    if fingerprint {
-        writer.fingerprint();
-    }
+    seal.write(&mut writer, &allocation.key);
     let len = writer.finish().expect("such a response is far smaller than the buffer");
     Verdict::Reply { path, len }
 }
@@ -280,7 +317,7 @@ fn unknown_attributes<'a>(
     message: &Message<'a>,
     dont_fragment: bool,
 ) -> impl Iterator<Item = AttributeType> + use<'a> {
-    const KNOWN: [AttributeType; 17] = [
+    const KNOWN: [AttributeType; 20] = [
         AttributeType::MAPPED_ADDRESS,
         AttributeType::USERNAME,
         AttributeType::ERROR_CODE,
@@ -295,6 +332,9 @@ fn unknown_attributes<'a>(
         AttributeType::REQUESTED_ADDRESS_FAMILY,
         AttributeType::EVEN_PORT,
         AttributeType::REQUESTED_TRANSPORT,
+        AttributeType::ACCESS_TOKEN,
+        AttributeType::PASSWORD_ALGORITHM,
+        AttributeType::USERHASH,
         AttributeType::XOR_MAPPED_ADDRESS,
         AttributeType::RESERVATION_TOKEN,
         AttributeType::CONNECTION_ID,

@@ -77,7 +77,7 @@ impl Server {
         allocation.token = token;
         let success = Success::Allocated(allocation.granted(now.mono));
         let request = (Method::ALLOCATE, allocation.transaction);
-        answer_later(allocation, request, Ok(success), opening.fingerprint, reply)
+        answer_later(allocation, request, Ok(success), opening.seal, reply)
     }
 
     /// Another program has the port: draw the next one. False when there is none.
@@ -121,7 +121,7 @@ impl Server {
         match &allocation.opening {
             Some(opening) => {
                 let request = (Method::ALLOCATE, allocation.transaction);
-                answer_later(&allocation, request, Err(error), opening.fingerprint, reply)
+                answer_later(&allocation, request, Err(error), opening.seal, reply)
             }
             None => Verdict::Consumed,
         }

@@ -14,7 +14,7 @@ impl Server {
     pub(super) fn refresh(
         &mut self,
         request: &Request<'_>,
-        caller: &Caller<'_>,
+        caller: &Caller,
         id: AllocationId,
     ) -> Result<Success, ErrorCode> {
         let allocation = self.table.get(id).ok_or(ErrorCode::AllocationMismatch)?;
@@ -30,7 +30,7 @@ impl Server {
             }
             return Ok(Success::Refreshed { lifetime: Duration::ZERO });
         }
-        let lifetime = self.granted(requested, caller.credential_expires, request.now);
+        let lifetime = self.granted(requested, caller.expiry, request.now);
         if let Some(allocation) = self.table.get_mut(id) {
             for &family in family.map_or(&Family::BOTH[..], Family::alone) {
                 if let Some(relay) = allocation.relay_mut(family) {
