@@ -200,6 +200,7 @@ impl Running {
     /// Tells the parts of the server what holds now.
     fn reconfigure(&self, current: &Current) {
         self.pool.reconfigure(self.place.relay_settings(&current.config, &current.keys));
+        self.pool.limit_sources(current.config.quota.connections_per_source);
         self.web.reconfigure(self.place.http_settings(&current.config, &current.keys));
     }
 

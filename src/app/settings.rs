@@ -83,6 +83,7 @@ impl Place {
             nonces: Arc::new((*self.nonces).clone().with_anonymity(config.credentials.hide_usernames)),
             user_quota: config.quota.user,
             total_quota: config.quota.total,
+            bandwidth: config.quota.bandwidth,
             max_lifetime: config.relay.max_lifetime,
             tcp: config.relay.tcp,
             // The pool says what its backend can.

@@ -148,6 +148,7 @@ fn start_workers(config: &Config, keys: &Keys, place: &Place) -> Result<Pool, St
         shared_relay_port: config.relay.ports.shared(),
         sock_buf: config.relay.socket_buffer,
         tcp_connections: config.relay.tcp_connections,
+        connections_per_source: config.quota.connections_per_source,
         ..worker::Setup::new(place.relay_settings(config, keys), secret::random())
     };
     worker::start(setup).map_err(|error| match &error {

@@ -135,6 +135,10 @@ pub(crate) struct Peers {
 pub(crate) struct Quota {
     pub(crate) user: u32,
     pub(crate) total: u32,
+    pub(crate) allocation_bytes_per_second: u64,
+    pub(crate) user_bytes_per_second: u64,
+    pub(crate) total_bytes_per_second: u64,
+    pub(crate) connections_per_source: u32,
 }
 
 /// `[tls]`

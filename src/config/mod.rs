@@ -25,7 +25,7 @@ pub use source::Error;
 pub use values::parse_duration;
 
 use crate::signal::Limits;
-use crate::turn::Network;
+use crate::turn::{Bandwidth, Network};
 use file::File;
 use source::{Place, Sources};
 
@@ -249,13 +249,17 @@ pub struct Peers {
     pub deny: Vec<Network>,
 }
 
-/// `[quota]`: most allocations; 0 for no limit.
+/// `[quota]`: most allocations, bytes and connections; 0 for no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
     /// Of one user.
     pub user: u32,
     /// In all.
     pub total: u32,
+    /// Bytes a second that are relayed.
+    pub bandwidth: Bandwidth,
+    /// TCP connections of one source.
+    pub connections_per_source: u32,
 }
 
 /// `[tls]`: the certificate of HTTPS and TLS listeners.

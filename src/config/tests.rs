@@ -129,6 +129,8 @@ fn variables_override_keys() {
         ("TURNKEY_RELAY__LISTEN", "udp://127.0.0.1:0, tcp://127.0.0.1:0"),
         ("TURNKEY_RELAY__LEGACY_CHANNELS", "true"),
         ("TURNKEY_QUOTA__USER", "7"),
+        ("TURNKEY_QUOTA__USER_BYTES_PER_SECOND", "125000"),
+        ("TURNKEY_QUOTA__CONNECTIONS_PER_SOURCE", "64"),
         ("TURNKEY_CREDENTIALS__SECRETS", "[\"with, comma\"]"),
         ("TURNKEY_CREDENTIALS__USERS", "{ alice = \"pw\" }"),
         ("TURNKEY_RELAY__PUBLIC_ADDRESS", "192.0.2.1, 2001:db8::1"),
@@ -139,6 +141,8 @@ fn variables_override_keys() {
     assert_eq!(config.relay.listen.len(), 2);
     assert!(config.relay.legacy_channels);
     assert_eq!(config.quota.user, 7);
+    assert_eq!(config.quota.bandwidth, Bandwidth { user: 125_000, ..Bandwidth::default() });
+    assert_eq!(config.quota.connections_per_source, 64);
     assert_eq!(config.credentials.secrets, ["with, comma"]);
     assert_eq!(config.credentials.users["alice"], "pw");
     assert_eq!(config.relay.public.len(), 2);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::credential::opaque_string;
 use crate::signal::Limits;
-use crate::turn::Network;
+use crate::turn::{Bandwidth, Network};
 
 /// Checks everything that can be checked without looking at the host. Relative paths count from `base`.
 pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Result<Config, Error> {
@@ -31,7 +31,7 @@ pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Re
         relay: check.relay(&file.relay, file.quota.total, &tls, &http)?,
         credentials: check.credentials(&file.credentials)?,
         peers: check.peers(&file.peers)?,
-        quota: Quota { user: file.quota.user, total: file.quota.total },
+        quota: quota(&file.quota),
         http,
         tls,
         signaling: check.signaling(&file.signaling)?,
@@ -408,6 +408,16 @@ pub(super) fn is_host_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     name.len() <= 253 && !is_numeric && name.split('.').all(is_label)
+}
+
+fn quota(file: &file::Quota) -> Quota {
+    let bandwidth = Bandwidth {
+        allocation: file.allocation_bytes_per_second,
+        user: file.user_bytes_per_second,
+        total: file.total_bytes_per_second,
+    };
+    let connections_per_source = file.connections_per_source;
+    Quota { user: file.user, total: file.total, bandwidth, connections_per_source }
 }
 
 fn is_origin(text: &str) -> bool {

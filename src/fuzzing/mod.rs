@@ -18,8 +18,8 @@ use crate::stun::{
     TransactionId,
 };
 use crate::turn::{
-    ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, Output, PeerLink, PeerPolicy, RelayAddress,
-    RelayId, ReplyBuffer, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
+    Bandwidth, ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, Output, PeerLink, PeerPolicy,
+    RelayAddress, RelayId, ReplyBuffer, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 const REALM: &str = "turnkey";
@@ -159,6 +159,7 @@ impl Bench {
             nonces: Arc::new(nonces.clone()),
             user_quota: 3,
             total_quota: 0,
+            bandwidth: Bandwidth::default(),
             max_lifetime: Duration::from_secs(3600),
             tcp: true,
             dont_fragment: true,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::auth::Seal;
-use super::bandwidth::Meter;
+use super::bandwidth::{Meter, Meters};
 use super::one_port::Held;
 use super::output::ClientPath;
 use super::reservation::{Reservation, Token};
@@ -78,9 +78,11 @@ pub(super) struct Allocation {
     /// End of the credential.
     pub(super) expiry: Option<Expiry>,
     /// The user's quota; given back with the allocation.
-    pub(super) _quota: QuotaSlot,
+    pub(super) quota: QuotaSlot,
     /// The earliest entry of this allocation among the timers.
     pub(super) scheduled: Duration,
+    /// Bytes relayed.
+    pub(super) meters: Meters,
     /// How many ICMP errors its client was told of.
     pub(super) peer_errors: Meter,
     permissions: Vec<Permission>,
@@ -155,8 +157,9 @@ impl Allocation {
             user: start.user,
             key: start.key,
             expiry: start.expiry,
-            _quota: start.quota,
+            quota: start.quota,
             scheduled: Duration::ZERO,
+            meters: Meters::default(),
             peer_errors: Meter::default(),
             permissions: Vec::new(),
             channels: Vec::new(),

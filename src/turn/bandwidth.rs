@@ -1,14 +1,66 @@
 //! Bytes a second: of one allocation, of a user's allocations, and of all (off by default).
 //!
-//! A [`Meter`] is a token bucket kept as one number, the time at which it will be full again, so it can
-//! be shared between workers without a lock. Each limit holds for the two directions apart, to peers and
-//! to clients, and counts the bytes of relayed data. What exceeds it is dropped, as a narrow link would.
+//! A [`Meter`] is a token bucket kept as one number, the time at which it will be full again, so workers
+//! can share one without a lock. Each limit holds for the two directions apart, to peers and to clients,
+//! and counts the payload of what is relayed. What exceeds it is dropped, as a narrow link would drop it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How much of its rate a meter passes at once after a rest.
 const BURST: Duration = Duration::from_secs(1);
+
+/// Bytes a second in each direction; 0 for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// Of one allocation.
+    pub allocation: u64,
+    /// Of all allocations of one user.
+    pub user: u64,
+    /// Of all allocations of all workers.
+    pub total: u64,
+}
+
+impl Bandwidth {
+    /// Whether there is any limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.allocation | self.user | self.total != 0
+    }
+
+    /// Whether `bytes` may pass the meters of an allocation, its user and all; if so they are counted.
+    /// Workers that ask at the same time may both be let through: the excess is theirs to make up for.
+    pub(super) fn may_pass(&self, meters: [&Meter; 3], bytes: usize, now: Duration) -> bool {
+        let rates = [self.allocation, self.user, self.total];
+        let limited = || rates.into_iter().zip(meters).filter(|(rate, _)| *rate != 0);
+        let is_open = limited().all(|(_, meter)| meter.is_open(now));
+        if is_open {
+            limited().for_each(|(rate, meter)| meter.pass(now, time_of(bytes, rate)));
+        }
+        is_open
+    }
+}
+
+/// How long a rate takes for so many bytes.
+fn time_of(bytes: usize, rate: u64) -> Duration {
+    Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000).div_ceil(rate))
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    ToPeer = 0,
+    ToClient = 1,
+}
+
+/// A meter for each direction.
+#[derive(Debug, Default)]
+pub(super) struct Meters([Meter; 2]);
+
+impl Meters {
+    pub(super) fn of(&self, direction: Direction) -> &Meter {
+        &self.0[direction as usize]
+    }
+}
 
 /// A token bucket. Time is that of `Now::mono`, which all workers of a process share.
 #[derive(Debug, Default)]
@@ -18,16 +70,16 @@ pub(super) struct Meter(
 );
 
 impl Meter {
-    /// Whether something may pass now. What does may be larger than what is left; the next one waits
-    /// for it, so that no packet is too large for a low rate.
-    pub(super) fn is_open(&self, now: Duration) -> bool {
+    /// Whether something may pass now. What does may be more than what is left, and the next waits for
+    /// it, so that no packet is too large for a low rate.
+    fn is_open(&self, now: Duration) -> bool {
         self.0.load(Ordering::Relaxed) < nanos(now + BURST)
     }
 
-    /// Notes that something passed which takes the rate `cost` to make up for.
-    pub(super) fn pass(&self, now: Duration, cost: Duration) {
-        let advance = |full: u64| Some(full.max(nanos(now)).saturating_add(nanos(cost)));
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, advance);
+    /// Notes that something passes which takes the rate `cost` to make up for.
+    fn pass(&self, now: Duration, cost: Duration) {
+        let later = |full: u64| Some(full.max(nanos(now)).saturating_add(nanos(cost)));
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 
     /// Both at once.
@@ -42,4 +94,68 @@ impl Meter {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_rest_earns_one_second_and_no_more() {
+        let (limit, meter) = (Bandwidth { allocation: 1000, ..Bandwidth::default() }, Meter::default());
+        let passed = |at: u64| {
+            let now = Duration::from_millis(at);
+            (0..100).filter(|_| limit.may_pass([&meter; 3], 100, now)).count()
+        };
+        assert_eq!(passed(5000), 10);
+        assert_eq!(passed(5100), 1);
+        assert_eq!(passed(100_000), 10);
+    }
+
+    #[test]
+    fn a_packet_larger_than_the_rate_passes_and_is_made_up_for() {
+        let (limit, meter) = (Bandwidth { user: 100, ..Bandwidth::default() }, Meter::default());
+        let may_pass = |at: u64| limit.may_pass([&meter; 3], 1000, Duration::from_secs(at));
+        assert_eq!([1, 2, 9, 10, 11].map(may_pass), [true, false, false, false, true]);
+    }
+
+    #[test]
+    fn what_one_limit_refuses_costs_the_others_nothing() {
+        let limit = Bandwidth { allocation: 1 << 40, user: 1000, total: 1 << 40 };
+        let meters: [Meter; 3] = Default::default();
+        let [allocation, user, total] = &meters;
+        let now = Duration::from_secs(9);
+        let passed = (0..50).filter(|_| limit.may_pass([allocation, user, total], 1000, now)).count();
+        assert_eq!(passed, 1);
+        let one = Meter::default();
+        one.pass(now, time_of(1000, 1 << 40));
+        assert_eq!(total.0.load(Ordering::Relaxed), one.0.load(Ordering::Relaxed));
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_passes_more_than_its_rate_a_burst_and_a_packet(
+            rate in 1_000_u64..10_000_000,
+            packets in proptest::collection::vec((0_u64..200_000, 0_usize..1500), 1..300),
+        ) {
+            let (limit, meter) = (Bandwidth { total: rate, ..Bandwidth::default() }, Meter::default());
+            let (mut now, mut passed) = (0, Vec::new());
+            for (micros, bytes) in packets {
+                now += micros;
+                if limit.may_pass([&meter; 3], bytes, Duration::from_micros(now)) {
+                    passed.push((now, bytes as u64));
+                }
+            }
+            for (first, (start, _)) in passed.iter().enumerate() {
+                let mut sum = 0;
+                for (at, bytes) in &passed[first..] {
+                    sum += bytes;
+                    let window = (at - start) as u128 * u128::from(rate) / 1_000_000;
+                    prop_assert!(u128::from(sum) <= window + u128::from(rate) + 1500 + 1);
+                }
+            }
+        }
+    }
 }

@@ -31,6 +31,7 @@ mod table;
 mod tcp_relaying;
 mod timers;
 
+pub use bandwidth::Bandwidth;
 pub use failures::AuthReport;
 pub use icmp::Icmp;
 pub use ip_header::IpFields;
@@ -102,6 +103,8 @@ pub struct Settings {
     pub user_quota: u32,
     /// Allocations in all, 0 for no limit.
     pub total_quota: u32,
+    /// Bytes a second that are relayed.
+    pub bandwidth: Bandwidth,
     /// Longest lifetime that is granted (RFC 8656 §7.2), 1 h by default.
     pub max_lifetime: Duration,
     /// Serve TCP allocations (RFC 6062).

@@ -260,11 +260,13 @@ pub enum DropReason {
     /// Another allocation has claimed the peer's address at the port all allocations share, or there are
     /// too many claims.
     PeerClaimed,
+    /// More than the bandwidth of the allocation, its user or the server.
+    OverBandwidth,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::NoAllocation,
         Self::NoChannel,
@@ -278,6 +280,7 @@ impl DropReason {
         Self::RelayGone,
         Self::PeerError,
         Self::PeerClaimed,
+        Self::OverBandwidth,
     ];
 
     /// The label in metrics.
@@ -297,6 +300,7 @@ impl DropReason {
             Self::RelayGone => "relay_gone",
             Self::PeerError => "peer_error",
             Self::PeerClaimed => "peer_claimed",
+            Self::OverBandwidth => "over_bandwidth",
         }
     }
 }

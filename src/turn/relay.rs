@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 
 use super::Settings;
 use super::allocation::{Allocation, Relayed};
+use super::bandwidth::Direction;
 use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
 use super::reach::{Reach, public_name, reach};
@@ -114,6 +115,7 @@ impl DataPath<'_> {
         if !allocation.is_permitted(peer.ip(), self.now.mono) {
             return Err(DropReason::NoPermission);
         }
+        self.charge(allocation, Direction::ToPeer, payload.len())?;
         let to = match reach(self.settings, self.shared, peer) {
             Reach::Outside => peer,
             Reach::Relay(local) => match self.table.of_relay_address(local) {
@@ -137,6 +139,7 @@ impl DataPath<'_> {
         if !allocation.is_permitted(peer.ip(), self.now.mono) {
             return Err(DropReason::NoPermission);
         }
+        self.charge(allocation, Direction::ToClient, payload.len())?;
         let len = u16::try_from(payload.len()).map_err(|_| DropReason::Malformed)?;
         let padding = (payload.len().next_multiple_of(4) - payload.len()) as u8;
         let is_stream = allocation.path.five_tuple.transport.is_stream();
@@ -146,6 +149,20 @@ impl DataPath<'_> {
         };
         let via = Via::Client(allocation.path);
         Ok(Forward { via, prefix, payload, pad, ip: self.ip, dont_fragment: false })
+    }
+
+    /// Counts a payload against the limits, if there are any.
+    fn charge(&self, allocation: &Allocation, direction: Direction, bytes: usize) -> Result<(), DropReason> {
+        let limits = &self.settings.bandwidth;
+        if !limits.is_limited() {
+            return Ok(());
+        }
+        let meters = [&allocation.meters, allocation.quota.meters(), &self.shared.meters];
+        let meters = meters.map(|meters| meters.of(direction));
+        match limits.may_pass(meters, bytes, self.now.mono) {
+            true => Ok(()),
+            false => Err(DropReason::OverBandwidth),
+        }
     }
 
     /// Translates the local address of another relay socket of this server to its public name, under

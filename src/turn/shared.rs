@@ -14,6 +14,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::bandwidth::Meters;
 use super::one_port::OnePort;
 use super::reservation::{Reservation, Token};
 
@@ -66,8 +67,10 @@ pub struct Shared {
     /// Instead of all of them: one port for all allocations.
     one_port: Option<OnePort>,
     pub(super) reservations: Mutex<HashMap<Token, Reservation>>,
-    users: Mutex<HashMap<Box<str>, u32>>,
+    users: Mutex<HashMap<Box<str>, User>>,
     total: AtomicU32,
+    /// Bytes relayed.
+    pub(super) meters: Meters,
 }
 
 /// The ports of one local relay address.
@@ -97,6 +100,7 @@ impl Shared {
             reservations: Mutex::default(),
             users: Mutex::default(),
             total: AtomicU32::new(0),
+            meters: Meters::default(),
         }
     }
 
@@ -198,17 +202,19 @@ impl Shared {
         total_limit: u32,
     ) -> Option<QuotaSlot> {
         let mut users = lock(&self.users);
-        let of_user = users.get(user).copied().unwrap_or(0);
+        let of_user = users.get(user).map_or(0, |user| user.allocations);
         let is_full = |count: u32, limit: u32| limit != 0 && count >= limit;
         if is_full(of_user, user_limit) || is_full(self.allocations(), total_limit) {
             return None;
         }
-        match users.get_mut(user) {
-            Some(count) => *count += 1,
-            None => drop(users.insert(user.into(), 1)),
+        if !users.contains_key(user) {
+            users.insert(user.into(), User::default());
         }
+        let entry = users.get_mut(user).expect("it is there or was inserted");
+        entry.allocations += 1;
         self.total.fetch_add(1, Ordering::Relaxed);
-        Some(QuotaSlot { shared: Arc::downgrade(self), user: user.into() })
+        let meters = Arc::clone(&entry.meters);
+        Some(QuotaSlot { shared: Arc::downgrade(self), user: user.into(), meters })
     }
 }
 
@@ -225,14 +231,28 @@ fn has_bit(map: &[AtomicU64], port: u16) -> bool {
     map[usize::from(port / 64)].load(Ordering::Relaxed) & (1 << (port % 64)) != 0
 }
 
+/// A user with allocations.
+#[derive(Debug, Default)]
+struct User {
+    allocations: u32,
+    /// Bytes relayed by all of them, in whichever worker.
+    meters: Arc<Meters>,
+}
+
 /// One allocation's place in its user's quota, given back when dropped: no error path can leak it.
 #[derive(Debug)]
 pub(super) struct QuotaSlot {
     shared: Weak<Shared>,
     user: Box<str>,
+    meters: Arc<Meters>,
 }
 
 impl QuotaSlot {
+    /// What the user's allocations have relayed.
+    pub(super) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
     pub(super) fn user(&self) -> &str {
         &self.user
     }
@@ -242,9 +262,9 @@ impl Drop for QuotaSlot {
     fn drop(&mut self) {
         let Some(shared) = self.shared.upgrade() else { return };
         let mut users = lock(&shared.users);
-        if let Some(count) = users.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(user) = users.get_mut(&self.user) {
+            user.allocations -= 1;
+            if user.allocations == 0 {
                 users.remove(&self.user);
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mio::Waker;
 
 use super::Arrival;
+use super::sources::Entry;
 use crate::io::stream::Writer;
 use crate::io::{Capabilities, Counters};
 use crate::turn::{AuthReport, Mode, Settings, Stats};
@@ -63,17 +64,23 @@ pub(super) struct Newcomer {
 pub(super) struct Place {
     worker: Arc<Desk>,
     all: Arc<AtomicUsize>,
+    _source: Entry,
 }
 
 impl Place {
-    /// Takes a place at `worker` if fewer than `bound` are taken in `all`.
-    pub(super) fn take(worker: &Arc<Desk>, all: &Arc<AtomicUsize>, bound: usize) -> Option<Self> {
+    /// Takes a place at `worker` for a connection of `source` if fewer than `bound` are taken in `all`.
+    pub(super) fn take(
+        worker: &Arc<Desk>,
+        all: &Arc<AtomicUsize>,
+        bound: usize,
+        source: Entry,
+    ) -> Option<Self> {
         if all.fetch_add(1, Ordering::Relaxed) >= bound {
             all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         worker.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Self { worker: Arc::clone(worker), all: Arc::clone(all) })
+        Some(Self { worker: Arc::clone(worker), all: Arc::clone(all), _source: source })
     }
 
     /// Makes it a place at another worker.

@@ -19,6 +19,7 @@ mod relayed;
 mod reserved;
 mod ring;
 mod run;
+mod sources;
 mod streams;
 
 pub use arrival::Arrival;
@@ -60,6 +61,8 @@ pub struct Setup {
     pub sock_buf: usize,
     /// TCP connections of all workers together.
     pub tcp_connections: usize,
+    /// TCP connections of one source (an IPv4 address, an IPv6 /64); 0 for no limit.
+    pub connections_per_source: u32,
     /// A TCP connection without an allocation is closed after this time without a message.
     pub tcp_idle: Duration,
     /// Seed of the cores' random sources, from the system's.
@@ -78,6 +81,7 @@ impl Setup {
             backend: Backend::Auto,
             sock_buf: 4 << 20,
             tcp_connections: 10_000,
+            connections_per_source: 0,
             tcp_idle: Duration::from_secs(60),
             seed,
         }

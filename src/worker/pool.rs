@@ -18,6 +18,7 @@ use super::one_port::Share;
 use super::reserved::Reserved;
 use super::ring;
 use super::run::{Kit, WAKER};
+use super::sources::Sources;
 use super::{Arrival, Backend, Setup};
 use crate::io::Counters;
 use crate::io::stream::Writer;
@@ -43,6 +44,7 @@ pub struct Pool {
     backend: &'static str,
     connections: Arc<AtomicUsize>,
     max_connections: usize,
+    sources: Arc<Sources>,
     refused: AtomicU64,
 }
 
@@ -51,6 +53,8 @@ pub struct Pool {
 pub enum AdoptError {
     /// As many connections as are allowed, or the worker is too busy to take more.
     Full,
+    /// As many connections of its source as are allowed.
+    SourceFull,
     /// More bytes were read from it than are ever needed to tell what it is.
     TooMuchRead,
     /// The workers have ended.
@@ -63,6 +67,7 @@ impl fmt::Display for AdoptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("too many TCP connections"),
+            Self::SourceFull => f.write_str("too many TCP connections of one source"),
             Self::TooMuchRead => {
                 f.write_str("too many bytes were read before the connection was handed over")
             }
@@ -109,6 +114,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         backend: if linux { "linux" } else { "portable" },
         connections: Arc::default(),
         max_connections: setup.tcp_connections,
+        sources: Sources::new(setup.connections_per_source),
         refused: AtomicU64::new(0),
     };
     let (ready, started) = sync_channel(workers);
@@ -203,8 +209,9 @@ impl Pool {
         }
         let fewest = |hand: &&Hand| hand.desk.connections.load(Ordering::Relaxed);
         let hand = self.hands.iter().min_by_key(fewest).ok_or(AdoptError::Stopped)?;
-        let place =
-            Place::take(&hand.desk, &self.connections, self.max_connections).ok_or(AdoptError::Full)?;
+        let source = self.sources.enter(arrival.client.ip()).ok_or(AdoptError::SourceFull)?;
+        let place = Place::take(&hand.desk, &self.connections, self.max_connections, source);
+        let place = place.ok_or(AdoptError::Full)?;
         let newcomer = Newcomer { arrival, writer: Writer::new(), moves: 0, place };
         match hand.commands.try_send(Command::Adopt(newcomer)) {
             Ok(()) => hand.waker.wake().map_err(|_| AdoptError::Stopped),
@@ -220,6 +227,11 @@ impl Pool {
         for hand in self.hands.iter() {
             hand.tell(Command::Reconfigure(Arc::clone(&settings)));
         }
+    }
+
+    /// Another limit of connections for each source; those there are stay.
+    pub fn limit_sources(&self, connections: u32) {
+        self.sources.set_limit(connections);
     }
 
     /// Starts or ends a drain.

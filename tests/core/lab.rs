@@ -8,8 +8,8 @@ use std::time::Duration;
 use turnkey::credential::{self, Nonces, Secrets, Users, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerLink, PeerPolicy,
-    RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
+    Bandwidth, ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerLink,
+    PeerPolicy, RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 pub(crate) const START_UNIX: u64 = 1_700_000_000;
@@ -45,6 +45,7 @@ pub(crate) fn settings() -> Settings {
         nonces: Arc::new(Nonces::new([9; 32])),
         user_quota: 0,
         total_quota: 0,
+        bandwidth: Bandwidth::default(),
         max_lifetime: Duration::from_secs(3600),
         tcp: false,
         dont_fragment: true,

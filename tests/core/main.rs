@@ -4,6 +4,7 @@
 mod addresses;
 mod allocate;
 mod authentication;
+mod bandwidth;
 mod channels;
 mod differential;
 mod dual;

@@ -116,3 +116,31 @@ fn rfc8656_14_a_packet_with_df_too_large_for_the_path_comes_back_as_an_mtu() {
         eprintln!("not tested: this system gives its users no network namespaces");
     }
 }
+
+#[test]
+fn a_source_has_as_many_connections_as_it_may() {
+    // Loopback addresses are not counted, so the client needs another one.
+    let network = "ip link set lo up; ip addr add 203.0.113.1/32 dev lo; ip addr add 203.0.113.2/32 dev lo";
+    let made = in_own_network(network, "path::a_source_has_as_many_connections_as_it_may", || {
+        let setup = worker::Setup { connections_per_source: 2, ..setup(Backend::Linux) };
+        let pool = std::sync::Arc::new(worker::start(setup).unwrap());
+        let address = accept(&pool, "203.0.113.1");
+        let mut held = [Client::tcp(address), Client::tcp(address)];
+        for client in &mut held {
+            assert_eq!(client.mapped(), client.local());
+        }
+        assert_eq!(Client::tcp(address).try_recv_raw(), None, "the third is closed");
+        until("it is counted", || pool.io_stats().streams_refused == 1);
+        let [_kept, closed] = held;
+        drop(closed);
+        until("its place is free", || pool.connections() == 1);
+        let mut next = Client::tcp(address);
+        assert_eq!(next.mapped(), next.local());
+        pool.limit_sources(3);
+        let mut third = Client::tcp(address);
+        assert_eq!(third.mapped(), third.local(), "a new configuration counts at once");
+    });
+    if !made {
+        eprintln!("not tested: this system gives its users no network namespaces");
+    }
+}

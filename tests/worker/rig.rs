@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use turnkey::credential::{Nonces, Users, Verifier};
-use turnkey::turn::{PeerPolicy, RelayAddress, Settings};
+use turnkey::turn::{Bandwidth, PeerPolicy, RelayAddress, Settings};
 use turnkey::worker::{self, Arrival, Backend, Pool, Setup};
 
 /// A test that hangs is a test that failed; nothing is measured with it.
@@ -43,6 +43,7 @@ pub(crate) fn settings() -> Settings {
         nonces: Arc::new(Nonces::new([7; 32])),
         user_quota: 0,
         total_quota: 0,
+        bandwidth: Bandwidth::default(),
         max_lifetime: Duration::from_secs(3600),
         tcp: false,
         dont_fragment: false,
