@@ -188,6 +188,8 @@ pub struct Writer {
     queue: Vec<u8>,
     /// Bytes of the queue that have left.
     done: usize,
+    /// Every message is written by itself.
+    apart: bool,
 }
 
 impl Writer {
@@ -195,6 +197,12 @@ impl Writer {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Writes every message by itself from now on, and flushes behind the last: a TLS record then holds one
+    /// message. Clients that take each record for one message exist (coturn's among them).
+    pub fn keep_messages_apart(&mut self) {
+        self.apart = true;
     }
 
     /// Bytes that wait.
@@ -226,6 +234,9 @@ impl Writer {
         if self.waiting() > 0 {
             self.flush(to);
         }
+        if self.apart {
+            return self.send_apart(to, packets, batch, received);
+        }
         let mut dropped = 0;
         loop {
             let mut list: [Option<&Packet>; GATHERED] = [None; GATHERED];
@@ -235,7 +246,8 @@ impl Writer {
                 return Ok(dropped);
             }
             let list = || list[..count].iter().flatten().copied();
-            let mut written = if self.waiting() == 0 { gather(to, list(), batch, received) } else { 0 };
+            let mut written =
+                if self.waiting() == 0 { gather::<{ 3 * GATHERED }>(to, list(), batch, received) } else { 0 };
             for packet in list() {
                 let len = packet.len();
                 if written >= len {
@@ -246,6 +258,26 @@ impl Writer {
                 written = 0;
             }
         }
+    }
+
+    fn send_apart<'a>(
+        &mut self,
+        to: &mut impl Write,
+        packets: impl Iterator<Item = &'a Packet>,
+        batch: &SendBatch,
+        received: &RecvBatch,
+    ) -> Result<u64, Stuck> {
+        let mut dropped = 0;
+        for packet in packets {
+            let is_free = self.waiting() == 0;
+            let written = if is_free { gather::<3>(to, std::iter::once(packet), batch, received) } else { 0 };
+            if written < packet.len() {
+                dropped += u64::from(!self.enqueue(packet, written, batch, received)?);
+            }
+        }
+        // An error is left to the next read to find.
+        let _ = to.flush();
+        Ok(dropped)
     }
 
     /// Queues what follows the first `written` bytes of a packet; `false` if it was dropped.
@@ -275,12 +307,15 @@ impl Writer {
     /// Writes what waits, as far as the connection takes it.
     pub fn flush(&mut self, to: &mut impl Write) {
         while self.waiting() > 0 {
-            match to.write(&self.queue[self.done..]) {
+            match to.write_vectored(&[IoSlice::new(&self.queue[self.done..self.next_end()])]) {
                 Ok(0) => break,
                 Ok(written) => self.done += written,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
+        }
+        if self.apart {
+            let _ = to.flush();
         }
         if self.waiting() == 0 {
             self.done = 0;
@@ -293,16 +328,26 @@ impl Writer {
             self.done = 0;
         }
     }
+
+    /// Where what is written next ends in the queue.
+    fn next_end(&self) -> usize {
+        let frame =
+            if self.apart { frame(&self.queue[self.done..], MAX_FRAME) } else { Ok(Frame::Partial(0)) };
+        match frame {
+            Ok(Frame::Complete { padded, .. }) => self.done + padded,
+            Ok(Frame::Partial(_)) | Err(_) => self.queue.len(),
+        }
+    }
 }
 
-/// Writes whole packets with one call; returns the bytes that were taken.
-fn gather<'a>(
+/// Writes whole packets with one call, `N` parts at most; returns the bytes that were taken.
+fn gather<'a, const N: usize>(
     to: &mut impl Write,
     packets: impl Iterator<Item = &'a Packet>,
     batch: &'a SendBatch,
     received: &'a RecvBatch,
 ) -> usize {
-    let mut slices = [IoSlice::new(&[]); 3 * GATHERED];
+    let mut slices = [IoSlice::new(&[]); N];
     let parts = packets.flat_map(|packet| packet.parts(batch, received)).filter(|part| !part.is_empty());
     let count = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count();
     loop {

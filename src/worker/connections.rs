@@ -74,7 +74,7 @@ impl Connections {
         registry: &Registry,
         now: Duration,
     ) -> io::Result<(SocketRef, Vec<u8>)> {
-        let Newcomer { arrival, writer, moves, place } = newcomer;
+        let Newcomer { arrival, mut writer, moves, place } = newcomer;
         let Arrival { mut socket, client, server, first } = arrival;
         socket.tcp().set_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -86,6 +86,9 @@ impl Connections {
         let name = SocketRef(SocketRef::STREAM | self.slots[slot as usize].generation << SLOT_BITS | slot);
         registry.register(&mut socket, Token(name.0 as usize), Interest::READABLE | Interest::WRITABLE)?;
         self.free.pop();
+        if socket.is_tls() {
+            writer.keep_messages_apart();
+        }
         let transport = if socket.is_tls() { Transport::Tls } else { Transport::Tcp };
         let five_tuple = FiveTuple { client, server, transport };
         self.slots[slot as usize].connection = Some(Connection {

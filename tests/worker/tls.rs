@@ -18,6 +18,7 @@ on_each_backend!(
     many_messages_in_one_record_and_large_ones,
     calls_between_tls_and_other_clients_are_padded_right,
     rfc8446_6_1_either_side_may_say_goodbye,
+    each_message_has_a_record_of_its_own,
     garbage_inside_tls_closes_the_connection,
     rfc6062_4_3_a_data_connection_inside_tls_moves_to_its_allocation,
     a_record_that_was_tampered_with_closes_the_connection,
@@ -137,6 +138,24 @@ fn calls_between_tls_and_other_clients_are_padded_right(backend: Backend) {
             b.send_indication(relayed_a, &payload(2, len));
             assert_eq!(a.recv(), Data::Channel(CHANNEL, payload(2, len)));
         }
+    }
+}
+
+/// coturn's client takes each record for one message.
+fn each_message_has_a_record_of_its_own(backend: Backend) {
+    let pool = Arc::new(pool(backend));
+    let (address, config) = accept_tls(&pool);
+    let mut client = Client::tls(address, &config);
+    client.mapped();
+    let (_, request) = client.write_request(turnkey::stun::Method::BINDING, &|_| {});
+    client.send_raw(&request.repeat(20));
+    let Link::Tls { stream, .. } = &mut client.link else { unreachable!() };
+    for _ in 0..20 {
+        let mut header = [0; 5];
+        stream.sock.read_exact(&mut header).unwrap();
+        // The answer, the kind of the record, and the tag.
+        assert_eq!(header, [23, 3, 3, 0, 32 + 1 + 16]);
+        stream.sock.read_exact(&mut [0; 49]).unwrap();
     }
 }
 

@@ -1,8 +1,8 @@
 //! The connection below a stream of messages: TCP, or TLS over TCP with the handshake done.
 //!
-//! To the reader and the writer both look alike. What TLS adds is bounded: a write is encrypted only while no
-//! earlier record waits for the connection, so the queue that drops relayed data is the writer's, in front of
-//! the encryption, and what is dropped has cost nothing. Handshakes, certificates and ALPN are elsewhere.
+//! To the reader and the writer both look alike. What TLS adds is bounded: nothing is encrypted while [`HELD`]
+//! bytes wait for the connection, so the queue that drops relayed data is the writer's, in front of the
+//! encryption, and what is dropped has cost nothing. Handshakes, certificates and ALPN are elsewhere.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream as StdStream;
@@ -13,11 +13,8 @@ use rustls::ServerConnection;
 
 use crate::io::splice::Duplex;
 
-/// Bytes of plaintext that are encrypted before the connection is asked whether it takes them: one record.
-const RECORD: usize = 16 * 1024;
-
-/// Parts of messages in it.
-const PIECES: usize = 48;
+/// Bytes that may be encrypted before the connection is asked whether it takes them.
+const HELD: usize = 16 * 1024;
 
 /// A connection of a client.
 #[derive(Debug)]
@@ -33,6 +30,8 @@ pub enum Socket {
 pub struct Tls {
     socket: TcpStream,
     session: ServerConnection,
+    /// Bytes encrypted since the connection last took everything.
+    held: usize,
     /// Nothing more comes, though what came before may not have been read yet.
     is_over: bool,
 }
@@ -53,10 +52,10 @@ impl Socket {
     /// When it cannot be made non-blocking.
     pub fn tls(stream: StdStream, mut session: ServerConnection) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        // The bound is what `write_vectored` encrypts at a time; a second one could split a message.
+        // A message is taken whole or not at all; `HELD` is the bound.
         session.set_buffer_limit(None);
         let socket = TcpStream::from_std(stream);
-        Ok(Self::Tls(Box::new(Tls { socket, session, is_over: false })))
+        Ok(Self::Tls(Box::new(Tls { socket, session, held: 0, is_over: false })))
     }
 
     /// Whether the connection is inside TLS.
@@ -97,14 +96,16 @@ impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(tls) => tls.write(&[IoSlice::new(bytes)]),
+            Self::Tls(tls) => tls.write(bytes),
         }
     }
 
+    /// Inside TLS what is gathered becomes one record, taken whole or not at all, and may be held until the next
+    /// flush.
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write_vectored(slices),
-            Self::Tls(tls) => tls.write(slices),
+            Self::Tls(tls) => tls.encrypt(slices),
         }
     }
 
@@ -196,25 +197,21 @@ impl Tls {
         processed.map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 
-    /// Encrypts and writes, until the connection takes no more. A short count means that it is full.
-    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_records()?;
-        let mut pieces = slices.iter().flat_map(|slice| slice.chunks(RECORD)).peekable();
-        let mut written = 0;
-        while pieces.peek().is_some() {
-            let mut record = [IoSlice::new(&[]); PIECES];
-            let (mut count, mut len) = (0, 0);
-            while count < PIECES
-                && let Some(piece) = pieces.next_if(|piece| count == 0 || len + piece.len() <= RECORD)
-            {
-                record[count] = IoSlice::new(piece);
-                (count, len) = (count + 1, len + piece.len());
-            }
-            written += self.session.writer().write_vectored(&record[..count])?;
-            if self.write_records().is_err() {
-                break;
-            }
+        let written = self.encrypt(&[IoSlice::new(bytes)])?;
+        // What the connection does not take now is its to take later.
+        let _ = self.write_records();
+        Ok(written)
+    }
+
+    /// Makes a record; none while the connection does not take those before.
+    fn encrypt(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.held >= HELD {
+            self.write_records()?;
         }
+        let written = self.session.writer().write_vectored(slices)?;
+        self.held += written;
         Ok(written)
     }
 
@@ -228,6 +225,7 @@ impl Tls {
                 Err(e) => return Err(e),
             }
         }
+        self.held = 0;
         Ok(())
     }
 }

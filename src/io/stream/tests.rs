@@ -189,3 +189,50 @@ fn a_reader_that_trickles_does_not_grow_the_queue() {
         assert!(wire.writer.queue.len() <= 2 * CONTROL_BOUND);
     }
 }
+
+/// A connection that takes each write whole while there is room, and shows them.
+struct Records {
+    room: usize,
+    taken: Vec<Vec<u8>>,
+}
+
+impl Write for Records {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.room -= 1;
+        self.taken.push(bytes.to_vec());
+        Ok(bytes.len())
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        self.write(&all)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn messages_kept_apart_are_written_one_by_one_from_the_queue_as_well() {
+    let route = Route { socket: SocketRef(SocketRef::STREAM), to: ([127, 0, 0, 1], 1).into(), from: None };
+    let mut batch = SendBatch::new();
+    for n in 0..9_u8 {
+        let message = channel_data(u16::from(n) * 3);
+        batch.stage()[..message.len()].copy_from_slice(&message);
+        batch.push_staged(route, message.len());
+    }
+    let mut records = Records { room: 4, taken: Vec::new() };
+    let mut writer = Writer::new();
+    writer.keep_messages_apart();
+    let packets = batch.packets(&batch.flows()[0]);
+    assert_eq!(writer.send(&mut records, packets, &batch, &RecvBatch::new()), Ok(0));
+    assert_eq!(records.taken.len(), 4);
+    records.room = 100;
+    writer.flush(&mut records);
+    let wanted: Vec<_> = (0..9).map(|n| channel_data(n * 3)).collect();
+    assert_eq!((records.taken, writer.waiting()), (wanted, 0));
+}
