@@ -153,9 +153,15 @@ impl UdpSocket {
         self.role == Role::Relay
     }
 
-    /// How many datagrams were dropped since the last call, of the `total` the kernel has counted.
+    /// How many datagrams were dropped since the last call, of the `total` the kernel has counted. A
+    /// datagram says what the total was when it was queued, which may be less than is known by now.
     pub(super) fn newly_dropped(&self, total: u32) -> u64 {
-        u64::from(total.wrapping_sub(self.dropped.replace(total)))
+        let new = total.wrapping_sub(self.dropped.get());
+        if new > u32::MAX / 2 {
+            return 0;
+        }
+        self.dropped.set(total);
+        new.into()
     }
 
     /// For registration with the poll.
@@ -211,6 +217,15 @@ mod tests {
         for role in [Role::FirstListener, Role::Relay] {
             assert_eq!(bind(address, role).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
+    }
+
+    #[test]
+    fn drops_are_counted_once_whoever_tells_of_them_first() {
+        let socket = bind(ANY.parse().unwrap(), Role::Relay).unwrap();
+        let told = [3, 10, 4, 10, 12].map(|total| socket.newly_dropped(total));
+        assert_eq!(told, [3, 7, 0, 0, 2]);
+        socket.dropped.set(u32::MAX);
+        assert_eq!([2, u32::MAX].map(|total| socket.newly_dropped(total)), [3, 0], "it wraps around");
     }
 
     #[test]
