@@ -3,6 +3,7 @@
 //! Owns the order of things: what is read and bound before the first packet is answered, what a reload
 //! changes, what a stop ends. Every rule about packets, rooms and requests belongs to the parts it joins.
 
+mod discovery;
 mod entrance;
 mod failures;
 mod health;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use super::discovery::Discovery;
 use crate::config::address::{Addresses, literal};
 use crate::config::secret::Keys;
 use crate::config::{self, Access, Config, PublicAddress, RelayListener};
@@ -18,8 +19,10 @@ pub(super) struct Place {
     pub(super) relay: Vec<RelayListener>,
     /// The relay's side of listeners that it shares with HTTPS.
     pub(super) shared: Vec<RelayListener>,
-    /// Addresses of HTTP and admin listeners.
+    /// Addresses of HTTP and admin listeners, and of those that NAT behaviour discovery adds.
     pub(super) other: Vec<SocketAddr>,
+    /// NAT behaviour discovery, where it is on.
+    pub(super) discovery: Option<Discovery>,
     /// Keys of the nonces, the same in every worker.
     pub(super) nonces: Arc<Nonces>,
     /// User names handed out here, for clients that send their hash.
@@ -73,6 +76,10 @@ impl Place {
     /// Settings of the relay core.
     pub(super) fn relay_settings(&self, config: &Config, keys: &Keys) -> turn::Settings {
         let located = self.located();
+        let public = |local: SocketAddr| {
+            let own = located.now.relay.iter().find(|own| own.local == local.ip())?;
+            Some(SocketAddr::new(own.public, local.port()))
+        };
         turn::Settings {
             realm: config.relay.realm.as_str().into(),
             addresses: located.now.relay.iter().map(relay_address).collect(),
@@ -92,6 +99,7 @@ impl Place {
             strict_expiry: config.credentials.strict_expiry,
             unauthenticated_rate: config.relay.unauthenticated_rate,
             redirect: config.relay.redirect.as_ref().map(redirect),
+            vantages: self.discovery.as_ref().map(|discovery| Box::new(discovery.vantages(public))),
         }
     }
 
@@ -196,6 +204,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
         ("relay.detect_from", old.relay.detect_from != new.relay.detect_from),
         ("relay.resolve_every", old.relay.resolve_every != new.relay.resolve_every),
         ("relay.ports", old.relay.ports != new.relay.ports),
+        ("relay.alternate", old.relay.alternate != new.relay.alternate),
         ("relay.realm", old.relay.realm != new.relay.realm),
         ("relay.proxy_from", old.relay.proxy_from != new.relay.proxy_from),
         ("relay.workers", old.relay.workers != new.relay.workers),

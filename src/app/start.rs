@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::discovery::Discovery;
 use super::entrance::{self, CurrentCertificate, Entrance, Gate, Inside};
 use super::health::Health;
 use super::settings::{Located, Place};
@@ -81,10 +82,15 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
         tracing::info!("{note}");
     }
     let bound = bind(&config, &addresses)?;
+    let relay = relay_listeners(&config, &addresses);
+    let discovery = Discovery::new(&config, &relay);
+    let added = discovery.iter().flat_map(|discovery| discovery.added.iter().copied());
+    let others = bound.http.iter().map(|(socket, _)| socket).chain(&bound.admin).map(local);
     let mut place = Place {
-        relay: relay_listeners(&config, &addresses),
+        other: others.chain(added).collect(),
+        relay,
+        discovery,
         shared: bound.http.iter().filter(|(_, listener)| listener.turns).map(shared).collect(),
-        other: bound.http.iter().map(|(socket, _)| socket).chain(&bound.admin).map(local).collect(),
         located: RwLock::new(Located::new(addresses)),
         nonces: Arc::new(Nonces::new(secret::random())),
         issued: Arc::new(Issued::new(&config.relay.realm)),
@@ -137,9 +143,10 @@ fn resolve_ports(listeners: &mut [RelayListener], udp: &[SocketAddr], tcp: &[Tcp
 
 fn start_workers(config: &Config, keys: &Keys, place: &Place) -> Result<Pool, StartError> {
     let udp = |listener: &&RelayListener| listener.transport == RelayTransport::Udp;
+    let added = place.discovery.iter().flat_map(|discovery| discovery.added.iter().copied());
     let setup = worker::Setup {
         workers: config.relay.workers,
-        udp: place.relay.iter().filter(udp).map(|listener| listener.address).collect(),
+        udp: place.relay.iter().filter(udp).map(|listener| listener.address).chain(added).collect(),
         backend: match config.relay.backend {
             Backend::Auto => worker::Backend::Auto,
             Backend::Linux => worker::Backend::Linux,
@@ -165,7 +172,8 @@ fn start_workers(config: &Config, keys: &Keys, place: &Place) -> Result<Pool, St
 fn relay_key(config: &Config, address: SocketAddr) -> String {
     let is_it =
         |listener: &RelayListener| listener.address == address && listener.transport == RelayTransport::Udp;
-    config.relay.listen.iter().position(is_it).map_or("relay.listen".into(), |i| format!("relay.listen[{i}]"))
+    let other = if config.relay.alternate.is_some() { "relay.alternate" } else { "relay.listen" };
+    config.relay.listen.iter().position(is_it).map_or(other.into(), |i| format!("relay.listen[{i}]"))
 }
 
 fn bind(config: &Config, addresses: &address::Addresses) -> Result<Bound, config::Error> {

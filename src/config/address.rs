@@ -250,6 +250,9 @@ fn check_listeners(config: &Config) -> Result<(), Error> {
     for (i, listener) in config.http.listen.iter().enumerate() {
         check_local(config, &format!("http.listen[{i}]"), listener.address.ip())?;
     }
+    if let Some(alternate) = config.relay.alternate {
+        check_local(config, "relay.alternate", alternate.local)?;
+    }
     config.admin.map_or(Ok(()), |address| check_local(config, "admin.listen", address.ip()))
 }
 

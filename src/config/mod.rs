@@ -67,6 +67,8 @@ pub struct Relay {
     pub detect_from: Option<StunServer>,
     /// How often host names are resolved, and the address is detected, again.
     pub resolve_every: Duration,
+    /// Second address and port, which turn NAT behaviour discovery on (RFC 5780 §6).
+    pub alternate: Option<Alternate>,
     /// Ports of relay sockets.
     pub ports: RelayPorts,
     /// Authentication realm (RFC 8489 §9.2).
@@ -154,6 +156,18 @@ pub enum PublicAddress {
     },
     /// A host name, resolved at start and again and again.
     Name(String),
+}
+
+/// Where a server of NAT behaviour discovery is as well: with the first UDP listener of the same family, each of
+/// two addresses has each of two ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alternate {
+    /// As the world sees it.
+    pub public: IpAddr,
+    /// As this host has it.
+    pub local: IpAddr,
+    /// UDP port.
+    pub port: u16,
 }
 
 /// Ports of relay sockets.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::source::Error;
 use super::values::{Check, is_host_name};
-use super::{PublicAddress, RelayPorts, StunServer, file};
+use super::{Alternate, PublicAddress, RelayListener, RelayPorts, RelayTransport, StunServer, file};
 
 /// Fewer ports than this serve nobody: a call between two clients takes two, and a closed one rests.
 const MIN_PORTS: u16 = 8;
@@ -120,6 +120,44 @@ impl Check<'_> {
                 self.fail(key, format!("{port} is below 1024, where ports belong to other services"))
             }
             None => self.fail(key, format!("expected \"shared\" or \"shared:PORT\", found \"shared{rest}\"")),
+        }
+    }
+
+    /// `relay.alternate`: `{ address = "ADDRESS" or "PUBLIC/LOCAL", port = PORT }`.
+    pub(super) fn alternate(
+        &self,
+        table: &toml::Table,
+        listen: &[RelayListener],
+    ) -> Result<Option<Alternate>, Error> {
+        let key = "relay.alternate";
+        if table.is_empty() {
+            return Ok(None);
+        }
+        let address = table.get("address").and_then(|value| value.as_str());
+        let port =
+            table.get("port").and_then(|value| value.as_integer()).and_then(|port| u16::try_from(port).ok());
+        let (Some(address), Some(port), 2) = (address, port.filter(|port| *port != 0), table.len()) else {
+            return self.fail(key, "expected { address = \"203.0.113.6\", port = 3479 }");
+        };
+        let (public, local) = match self.public_address(key, address)? {
+            PublicAddress::Address { public, local } => (public, local.unwrap_or(public)),
+            PublicAddress::Name(name) => {
+                return self.fail(key, format!("expected an address, found \"{name}\""));
+            }
+        };
+        let is_candidate = |listener: &&RelayListener| {
+            listener.transport == RelayTransport::Udp && listener.address.is_ipv4() == local.is_ipv4()
+        };
+        match listen.iter().find(is_candidate).map(|listener| listener.address) {
+            Some(first) if first.ip().is_unspecified() || first.port() == 0 => self.fail(
+                key,
+                format!("needs a listener with an address and port of its own, not udp://{first}"),
+            ),
+            Some(first) if first.ip() == local || first.port() == port => {
+                self.fail(key, format!("needs an address and a port other than those of udp://{first}"))
+            }
+            Some(_) => Ok(Some(Alternate { public, local, port })),
+            None => self.fail(key, "needs a udp:// listener of the same address family in relay.listen"),
         }
     }
 

@@ -65,9 +65,6 @@ impl Check<'_> {
         if file.relay.offload != "off" {
             return refuse("relay.offload", "\"off\"");
         }
-        if !file.relay.alternate.is_empty() {
-            return refuse("relay.alternate", "{}");
-        }
         if !file.signaling.jwks_url.is_empty() {
             return refuse("signaling.jwks_url", "\"\" and set signaling.jwt_public_key_file");
         }
@@ -92,6 +89,7 @@ impl Check<'_> {
             return self.fail("relay.max_lifetime", "must be at least 10m, the default lifetime of RFC 8656");
         }
         Ok(Relay {
+            alternate: self.alternate(&relay.alternate, &listen)?,
             listen,
             public: self.public_addresses(&relay.public_address.0)?,
             detect_from: self.stun_server(&relay.detect_from, &relay.public_address.0)?,

@@ -167,6 +167,7 @@ impl Bench {
             strict_expiry: false,
             unauthenticated_rate: 0,
             redirect: None,
+            vantages: None,
         };
         let shared = Arc::new(Shared::new(settings.ports.clone()));
         Self {

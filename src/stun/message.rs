@@ -106,6 +106,12 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
+    /// Bytes of the whole message.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Request, indication or response.
     #[must_use]
     pub const fn class(&self) -> Class {

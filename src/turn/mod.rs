@@ -41,6 +41,7 @@ pub use output::{
 };
 pub use policy::{Network, NetworkError, PeerPolicy};
 pub use redirect::Redirect;
+pub use request::{Vantage, Vantages};
 pub use shared::{MAX_RELAY_ADDRESSES, Shared};
 pub use stats::{METHODS, RESULTS, Stats};
 
@@ -119,6 +120,8 @@ pub struct Settings {
     pub unauthenticated_rate: u32,
     /// Where clients are sent while this server takes none.
     pub redirect: Option<Redirect>,
+    /// The listeners of NAT behaviour discovery (RFC 5780 §6); none: it is off.
+    pub vantages: Option<Box<Vantages>>,
 }
 
 /// A relay address: where to bind and what clients are told.

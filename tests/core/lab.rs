@@ -53,6 +53,7 @@ pub(crate) fn settings() -> Settings {
         strict_expiry: false,
         unauthenticated_rate: 0,
         redirect: None,
+        vantages: None,
     }
 }
 

@@ -7,6 +7,7 @@ mod authentication;
 mod bandwidth;
 mod channels;
 mod differential;
+mod discovery;
 mod dual;
 #[cfg(feature = "fuzzing")]
 mod fuzz_corpus;

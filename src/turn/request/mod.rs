@@ -2,6 +2,7 @@
 //! [`Server::serve`].
 
 mod allocate;
+mod binding;
 mod channel_bind;
 mod connect;
 mod connection_bind;
@@ -11,6 +12,7 @@ mod refresh;
 mod requested_transport;
 mod wish;
 
+pub use binding::{Vantage, Vantages};
 pub(super) use connection_bind::connection_id;
 
 use std::net::SocketAddr;
@@ -84,12 +86,7 @@ impl Server {
     /// Answers a request, or drops what nobody should get an answer to.
     pub(super) fn handle_request(&mut self, request: &Request<'_>, reply: &mut ReplyBuffer) -> Verdict {
         match request.message.method() {
-            // RFC 8489 §12: tells anybody their address.
-            Method::BINDING => {
-                let result = refuse_unknown(&request.message, self.settings.dont_fragment)
-                    .map(|()| Outcome::Done(Success::Mapped));
-                self.answer(request, result, Signature::None, reply)
-            }
+            Method::BINDING => self.binding(request, reply),
             Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND => {
                 self.handle_authenticated(request, reply)
             }
