@@ -194,7 +194,7 @@ impl Running {
         *current = Current { config, keys };
         self.reconfigure(&current);
         drop(current);
-        self.certificate.send_replace(certificate.map(Arc::new));
+        self.show(certificate);
         Ok(fixed)
     }
 

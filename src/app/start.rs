@@ -226,18 +226,17 @@ fn spawn(running: Arc<Running>, bound: Bound, certificate_files: FileWatch) -> H
         let scheme = listener.transport.scheme();
         tracing::info!(url = %format_args!("{scheme}://{}", listener.address), "listening");
     }
-    let bounds = {
+    let (for_relay, for_web) = {
         let config = &running.current().config;
-        [config.relay.tcp_connections, config.http.max_connections, ADMIN_CONNECTIONS]
+        (config.relay.tcp_connections, places(config.http.max_connections))
     };
-    // Connections of the relay count here until they are a worker's, which counts them again.
-    let [for_relay, for_web, for_admin] =
-        bounds.map(|bound| Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS))));
     let streams = running.place.relay.iter().filter(|listener| listener.transport.is_stream());
     for (socket, listener) in bound.relay.into_iter().zip(streams) {
         let inside = Inside::Relay(Arc::clone(&running.pool));
         let is_tls = listener.transport == RelayTransport::Tls;
-        tasks.spawn(running.entrance(socket, is_tls, inside, &for_relay).serve());
+        // For those on their way to a worker, which counts them again: strangers who say nothing hold up no
+        // other listener.
+        tasks.spawn(running.entrance(socket, is_tls, inside, &places(for_relay)).serve());
     }
     let router = http::router(Arc::clone(&running.web));
     for (socket, listener) in bound.http {
@@ -251,7 +250,7 @@ fn spawn(running: Arc<Running>, bound: Bound, certificate_files: FileWatch) -> H
     if let Some(socket) = bound.admin {
         tracing::info!(url = %format_args!("http://{}", local(&socket)), listener = "admin", "listening");
         let inside = Inside::Web(admin::router(Arc::clone(&running) as _));
-        tasks.spawn(running.entrance(socket, false, inside, &for_admin).serve());
+        tasks.spawn(running.entrance(socket, false, inside, &places(ADMIN_CONNECTIONS)).serve());
     }
     tasks.spawn(Arc::clone(&running).look_out());
     tasks.spawn(Arc::clone(&running).follow_addresses());
@@ -271,6 +270,10 @@ fn addresses(place: &Place, udp: &[SocketAddr], bound: &Bound) -> Addresses {
         http: bound.http.iter().map(|(socket, listener)| (local(socket), listener.https)).collect(),
         admin: bound.admin.as_ref().map(local),
     }
+}
+
+fn places(bound: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS)))
 }
 
 /// Connections of the admin listener at a time.

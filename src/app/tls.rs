@@ -190,10 +190,15 @@ impl Running {
         }
     }
 
+    /// Shows this certificate in all handshakes from now on.
+    pub(super) fn show(&self, certificate: Option<Certificate>) {
+        self.certificate.send_replace(certificate.map(Arc::new));
+    }
+
     fn renew_certificate(&self, config: &Config) {
         match Certificate::load(config) {
             Ok(certificate) => {
-                self.certificate.send_replace(certificate.map(Arc::new));
+                self.show(certificate);
                 tracing::info!("certificate replaced");
             }
             Err(error) => tracing::error!(%error, "certificate not taken, the one before stays"),

@@ -82,7 +82,8 @@ impl Default for Relay {
 }
 
 impl File {
-    /// Listeners of TURN over TLS, where there is a certificate and nothing is said about listeners.
+    /// Listeners of TURN over TLS, where there is a certificate that clients trust and nothing is said about
+    /// listeners.
     pub(crate) fn listen_on_tls(&mut self) {
         self.relay.listen.extend(strings(&["tls://0.0.0.0:5349", "tls://[::]:5349"]));
     }

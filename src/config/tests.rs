@@ -239,10 +239,12 @@ fn design_2_2_a_certificate_adds_tls_listeners_unless_listeners_are_named() {
         let tls = config.relay.listen.iter().filter(|l| l.transport == RelayTransport::Tls);
         tls.map(|listener| listener.address.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(transports("[tls]\nself_signed = true\n"), ["0.0.0.0:5349", "[::]:5349"]);
-    assert_eq!(transports(""), Vec::<String>::new());
-    let named = "[relay]\nlisten = [\"udp://0.0.0.0:3478\"]\n[tls]\nself_signed = true\n";
-    assert_eq!(transports(named), Vec::<String>::new());
+    let files = "[tls]\ncert = \"c.pem\"\nkey = \"k.pem\"\n";
+    assert_eq!(transports(files), ["0.0.0.0:5349", "[::]:5349"]);
+    let named = format!("[relay]\nlisten = [\"udp://0.0.0.0:3478\"]\n{files}");
+    for text in ["", "[tls]\nself_signed = true\n", &named] {
+        assert_eq!(transports(text), Vec::<String>::new(), "{text}");
+    }
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Re
     check.unsupported(file)?;
     let tls = check.tls(&file.tls)?;
     let mut file = file.clone();
-    if tls != Tls::Off && sources.place("relay.listen").is_none() {
+    // Browsers take no self-signed certificate for `turns:`, whatever exception was made for the page.
+    if matches!(tls, Tls::Files { .. }) && sources.place("relay.listen").is_none() {
         file.listen_on_tls();
     }
     let http = check.http(&file.http, &tls)?;

@@ -90,6 +90,22 @@ fn a_trusted_proxy_must_send_a_header_and_a_right_one() {
 }
 
 #[test]
+fn the_limit_of_one_source_counts_whom_the_proxy_names() {
+    let (home, pair) = (Home::new(), Pair::new());
+    let more = "[quota]\nconnections_per_source = 1\n[relay]\nproxy_from = [\"127.0.0.1\"]";
+    let process = serve(&home, &pair, "http://127.0.0.1:0", more);
+    let server = process.address("tls");
+    let enter = |header| pair.session(connect(server, header), &[]).expect("a session");
+    let mut first = Client::over(enter(ONE));
+    first.binding();
+    let mut second = enter(TWO);
+    assert!(matches!(second.read(&mut [0; 64]), Ok(0)), "the same source once more: closed with a goodbye");
+    let mut other = Client::over(enter(b"PROXY TCP4 198.51.100.8 203.0.113.1 40000 443\r\n"));
+    other.binding();
+    first.binding();
+}
+
+#[test]
 fn nobody_else_is_believed() {
     let (home, pair) = (Home::new(), Pair::new());
     let process = behind(&home, &pair, "192.0.2.1");

@@ -87,6 +87,25 @@ fn an_address_is_as_good_as_a_name() {
 }
 
 #[test]
+fn the_answer_to_plain_http_waits_for_the_end_of_the_request() {
+    let home = Home::new();
+    let process = public(&home, "localhost");
+    let mut stream = TcpStream::connect(process.address("https")).expect("a listener");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("set");
+    for piece in
+        ["POST / HTTP/1.1\r\n", "host: localhost\r\ncontent-length: 4000\r\n", "\r\n", &"x".repeat(4000)]
+    {
+        stream.write_all(piece.as_bytes()).expect("nobody closes while the request is being sent");
+        // The server gets each by itself.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer, not a reset");
+    assert!(text.starts_with("HTTP/1.1 400") && text.contains("https://"), "{text}");
+}
+
+#[test]
 fn plain_http_for_others_explains_the_missing_camera() {
     let home = Home::new();
     let config = "[relay]\nlisten = [\"udp://127.0.0.1:0\"]\n[http]\nlisten = [\"http://0.0.0.0:0\"]\n\

@@ -105,6 +105,28 @@ fn turn_over_tls_is_served_and_handed_out() {
 }
 
 #[test]
+fn connections_without_a_handshake_are_bounded_and_hold_up_their_own_listener_only() {
+    let (home, pair) = (Home::new(), Pair::new());
+    let process = serve(&home, &pair, "http://127.0.0.1:0", "[relay]\ntcp_connections = 2");
+    let tls = process.address("tls");
+    let mut silent: Vec<_> = (0..2).map(|_| TcpStream::connect(tls).expect("accepted")).collect();
+    let mut waiting = TcpStream::connect(tls).expect("the kernel accepts");
+    let mut session =
+        ClientConnection::new(pair.client(&[]), "localhost".try_into().expect("a name")).expect("one");
+    waiting.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("a timeout");
+    assert!(session.complete_io(&mut waiting).is_err(), "there is no place");
+    assert_eq!(get(process.address("http"), "/health").status, 200);
+    let plain = TcpStream::connect(process.address("tcp")).expect("accepted");
+    let local = plain.local_addr().expect("an address");
+    assert_eq!(Client::over(plain).binding(), local);
+    silent.pop();
+    waiting.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    while session.is_handshaking() {
+        session.complete_io(&mut waiting).expect("a place is free");
+    }
+}
+
+#[test]
 fn rfc7443_alpn_is_honoured_and_not_needed() {
     let (home, pair) = (Home::new(), Pair::new());
     let process = serve(&home, &pair, "https://127.0.0.1:0", "[relay]");
