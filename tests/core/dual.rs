@@ -223,3 +223,14 @@ fn rfc8656_8_1_each_family_has_a_lifetime_of_its_own() {
     lab.advance(Duration::from_secs(1200));
     assert_eq!((lab.allocations(), lab.relays().len(), lab.server.poll_timeout()), (0, 0, None));
 }
+
+#[test]
+fn the_number_of_the_drafts_asks_for_two_addresses_too() {
+    let mut lab = Lab::new();
+    let client = Client::new(&mut lab, HERE);
+    let answer = client.call(&mut lab, Method::ALLOCATE, |w| {
+        w.attribute(AttributeType::REQUESTED_TRANSPORT, UDP)
+            .attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY_OF_DRAFTS, &[2, 0, 0, 0]);
+    });
+    assert_eq!((answer.error, relayed(&answer).len()), (None, 2));
+}

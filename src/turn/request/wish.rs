@@ -2,7 +2,7 @@
 //! the address families this server has.
 
 use super::requested_lifetime;
-use crate::stun::{AttributeType, ErrorCode, Message};
+use crate::stun::{Attribute, AttributeType, ErrorCode, Message};
 use crate::turn::reservation::Token;
 use crate::turn::shared::{Family, Parity};
 
@@ -34,7 +34,7 @@ impl Wish {
 
 impl Ports {
     fn parse(message: &Message<'_>, has: impl Fn(Family) -> bool) -> Result<Self, ErrorCode> {
-        let is_dual = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+        let is_dual = additional_family(message).is_some();
         if is_dual && message.has(AttributeType::REQUESTED_ADDRESS_FAMILY) {
             return Err(ErrorCode::BadRequest);
         }
@@ -54,12 +54,8 @@ impl Ports {
 fn reservation_token(message: &Message<'_>) -> Result<Option<Token>, ErrorCode> {
     let Some(attribute) = message.attribute(AttributeType::RESERVATION_TOKEN) else { return Ok(None) };
     let token = attribute.value.try_into().map_err(|_| ErrorCode::BadRequest)?;
-    let others = [
-        AttributeType::EVEN_PORT,
-        AttributeType::REQUESTED_ADDRESS_FAMILY,
-        AttributeType::ADDITIONAL_ADDRESS_FAMILY,
-    ];
-    if others.into_iter().any(|other| message.has(other)) {
+    let others = [AttributeType::EVEN_PORT, AttributeType::REQUESTED_ADDRESS_FAMILY];
+    if others.into_iter().any(|other| message.has(other)) || additional_family(message).is_some() {
         return Err(ErrorCode::BadRequest);
     }
     Ok(Some(Token(token)))
@@ -75,10 +71,16 @@ fn parity(message: &Message<'_>) -> Result<Parity, ErrorCode> {
     }
 }
 
+/// ADDITIONAL-ADDRESS-FAMILY, under the number of the drafts too: Debian's coturn tools still use it.
+fn additional_family<'a>(message: &Message<'a>) -> Option<Attribute<'a>> {
+    message
+        .attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+        .or_else(|| message.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY_OF_DRAFTS))
+}
+
 /// ADDITIONAL-ADDRESS-FAMILY, whose only value is IPv6 (RFC 8656 §18.11).
 fn wants_ipv6_as_well(message: &Message<'_>) -> bool {
-    let attribute = message.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
-    attribute.is_some_and(|attribute| matches!(attribute.value, [0x02, _, _, _]))
+    additional_family(message).is_some_and(|attribute| matches!(attribute.value, [0x02, _, _, _]))
 }
 
 /// REQUESTED-ADDRESS-FAMILY (RFC 8656 §18.6); an unknown family is 440.
