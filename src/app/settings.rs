@@ -143,9 +143,10 @@ impl Place {
     fn verifier(&self, config: &Config, keys: &Keys) -> Verifier {
         let users =
             config.credentials.users.iter().map(|(name, password)| (name.as_str(), password.as_str()));
+        let keyed = config.credentials.user_keys.iter().map(|(name, key)| (name.as_str(), *key));
         Verifier {
             secrets: self.secrets(config, keys),
-            users: Users::new(&config.relay.realm, users),
+            users: Users::new(&config.relay.realm, users).with_keys(&config.relay.realm, keyed),
             max_ttl: config.credentials.max_ttl,
             third_party: config.credentials.third_party.as_ref().map(third_party),
         }

@@ -75,6 +75,9 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     let task = tokio::task::spawn_blocking(move || read(&config).map(|read| (config, read)));
     let (config, read) = task.await.expect("reading secrets does not panic")?;
     let Read { keys, addresses, certificate, certificate_files } = read;
+    for note in config.notes() {
+        tracing::warn!("{note}");
+    }
     for warning in &keys.warnings {
         tracing::warn!("{warning}");
     }

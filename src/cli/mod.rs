@@ -6,12 +6,13 @@
 mod mint;
 mod serve;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use turnkey::config::address::Addresses;
+use turnkey::config::import::Import;
 use turnkey::config::secret::Keys;
 use turnkey::config::{Config, Options};
 use turnkey::{bench, check};
@@ -30,7 +31,7 @@ struct Cli {
 
 #[derive(Args, Clone)]
 struct Common {
-    /// Configuration file (TOML); without one, built-in defaults.
+    /// Configuration file (TOML, or coturn's turnserver.conf); without one, built-in defaults.
     #[arg(long, short, global = true, value_name = "FILE", env = "TURNKEY_CONFIG")]
     config: Option<PathBuf>,
     /// Where generated secrets are kept [default: $STATE_DIRECTORY, else ~/.local/state/turnkey].
@@ -67,6 +68,24 @@ enum ConfigCommand {
     Print,
     /// Check the configuration against this host; says file, line and key of the first error.
     Check,
+    /// Translate coturn's turnserver.conf: commented TOML on standard output, an account of every line on
+    /// standard error.
+    ///
+    /// Each line is translated, turnkey's own way already, dropped for the reason given, or not understood; what is
+    /// dangerous is marked DANGER. The exit code is 1 only where a line cannot be left out without serving whom
+    /// the file keeps out. `turnkey serve --config turnserver.conf` runs such a file as it is. All options:
+    /// docs/migrating-from-coturn.md.
+    ///
+    ///     turnkey config import /etc/turnserver.conf > turnkey.toml && chmod 600 turnkey.toml
+    #[command(verbatim_doc_comment)]
+    Import {
+        /// The file; relative paths in it count from its directory.
+        #[arg(value_name = "TURNSERVER.CONF", required_unless_present = "options")]
+        file: Option<PathBuf>,
+        /// Print what becomes of each of coturn's options instead, as a Markdown table.
+        #[arg(long)]
+        options: bool,
+    },
 }
 
 /// Runs the command that was asked for.
@@ -80,6 +99,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Token(args) => mint::sign_token(&options, &args),
         Command::Config(ConfigCommand::Print) => config_print(&options),
         Command::Config(ConfigCommand::Check) => config_check(&options),
+        Command::Config(ConfigCommand::Import { file: Some(file), options: false }) => config_import(&file),
+        Command::Config(ConfigCommand::Import { .. }) => print(&Import::options()),
         Command::Bench(args) => return bench::run(&args),
     };
     match result {
@@ -101,10 +122,22 @@ fn config_check(options: &Options) -> Result<()> {
     let addresses = Addresses::find(&config)?;
     turnkey::app::check_certificate(&config)?;
     let mut report = String::new();
+    for note in config.notes() {
+        report += &format!("note: {note}\n");
+    }
     for line in keys.warnings.iter().chain(&addresses.notes) {
         report += &format!("note: {line}\n");
     }
     print(&(report + "configuration is valid\n"))
+}
+
+#[expect(clippy::print_stderr, reason = "the account of a translation, beside what it translates to")]
+fn config_import(file: &Path) -> Result<()> {
+    let import = Import::load(file)?;
+    for note in import.notes() {
+        eprintln!("{note}");
+    }
+    print(&import.to_toml())
 }
 
 /// Writes to standard output; a closed pipe is the reader's choice, not an error.

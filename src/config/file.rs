@@ -101,6 +101,7 @@ pub(crate) struct Credentials {
     pub(crate) api_keys: Vec<String>,
     pub(crate) api_keys_file: String,
     pub(crate) users: BTreeMap<String, String>,
+    pub(crate) user_keys: BTreeMap<String, String>,
     pub(crate) hide_usernames: bool,
     pub(crate) third_party: toml::Table,
 }
@@ -116,6 +117,7 @@ impl Default for Credentials {
             api_keys: Vec::new(),
             api_keys_file: String::new(),
             users: BTreeMap::new(),
+            user_keys: BTreeMap::new(),
             hide_usernames: false,
             third_party: toml::Table::new(),
         }
@@ -296,6 +298,9 @@ impl Serialize for OneOrMany {
     }
 }
 
+/// What stands in the place of a key of 16 bytes.
+const HIDDEN_KEY: &str = "00000000000000000000000000000000";
+
 /// What stands in the place of a secret in `config print`.
 pub(crate) const REDACTED: &str = "(redacted, not shown by config print)";
 
@@ -311,6 +316,7 @@ impl File {
         file.credentials.secrets.iter_mut().for_each(hide);
         file.credentials.api_keys.iter_mut().for_each(hide);
         file.credentials.users.values_mut().for_each(hide);
+        file.credentials.user_keys.values_mut().for_each(|key| HIDDEN_KEY.clone_into(key));
         hide(&mut file.signaling.jwt_secret);
         if let Some(toml::Value::Table(keys)) = file.credentials.third_party.get_mut("keys") {
             keys.iter_mut().for_each(|(_, key)| *key = REDACTED.into());

@@ -8,6 +8,7 @@
 pub mod address;
 mod detect;
 mod file;
+pub mod import;
 mod relay;
 mod render;
 pub mod secret;
@@ -15,6 +16,7 @@ mod source;
 mod tables;
 mod values;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -54,6 +56,8 @@ pub struct Config {
     pub log: Log,
     file: File,
     sources: Sources,
+    /// What became of the lines of a coturn file.
+    notes: Vec<import::Note>,
 }
 
 /// `[relay]`: listeners, addresses and ports of the TURN server.
@@ -239,6 +243,8 @@ pub struct Credentials {
     pub api_keys_file: Option<PathBuf>,
     /// Static users: name to password.
     pub users: BTreeMap<String, String>,
+    /// Static users whose password is not known: name to MD5(name ":" realm ":" password).
+    pub user_keys: BTreeMap<String, [u8; 16]>,
     /// Ask clients for USERHASH in place of USERNAME (RFC 8489 §9.2).
     pub hide_usernames: bool,
     /// Who may let others in with access tokens.
@@ -425,16 +431,18 @@ impl Config {
     /// The first thing that is wrong, in one line.
     pub fn load(options: &Options) -> Result<Self, Error> {
         let (name, text) = match &options.file {
-            Some(path) => {
-                let name = path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|e| {
-                    Error::new(Some(Place::File(name.clone())), "", format!("cannot be read: {}", reason(&e)))
-                })?;
-                (name, text)
-            }
+            Some(path) => (path.display().to_string(), read_text(path)?),
             None => (String::from("defaults"), String::new()),
         };
-        let (mut file, mut sources) = source::read(&name, &text, options.variables.iter().cloned())?;
+        let (table, sources, notes) = match &options.file {
+            Some(path) if import::is_coturn(path, &text) => import::Import::read(path, &text)?.into_parts(),
+            _ => {
+                let (table, sources) = source::parse(&name, &text)?;
+                (table, sources, Vec::new())
+            }
+        };
+        let (mut file, mut sources) =
+            source::finish(&name, table, sources, options.variables.iter().cloned())?;
         if let Some((_, directory)) =
             options.variables.iter().find(|(name, _)| name == "CREDENTIALS_DIRECTORY")
         {
@@ -448,7 +456,7 @@ impl Config {
             publish(&mut file, &mut sources, public);
         }
         let base = options.file.as_deref().and_then(Path::parent);
-        values::validate(&file, sources, base)
+        Ok(Self { notes, ..values::validate(&file, sources, base)? })
     }
 
     /// Reads a configuration from TOML text, for programs that embed a server.
@@ -464,6 +472,11 @@ impl Config {
     #[must_use]
     pub fn to_toml(&self) -> String {
         render::render(&self.file.redacted(), &self.sources)
+    }
+
+    /// What became of the lines of a coturn file that do something else here; empty for one of ours.
+    pub fn notes(&self) -> impl Iterator<Item = &import::Note> {
+        self.notes.iter().filter(|note| note.is_warning())
     }
 
     /// An error about `key`, naming the place where it was set.
@@ -510,6 +523,17 @@ fn publish(file: &mut File, sources: &mut Sources, public: &str) {
 
 /// The port of `--public` where the configuration names none.
 pub const PUBLIC_PORT: u16 = 8443;
+
+/// The text of a configuration file. One of coturn may have comments in any encoding.
+fn read_text(path: &Path) -> Result<String, Error> {
+    let fail = |problem| Error::new(Some(Place::File(path.display().to_string())), "", problem);
+    let bytes = std::fs::read(path).map_err(|e| fail(format!("cannot be read: {}", reason(&e))))?;
+    match String::from_utf8_lossy(&bytes) {
+        Cow::Borrowed(text) => Ok(text.to_owned()),
+        Cow::Owned(text) if import::is_coturn(path, &text) => Ok(text),
+        Cow::Owned(_) => Err(fail("is not UTF-8 text".into())),
+    }
+}
 
 /// An I/O error without its number: what went wrong, in words.
 pub(crate) fn reason(error: &std::io::Error) -> String {

@@ -217,15 +217,16 @@ pub(crate) fn check_private(config: &Config, key: &str, path: &Path) -> Result<(
     Ok(())
 }
 
+/// The mode of a file that everyone on this host can read.
 #[cfg(unix)]
-fn lax_mode(metadata: &fs::Metadata) -> Option<u32> {
+pub(super) fn lax_mode(metadata: &fs::Metadata) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o7777;
     (mode & 0o007 != 0).then_some(mode)
 }
 
 #[cfg(not(unix))]
-fn lax_mode(_: &fs::Metadata) -> Option<u32> {
+pub(super) fn lax_mode(_: &fs::Metadata) -> Option<u32> {
     None
 }
 

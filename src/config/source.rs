@@ -114,8 +114,18 @@ pub(crate) fn read(
     text: &str,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(File, Sources), Error> {
+    let (table, sources) = parse(name, text)?;
+    finish(name, table, sources, variables)
+}
+
+/// The same from a table that was read already.
+pub(super) fn finish(
+    name: &str,
+    mut table: Table,
+    mut sources: Sources,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<(File, Sources), Error> {
     let known = Table::try_from(File::default()).expect("the default configuration is a TOML table");
-    let (mut table, mut sources) = parse(name, text)?;
     check_keys(&known, &table, &sources)?;
     overlay(&known, &mut table, variables, &mut sources)?;
     check_types(&known, &table, &sources)?;
@@ -124,7 +134,8 @@ pub(crate) fn read(
     Ok((file, sources))
 }
 
-fn parse(name: &str, text: &str) -> Result<(Table, Sources), Error> {
+/// A text as TOML, and the line of each of its keys.
+pub(super) fn parse(name: &str, text: &str) -> Result<(Table, Sources), Error> {
     let fail = |e: &toml::de::Error| {
         let line = line_of(text, e.span().map_or(0, |span| span.start));
         Error::new(Some(Place::Line(name.into(), line)), "", first_line(e.message()))
@@ -212,7 +223,8 @@ fn nearest_key(known: &Table, section: &str, key: &str) -> Option<String> {
         .map(|(name, near)| format!("{name}.{near}"))
 }
 
-fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The candidate that was most likely meant.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .min()
@@ -298,7 +310,9 @@ fn check_type(path: &str, default: &Value, value: &Value, sources: &Sources) -> 
             Some(i) => Err(sources.error(&format!("{path}[{i}]"), "expected a string")),
             None => Ok(()),
         },
-        (Value::Table(_), Value::Table(entries)) if path == "credentials.users" => {
+        (Value::Table(_), Value::Table(entries))
+            if matches!(path, "credentials.users" | "credentials.user_keys") =>
+        {
             match entries.iter().find(|(_, password)| !password.is_str()) {
                 Some((name, _)) => Err(sources.error(&format!("{path}.{name}"), "expected a string")),
                 None => Ok(()),

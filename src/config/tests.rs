@@ -100,6 +100,13 @@ fn bad_values_are_refused_with_their_line() {
         ("credentials", "users = { \"a:b\" = \"c\" }", "credentials.users.a:b"),
         ("credentials", "users = { a = \"\" }", "empty password"),
         ("credentials", "users = { a = 1 }", "credentials.users.a"),
+        ("credentials", "user_keys = { a = \"0x12\" }", "32 hexadecimal digits"),
+        ("credentials", "user_keys = { a = \"+bc807ee29df3c9ffa736523fb2c4e8e\" }", "32 hexadecimal digits"),
+        (
+            "credentials",
+            "users = { a = \"b\" }\nuser_keys = { a = \"\" }",
+            "a password in credentials.users too",
+        ),
         ("credentials", "secrets = [\"\"]", "credentials.secrets[0]"),
         ("peers", "allow = [\"10.0.0.1/8\"]", "bits behind the prefix"),
         ("peers", "deny = [\"fe80::/200\"]", "peers.deny[0]"),

@@ -2,6 +2,7 @@
 //!
 //! One function a section. What is decided but not built yet is refused by name, never ignored.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Re
         log: check.log(&file.log)?,
         file,
         sources: Sources::default(),
+        notes: Vec::new(),
     };
     Ok(Config { sources, ..config })
 }
@@ -216,9 +218,26 @@ impl Check<'_> {
             api_keys: credentials.api_keys.clone(),
             api_keys_file: self.path(&credentials.api_keys_file),
             users: credentials.users.clone(),
+            user_keys: self.user_keys(credentials)?,
             hide_usernames: credentials.hide_usernames,
             third_party: self.third_party(&credentials.third_party)?,
         })
+    }
+
+    /// `credentials.user_keys = { NAME = "32 hexadecimal digits" }`
+    fn user_keys(&self, credentials: &file::Credentials) -> Result<BTreeMap<String, [u8; 16]>, Error> {
+        let key = |(name, text): (&String, &String)| {
+            let path = format!("credentials.user_keys.{name}");
+            if credentials.users.contains_key(name) {
+                return self.fail(&path, "has a password in credentials.users too");
+            }
+            let bits = Some(text).filter(|text| text.len() == 32 && !text.starts_with('+'));
+            match bits.and_then(|text| u128::from_str_radix(text, 16).ok()) {
+                Some(bits) => Ok((name.clone(), bits.to_be_bytes())),
+                None => self.fail(&path, "expected 32 hexadecimal digits, MD5 of NAME:REALM:PASSWORD"),
+            }
+        };
+        credentials.user_keys.iter().map(key).collect()
     }
 
     fn no_empty(&self, key: &str, list: &[String]) -> Result<(), Error> {

@@ -1,14 +1,24 @@
-//! Static users: name and password from the configuration, both in their OpaqueString form.
+//! Static users: name and password from the configuration, both in their OpaqueString form; or a name and the key
+//! made of the password, as coturn keeps it.
 
 use std::collections::HashMap;
 
 use super::opaque::opaque_string;
-use crate::stun::userhash;
+use crate::stun::{IntegrityKey, userhash};
+
+/// What a static user proves to know.
+#[derive(Clone)]
+pub(super) enum Proof {
+    /// The password.
+    Password(Box<str>),
+    /// MD5(name ":" realm ":" password), for clients of that algorithm only.
+    Key(IntegrityKey),
+}
 
 /// Static users of a realm, found by name and by USERHASH. Has no `Debug`: passwords are secrets.
 #[derive(Clone, Default)]
 pub struct Users {
-    passwords: HashMap<Box<str>, Box<str>>,
+    proofs: HashMap<Box<str>, Proof>,
     by_hash: HashMap<[u8; 32], Box<str>>,
 }
 
@@ -22,14 +32,25 @@ impl Users {
             let opaque = |text: &'a str| opaque_string(text).unwrap_or(text.into());
             let name: Box<str> = opaque(name).into();
             table.by_hash.insert(userhash(&name, realm), name.clone());
-            table.passwords.insert(name, opaque(password).into());
+            table.proofs.insert(name, Proof::Password(opaque(password).into()));
         }
         table
     }
 
-    /// The password of a user.
-    pub(super) fn password(&self, name: &str) -> Option<&str> {
-        self.passwords.get(name).map(|password| &**password)
+    /// The same, and users whose password is not known, but the key MD5(name ":" realm ":" password).
+    #[must_use]
+    pub fn with_keys<'a>(mut self, realm: &str, keys: impl IntoIterator<Item = (&'a str, [u8; 16])>) -> Self {
+        for (name, key) in keys {
+            let name = &*opaque_string(name).unwrap_or(name.into());
+            self.by_hash.insert(userhash(name, realm), name.into());
+            self.proofs.insert(name.into(), Proof::Key(IntegrityKey::from_bytes(&key)));
+        }
+        self
+    }
+
+    /// What a user must know.
+    pub(super) fn proof(&self, name: &str) -> Option<&Proof> {
+        self.proofs.get(name)
     }
 
     /// The user a USERHASH stands for (RFC 8489 §14.4).

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::failure::AuthFailure;
 use super::secret::Secrets;
 use super::token::ThirdParty;
-use super::users::Users;
+use super::users::{Proof, Users};
 use crate::stun::{IntegrityKey, Message, PasswordAlgorithm};
 
 /// Longest USERNAME in bytes (RFC 8489 §14.3).
@@ -94,8 +94,8 @@ impl Verifier {
         };
         match (claim.token, &self.third_party) {
             (Some(token), Some(third_party)) => by_token(third_party, &sent, username, token),
-            _ => match self.users.password(username) {
-                Some(password) => static_user(&sent, username, password),
+            _ => match self.users.proof(username) {
+                Some(proof) => static_user(&sent, username, proof),
                 None => self.time_limited(&sent, username),
             },
         }
@@ -138,8 +138,13 @@ impl Sent<'_> {
     }
 }
 
-fn static_user(sent: &Sent<'_>, username: &str, password: &str) -> Result<Authenticated, AuthFailure> {
-    let key = sent.verify(username, password).ok_or(AuthFailure::WrongPassword)?;
+fn static_user(sent: &Sent<'_>, username: &str, proof: &Proof) -> Result<Authenticated, AuthFailure> {
+    let is_md5 = sent.algorithm == PasswordAlgorithm::Md5;
+    let key = match proof {
+        Proof::Password(password) => sent.verify(username, password),
+        Proof::Key(key) => Some(key.clone()).filter(|key| is_md5 && sent.message.verify(key)),
+    };
+    let key = key.ok_or(AuthFailure::WrongPassword)?;
     Ok(Authenticated { key, username: username.into(), user: username.into(), expiry: None })
 }
 
@@ -269,5 +274,27 @@ mod tests {
         assert_eq!(check(&v, "static", "wrong").err(), Some(AuthFailure::WrongPassword));
         assert_eq!(check(&v, "nobody", "pass").err(), Some(AuthFailure::UnknownUser));
         assert_eq!(check(&v, &"x".repeat(509), "pass").err(), Some(AuthFailure::UnknownUser));
+    }
+
+    #[test]
+    fn a_key_of_coturn_stands_for_the_password_under_its_realm() {
+        // turnadmin -k -u ninefingers -r north.gov -p youhavetoberealistic
+        let key = 0xbc80_7ee2_9df3_c9ff_a736_523f_b2c4_e8ee_u128.to_be_bytes();
+        let users = Users::default().with_keys("north.gov", [("ninefingers", key)]);
+        let v = Verifier { users, ..verifier(&[]) };
+        let ask = |algorithm, password: &str| {
+            let key = IntegrityKey::long_term_by(algorithm, "ninefingers", "north.gov", password);
+            let mut buffer = [0; 256];
+            let mut writer =
+                MessageWriter::new(&mut buffer, Class::Request, Method::ALLOCATE, TransactionId([7; 12]));
+            let len = writer.integrity(&key).finish().expect("fits");
+            let message = Message::parse(&buffer[..len]).expect("valid");
+            let claim = Claim { name: Name::Plain("ninefingers"), algorithm, token: None };
+            v.authenticate(&message, &claim, "north.gov", NOW).map(|who| who.user).map_err(Some)
+        };
+        let (right, wrong) = ("youhavetoberealistic", "youhavetobe");
+        assert_eq!(ask(PasswordAlgorithm::Md5, right).as_deref(), Ok("ninefingers"));
+        assert_eq!(ask(PasswordAlgorithm::Md5, wrong), Err(Some(AuthFailure::WrongPassword)));
+        assert_eq!(ask(PasswordAlgorithm::Sha256, right), Err(Some(AuthFailure::WrongPassword)));
     }
 }
