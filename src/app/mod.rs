@@ -4,6 +4,7 @@
 //! changes, what a stop ends. Every rule about packets, rooms and requests belongs to the parts it joins.
 
 mod discovery;
+mod ebb;
 mod entrance;
 mod failures;
 mod health;
@@ -31,6 +32,7 @@ use crate::{http, systemd};
 
 pub use start::StartError;
 
+use ebb::Ebb;
 use entrance::Gate;
 use failures::FailureLog;
 use health::Health;
@@ -210,6 +212,7 @@ impl Running {
         let mut stop = self.stop.subscribe();
         let mut was_well = true;
         let mut failures = FailureLog::new(Instant::now());
+        let mut ebb = Ebb::default();
         let mut ticks = tokio::time::interval(self.health.interval());
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !*stop.borrow() {
@@ -226,6 +229,9 @@ impl Running {
                 Err(_) => {}
             }
             was_well = self.health.check(Instant::now()).is_ok();
+            if ebb.note(self.pool.allocations()) {
+                tokio::task::spawn_blocking(crate::io::trim_memory);
+            }
         }
     }
 }

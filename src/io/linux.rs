@@ -140,5 +140,7 @@ pub fn raise_descriptor_limit() -> u64 {
     sys::raise_descriptor_limit()
 }
 
+pub(super) use sys::trim_memory;
+
 #[cfg(test)]
 mod tests;

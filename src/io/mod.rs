@@ -71,6 +71,12 @@ pub struct PeerError {
     pub data: u32,
 }
 
+/// Gives memory that has been freed back to the system, as far as the allocator can.
+pub fn trim_memory() {
+    #[cfg(target_os = "linux")]
+    linux::trim_memory();
+}
+
 /// What the kernel has let a backend use so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {

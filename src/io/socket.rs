@@ -192,9 +192,16 @@ impl Sockets {
         self.slots[index] = Some(socket);
     }
 
-    /// Takes a socket out; dropping it closes it.
+    /// Takes a socket out; dropping it closes it. The table shrinks with the largest name in use.
     pub fn remove(&mut self, name: SocketRef) -> Option<UdpSocket> {
-        self.slots.get_mut(name.0 as usize)?.take()
+        let socket = self.slots.get_mut(name.0 as usize)?.take();
+        while self.slots.last().is_some_and(Option::is_none) {
+            self.slots.pop();
+        }
+        if self.slots.capacity() > 4 * self.slots.len() {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
+        socket
     }
 }
 

@@ -32,17 +32,18 @@ impl AllocationId {
     }
 }
 
-struct Slot {
-    generation: u32,
-    allocation: Option<Box<Allocation>>,
-}
+/// Removals between two looks at whether memory can be given back.
+const LOOK_EVERY: u32 = 256;
 
 /// The allocations.
 pub(super) struct Table {
-    slots: Vec<Slot>,
+    slots: Vec<Option<Box<Allocation>>>,
     free: Vec<u32>,
     by_five_tuple: HashMap<FiveTuple, u32, SeedableRandomState>,
     by_relay_address: HashMap<SocketAddr, u32, SeedableRandomState>,
+    /// Counts insertions: no two allocations have one id.
+    generation: u32,
+    removals: u32,
 }
 
 impl Table {
@@ -52,6 +53,8 @@ impl Table {
             free: Vec::new(),
             by_five_tuple: HashMap::with_hasher(hasher.clone()),
             by_relay_address: HashMap::with_hasher(hasher),
+            generation: 0,
+            removals: 0,
         }
     }
 
@@ -63,27 +66,45 @@ impl Table {
     pub(super) fn insert(&mut self, mut allocation: Allocation) -> AllocationId {
         let index = self.free.pop().unwrap_or(self.slots.len() as u32);
         if index as usize == self.slots.len() {
-            self.slots.push(Slot { generation: 0, allocation: None });
+            self.slots.push(None);
         }
-        let slot = &mut self.slots[index as usize];
-        let id = AllocationId { index, generation: slot.generation };
+        self.generation = self.generation.wrapping_add(1);
+        let id = AllocationId { index, generation: self.generation };
         self.by_five_tuple.insert(allocation.path.five_tuple, index);
         self.by_relay_address.extend(allocation.relays().map(|(_, relay)| (relay.bind, index)));
         allocation.id = id;
-        slot.allocation = Some(Box::new(allocation));
+        self.slots[index as usize] = Some(Box::new(allocation));
         id
     }
 
     pub(super) fn remove(&mut self, id: AllocationId) -> Option<Box<Allocation>> {
-        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
-        let allocation = slot.allocation.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        let slot = self.slots.get_mut(id.index as usize)?;
+        let allocation = slot.take_if(|allocation| allocation.id == id)?;
         self.free.push(id.index);
         self.by_five_tuple.remove(&allocation.path.five_tuple);
         for (_, relay) in allocation.relays() {
             self.by_relay_address.remove(&relay.bind);
         }
+        self.removals = self.removals.wrapping_add(1);
+        if self.removals.is_multiple_of(LOOK_EVERY) {
+            self.shrink();
+        }
         Some(allocation)
+    }
+
+    /// Gives memory back when a crowd has gone.
+    fn shrink(&mut self) {
+        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        if used <= self.slots.len() / 2 {
+            self.slots.truncate(used);
+            self.slots.shrink_to_fit();
+            self.free.retain(|index| (*index as usize) < used);
+            self.free.shrink_to_fit();
+        }
+        if self.by_five_tuple.capacity() > 4 * self.by_five_tuple.len() {
+            self.by_five_tuple.shrink_to_fit();
+            self.by_relay_address.shrink_to_fit();
+        }
     }
 
     /// Takes one relay of a dual allocation away.
@@ -111,29 +132,24 @@ impl Table {
     }
 
     pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {
-        self.slots
-            .get(id.index as usize)
-            .filter(|slot| slot.generation == id.generation)?
-            .allocation
-            .as_deref()
+        self.at(id.index).filter(|allocation| allocation.id == id)
     }
 
     pub(super) fn get_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
-        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
-        slot.allocation.as_deref_mut()
+        let allocation = self.slots.get_mut(id.index as usize)?.as_deref_mut();
+        allocation.filter(|allocation| allocation.id == id)
     }
 
     pub(super) fn id_of(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
-        self.by_five_tuple.get(five_tuple).map(|&index| self.id_at(index))
+        self.of_client(five_tuple).map(|allocation| allocation.id)
     }
 
     pub(super) fn of_client(&self, five_tuple: &FiveTuple) -> Option<&Allocation> {
-        let index = *self.by_five_tuple.get(five_tuple)?;
-        self.slots[index as usize].allocation.as_deref()
+        self.at(*self.by_five_tuple.get(five_tuple)?)
     }
 
     pub(super) fn of_relay(&self, relay: RelayId) -> Option<&Allocation> {
-        let allocation = self.slots.get(relay.0 as usize / 2)?.allocation.as_deref()?;
+        let allocation = self.at(relay.0 / 2)?;
         allocation.relay(family_of(relay)).map(|_| allocation)
     }
 
@@ -144,16 +160,15 @@ impl Table {
 
     /// The allocation whose relay socket is bound to this local address.
     pub(super) fn of_relay_address(&self, bind: SocketAddr) -> Option<&Allocation> {
-        let index = *self.by_relay_address.get(&bind)?;
-        self.slots[index as usize].allocation.as_deref()
+        self.at(*self.by_relay_address.get(&bind)?)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation> {
-        self.slots.iter_mut().filter_map(|slot| slot.allocation.as_deref_mut())
+        self.slots.iter_mut().filter_map(Option::as_deref_mut)
     }
 
-    fn id_at(&self, index: u32) -> AllocationId {
-        AllocationId { index, generation: self.slots[index as usize].generation }
+    fn at(&self, index: u32) -> Option<&Allocation> {
+        self.slots.get(index as usize)?.as_deref()
     }
 }
 

@@ -30,6 +30,7 @@ impl Timers {
     /// Forgets the entries that nobody waits for any more.
     pub(super) fn retain(&mut self, is_awaited: impl Fn(Duration, AllocationId) -> bool) {
         self.heap.retain(|Reverse((at, id))| is_awaited(*at, *id));
+        self.heap.shrink_to(2 * self.heap.len());
     }
 
     /// The next entry that is due, with the moment it was made for.

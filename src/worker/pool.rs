@@ -40,6 +40,7 @@ const MAX_FIRST: usize = 16 * 1024;
 pub struct Pool {
     hands: Arc<[Hand]>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    shared: Arc<turn::Shared>,
     udp: Vec<SocketAddr>,
     backend: &'static str,
     connections: Arc<AtomicUsize>,
@@ -110,6 +111,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     let pool = Pool {
         hands: Arc::clone(&hands),
         threads: Mutex::default(),
+        shared: Arc::clone(&shared),
         udp,
         backend: if linux { "linux" } else { "portable" },
         connections: Arc::default(),
@@ -275,6 +277,12 @@ impl Pool {
             Counters { streams_refused: self.refused.load(Ordering::Relaxed), ..Counters::default() };
         self.snapshots().iter().for_each(|snapshot| sum.merge(&snapshot.counters));
         sum
+    }
+
+    /// Allocations of all workers, reserved ports included; asks no worker.
+    #[must_use]
+    pub fn allocations(&self) -> u32 {
+        self.shared.allocations()
     }
 
     /// Open TCP connections.

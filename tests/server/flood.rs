@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use turnkey::stun::{AttributeType as A, Class, MessageWriter, Method, TransactionId};
 
-use crate::harness::{Client, Home, LOOPBACK, Process, get, metric, until};
+use crate::harness::{Client, Home, LOOPBACK, get, metric, resident, until};
 
 /// Allocates that stand for spoofed ones: each from an address of its own, and nobody reads the answer.
 const SPOOFED: u32 = 100_000;
@@ -26,12 +26,6 @@ fn allocate(server: SocketAddr, sources: std::ops::Range<u32>) {
         let socket = UdpSocket::bind((source, 0)).expect("all of 127.0.0.0/8 is this machine");
         socket.send_to(&packet[..len], server).expect("sent");
     }
-}
-
-fn resident(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("procfs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
 #[test]

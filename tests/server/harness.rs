@@ -251,6 +251,13 @@ pub(crate) fn metric(page: &str, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no metric {name}")).parse().expect("a number")
 }
 
+/// Resident memory of the program in bytes.
+pub(crate) fn resident(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("procfs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
 /// What carries a client's messages.
 pub(crate) trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
@@ -268,7 +275,12 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(server: SocketAddr) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), server)
+    }
+
+    /// A client at this address.
+    pub(crate) fn at(local: SocketAddr, server: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(local).expect("a socket");
         socket.connect(server).expect("connected");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self { link: Link::Udp(socket), counter: 0 }

@@ -12,6 +12,7 @@ mod errors;
 mod flood;
 mod harness;
 mod life;
+mod memory;
 mod one_port;
 mod profiles;
 mod proxied;

@@ -8,6 +8,7 @@ mod allocations;
 mod client;
 mod datagrams;
 mod load;
+mod memory;
 mod one_port;
 mod pairs;
 #[cfg(target_os = "linux")]

@@ -147,6 +147,14 @@ pub(super) fn raise_descriptor_limit() -> u64 {
     limit.rlim_cur
 }
 
+pub(in crate::io) fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer, and may be called by any thread at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// # Safety
 /// Every header's name, iovecs and control must point to live memory of the lengths they give, which
 /// nothing else uses during the call.
