@@ -73,6 +73,9 @@ use timers::Timers;
 /// Lifetime of an allocation that asks for none, and the least one gets (RFC 8656 §7.2).
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 
+/// Room for as many outputs is kept; more are there when many allocations end at once.
+const MIN_OUTPUTS: usize = 64;
+
 /// As many timers are kept without a look at whether anybody waits for them.
 const MIN_TIMERS: usize = 1024;
 
@@ -318,7 +321,11 @@ impl Server {
 
     /// The next effect to carry out.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() && self.outputs.capacity() > MIN_OUTPUTS {
+            self.outputs.shrink_to(MIN_OUTPUTS);
+        }
+        output
     }
 
     /// When [`Server::handle_timeout`] wants to be called next, on the scale of [`Now::mono`]. O(1).

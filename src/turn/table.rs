@@ -86,7 +86,7 @@ impl Table {
             self.by_relay_address.remove(&relay.bind);
         }
         self.removals = self.removals.wrapping_add(1);
-        if self.removals.is_multiple_of(LOOK_EVERY) {
+        if self.removals.is_multiple_of(LOOK_EVERY) || self.len() == 0 {
             self.shrink();
         }
         Some(allocation)

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use super::table::AllocationId;
 
+/// Room for as many entries is kept.
+const MIN_CAPACITY: usize = 1024;
+
 /// When which allocation wants to be looked at. An allocation whose deadline moved further away keeps
 /// its early entry; one whose deadline came nearer gets a second one.
 #[derive(Debug, Default)]
@@ -38,6 +41,10 @@ impl Timers {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse(entry)| entry)
+        let entry = self.heap.pop().map(|Reverse(entry)| entry);
+        if self.heap.capacity() > 4 * self.heap.len().max(MIN_CAPACITY) {
+            self.heap.shrink_to(2 * self.heap.len());
+        }
+        entry
     }
 }
