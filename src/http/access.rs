@@ -56,15 +56,22 @@ impl Question {
     }
 }
 
-impl FromRequestParts<Arc<App>> for Question {
-    type Rejection = StatusCode;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, StatusCode> {
+impl Question {
+    /// What a request asks, by its head.
+    pub(super) fn of(parts: &Parts, app: &App) -> Result<Self, StatusCode> {
         // Present unless somebody mounts the router without it.
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let ConnectInfo(peer) = *peer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
         let query = Query::of(&parts.uri);
         Ok(Self { settings: app.settings(), headers: parts.headers.clone(), query, peer })
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Question {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, StatusCode> {
+        Self::of(parts, app)
     }
 }
 

@@ -10,6 +10,7 @@ mod calls;
 mod ice;
 mod pages;
 mod settings;
+mod socketio;
 pub mod token;
 mod ws;
 
@@ -31,6 +32,7 @@ pub use settings::{Access, Settings};
 /// All paths of the public listener. Serve it with `into_make_service_with_connect_info` of
 /// [`std::net::SocketAddr`].
 pub fn router(app: Arc<App>) -> Router {
+    let engine = socketio::service(&app);
     let api = Router::new()
         .route("/health", get(health))
         .route("/v1/ice", get(ice::ice))
@@ -44,6 +46,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/calls/{call_id}", get(calls::view))
         .route("/ws/webrtc/connection-state/{call_id}", get(calls::connection_state))
         .route("/ws/webrtc/active-connections", get(calls::active_connections))
+        .route_service("/socket.io/", engine.clone())
+        .route_service("/socket.io/{*rest}", engine)
         .layer(DefaultBodyLimit::max(calls::MAX_BODY))
         .layer(cors(app.clone()));
     Router::new()

@@ -43,6 +43,19 @@ impl Identity {
         }
     }
 
+    /// Somebody who has not shown a token yet where one is needed: may connect, and nothing else.
+    #[must_use]
+    pub fn nobody() -> Self {
+        let rooms = Rooms::Named(Arc::new([]));
+        Self { rooms, grants: Grants::from_words([]), ..Self::guest("nobody", false) }
+    }
+
+    /// Whether this is [`Self::nobody`].
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        self.is_guest && matches!(&self.rooms, Rooms::Named(rooms) if rooms.is_empty())
+    }
+
     /// Whether two sockets with this user are one person.
     #[must_use]
     pub fn names_a_person(&self) -> bool {

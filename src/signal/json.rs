@@ -69,6 +69,11 @@ fn iso(unix: u64) -> String {
     format!("{:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{:02}Z", era * 400 + year + carry, second % 60)
 }
 
+/// JSON that was put together from JSON.
+pub(crate) fn raw(text: String) -> Box<RawValue> {
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
 /// An owned copy of one piece.
 pub(crate) fn own(raw: &RawValue) -> Box<RawValue> {
     raw.to_owned()

@@ -65,6 +65,8 @@ pub struct Limits {
     /// The same for a client that is no browser: it may only not be reading, so that a silent one
     /// counts as alive after this long.
     pub doubt: Duration,
+    /// Rooms whose chat one session listens to without being a member.
+    pub chats: usize,
     /// Calls of the server, those over but not yet forgotten included.
     pub calls: usize,
     /// Calls of one user that are not over.
@@ -109,6 +111,7 @@ impl Default for Limits {
             confirm: Duration::from_millis(100),
             probe: Duration::from_secs(5),
             doubt: Duration::from_secs(1),
+            chats: 8,
             calls: 20_000,
             calls_per_user: 8,
             ring: Duration::from_secs(45),

@@ -43,6 +43,19 @@ impl Member {
         }
     }
 
+    /// Takes in which tracks are on; those that are not named stay as they were.
+    pub(crate) fn note_media(&mut self, state: Option<&RawValue>) {
+        type Tracks = serde_json::Map<String, serde_json::Value>;
+        let read = |raw: Option<&RawValue>| raw.and_then(|r| serde_json::from_str::<Tracks>(r.get()).ok());
+        self.media = match (read(self.media.as_deref()), read(state)) {
+            (Some(mut known), Some(new)) => {
+                known.extend(new);
+                serde_json::value::to_raw_value(&known).ok()
+            }
+            _ => state.map(ToOwned::to_owned),
+        };
+    }
+
     /// Remembers that a description of `from` was forwarded, and hands out what waited for it.
     pub(crate) fn description_arrived(&mut self, from: MemberId) -> Vec<Envelope> {
         if !self.described.contains(&from) {
@@ -238,8 +251,14 @@ impl Room {
     }
 
     /// Senders whose mail `joiner` gets now, in their order of arrival. A client that confirms what
-    /// it gets is left to answer; a raw one may have died with the offer in its socket.
-    pub(crate) fn mail_for(&self, joiner: MemberId, except: Option<MemberId>) -> Vec<MemberId> {
+    /// it gets is left to answer, unless anybody may (`for_all`); a raw one may have died with the offer
+    /// in its socket.
+    pub(crate) fn mail_for(
+        &self,
+        joiner: MemberId,
+        except: Option<MemberId>,
+        for_all: bool,
+    ) -> Vec<MemberId> {
         let mut senders: Vec<(u64, MemberId)> = self
             .mail
             .iter()
@@ -248,7 +267,8 @@ impl Room {
                 let member = self.member(*sender)?;
                 let somebody_has_it =
                     mail.given_to.iter().any(|m| self.member(*m).is_some_and(|m| !m.is_away));
-                (!member.dialect.acknowledges() || !somebody_has_it).then_some((member.arrival, *sender))
+                (for_all || !member.dialect.acknowledges() || !somebody_has_it)
+                    .then_some((member.arrival, *sender))
             })
             .collect();
         senders.sort_unstable();

@@ -26,6 +26,12 @@ pub(crate) struct Session {
     pub(crate) outbox: Outbox,
     pub(crate) resume: ResumeSecrets,
     pub(crate) answered: Answered,
+    /// The last Socket.IO event that was acknowledged, and with what.
+    pub(crate) answered_event: Option<(Box<str>, serde_json::Value)>,
+    /// The role a Socket.IO client says it has.
+    pub(crate) declared_role: Option<&'static str>,
+    /// Rooms whose chat it listens to.
+    pub(crate) chats: Vec<Arc<str>>,
     /// Whether a raw client asked for presence events.
     pub(crate) wants_events: bool,
     /// When the session ends because nobody came back.

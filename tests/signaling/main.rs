@@ -7,6 +7,7 @@ mod native;
 mod raw;
 mod server;
 mod sim;
+mod socketio;
 mod sockets;
 mod tokens;
 mod web;

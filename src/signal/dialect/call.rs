@@ -90,16 +90,11 @@ fn chat(message: &Message<'_>, limits: &Limits) -> Result<Box<RawValue>, Refusal
     };
     native::limit_size(text, limits.chat, "chat message")?;
     let time = message.timestamp.map_or("null", RawValue::get);
-    Ok(raw(format!(r#"{{"message":{text},"timestamp":{time}}}"#)))
+    Ok(json::raw(format!(r#"{{"message":{text},"timestamp":{time}}}"#)))
 }
 
 fn object(key: &str, value: Option<&RawValue>) -> Box<RawValue> {
-    raw(format!(r#"{{"{key}":{}}}"#, value.map_or("null", RawValue::get)))
-}
-
-/// JSON that was put together from JSON.
-fn raw(text: String) -> Box<RawValue> {
-    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    json::raw(format!(r#"{{"{key}":{}}}"#, value.map_or("null", RawValue::get)))
 }
 
 /// The message as seed 003's page reads it; `None` for what would only break that page.

@@ -4,11 +4,72 @@
 pub mod broadcast;
 pub mod call;
 pub mod native;
+pub mod socketio;
 
 use std::sync::Arc;
 
 use super::MemberId;
 use super::envelope::{Envelope, Refusal};
+use super::room::Member;
+use socketio::Vocabulary;
+
+/// Who sent a message, as far as its recipients are told.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// Its place in the room.
+    pub member: MemberId,
+    /// The room.
+    pub room: Arc<str>,
+    user: Arc<str>,
+    name: Option<Arc<str>>,
+    role: Option<Arc<str>>,
+    is_guest: bool,
+}
+
+impl Sender {
+    pub(crate) fn new(room: &Arc<str>, member: &Member) -> Self {
+        Self {
+            member: member.id,
+            room: room.clone(),
+            user: member.user.clone(),
+            name: member.name.clone(),
+            role: member.role.clone(),
+            is_guest: member.is_guest,
+        }
+    }
+
+    /// Somebody who is not in the room, but may speak in its chat.
+    pub(crate) fn outside(room: &Arc<str>, user: Arc<str>, is_guest: bool) -> Self {
+        Self { member: MemberId(0), room: room.clone(), user, name: None, role: None, is_guest }
+    }
+
+    /// The user; of a guest, the name it gives itself.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        match &self.name {
+            Some(name) if self.is_guest => name,
+            Some(_) | None => &self.user,
+        }
+    }
+
+    /// The user, as quotas and calls know it.
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The role, if there is one.
+    #[must_use]
+    pub fn role(&self) -> Option<&str> {
+        self.role.as_deref()
+    }
+
+    /// Role, user and a part that is the server's own (seed 004).
+    #[must_use]
+    pub fn peer_id(&self) -> String {
+        let role = self.role().unwrap_or("peer").to_ascii_lowercase();
+        format!("{role}_{}_{}", self.shown(), self.member)
+    }
+}
 
 /// The language of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +78,8 @@ pub enum Dialect {
     Broadcast,
     /// Raw messages between the parties of a call on `/ws/webrtc/{call_id}` (seed 003).
     Call,
+    /// Socket.IO (seeds 001, 002, 004).
+    SocketIo(Vocabulary),
     /// `turnkey.v1` on `/v1/ws`.
     Native,
 }
@@ -26,7 +89,7 @@ impl Dialect {
     #[must_use]
     pub fn acknowledges(self) -> bool {
         match self {
-            Self::Native => true,
+            Self::Native | Self::SocketIo(_) => true,
             Self::Broadcast | Self::Call => false,
         }
     }
@@ -36,18 +99,19 @@ impl Dialect {
     #[must_use]
     pub fn always_yields(self) -> bool {
         match self {
-            Self::Broadcast | Self::Call => true,
+            Self::Broadcast | Self::Call | Self::SocketIo(_) => true,
             Self::Native => false,
         }
     }
 
-    /// `envelope` from `from` in this dialect's words; `None` where it has none for it.
+    /// `envelope` from `sender` in this dialect's words; `None` where it has none for it.
     #[must_use]
-    pub fn render(self, from: MemberId, seq: u64, envelope: &Envelope) -> Option<Arc<str>> {
+    pub fn render(self, sender: &Sender, seq: u64, envelope: &Envelope) -> Option<Arc<str>> {
         match self {
             Self::Broadcast => broadcast::render(envelope),
             Self::Call => call::render(envelope),
-            Self::Native => Some(native::render(from, seq, envelope)),
+            Self::SocketIo(vocabulary) => socketio::render(vocabulary, sender, seq, envelope),
+            Self::Native => Some(native::render(sender.member, seq, envelope)),
         }
     }
 
@@ -56,6 +120,7 @@ impl Dialect {
     pub fn refuse(self, reference: Option<&str>, refusal: &Refusal) -> Arc<str> {
         match self {
             Self::Broadcast | Self::Call => broadcast::refuse(refusal),
+            Self::SocketIo(_) => socketio::refuse(reference, refusal),
             Self::Native => native::refuse(reference, refusal),
         }
     }

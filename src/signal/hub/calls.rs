@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{Hub, Now, Output, Timer, close};
 use crate::signal::call::{Call, CallAction, CallStatus, Step};
+use crate::signal::dialect::socketio::{self, invite};
 use crate::signal::dialect::{Dialect, call, native};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::identity::Identity;
@@ -85,6 +86,9 @@ impl Hub {
         for user in [&call.caller, &call.callee] {
             for session in self.users.get(user).cloned().unwrap_or_default() {
                 self.tell_of_call(now, session, call);
+                if call.status == CallStatus::Pending {
+                    self.ring(now, session, call);
+                }
             }
         }
         if call.status.is_over() {
@@ -92,12 +96,17 @@ impl Hub {
         }
     }
 
-    fn tell_of_call(&mut self, now: Now, session: SessionId, call: &Call) {
+    pub(super) fn tell_of_call(&mut self, now: Now, session: SessionId, call: &Call) {
         let is_inside =
             |place: &Option<(Arc<str>, _)>| place.as_ref().is_some_and(|(room, _)| *room == call.id);
-        let is_inside = self.sessions.get(&session).is_some_and(|s| is_inside(&s.place));
+        let Some(found) = self.sessions.get(&session) else { return };
+        let (is_inside, user) = (is_inside(&found.place), found.identity.user.clone());
         self.deliver(now, session, None, |dialect, seq| match dialect {
             Dialect::Native => Some(native::event("call", seq, call)),
+            Dialect::SocketIo(_) => {
+                let (name, payload) = invite::event(call, &user)?;
+                Some(socketio::emit(name, &payload, seq))
+            }
             Dialect::Call if is_inside => Some(call::event(call)),
             Dialect::Call | Dialect::Broadcast => None,
         });
@@ -106,14 +115,24 @@ impl Hub {
     fn close_call_sockets(&mut self, now: Now, call: &Call) {
         let Some(room) = self.rooms.get(&call.id) else { return };
         let inside: Vec<SessionId> =
-            room.members.iter().filter(|m| m.dialect == Dialect::Call).map(|m| m.session).collect();
+            room.members.iter().filter(|m| m.dialect != Dialect::Native).map(|m| m.session).collect();
         for session in inside {
+            if self.sessions.get(&session).is_some_and(|s| s.dialect.acknowledges()) {
+                // The connection goes on without the call.
+                self.leave(now, session, "left");
+                continue;
+            }
             let conn = self.sessions.get(&session).and_then(|s| s.conn);
             self.end_session(now, session, "left");
             if let Some(conn) = conn {
                 self.close(now, conn, close::NORMAL, "the call is over");
             }
         }
+    }
+
+    /// Whether the room is that of a call which nobody has taken yet.
+    pub(super) fn rings(&self, room: &str) -> bool {
+        self.calls.get(room).is_some_and(|call| call.status == CallStatus::Pending)
     }
 
     /// Whether somebody may enter a room as far as calls are concerned: that of a call is for its two

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Connect;
+use super::socketio::Pending;
 use crate::signal::dialect::Dialect;
 use crate::signal::dialect::native::Hello;
 use crate::signal::envelope::Envelope;
@@ -27,6 +28,12 @@ pub(super) struct Conn {
     pub(super) session: Option<SessionId>,
     /// A hello whose token is being checked.
     pub(super) greeting: Option<Hello>,
+    /// The secret with which a Socket.IO session was recovered on this socket.
+    pub(super) pid: Option<Box<str>>,
+    /// Whether a Socket.IO event has come in.
+    pub(super) has_asked: bool,
+    /// A join whose token is being checked.
+    pub(super) joining: Option<Box<Pending>>,
     /// The id of the frame whose new token is being checked.
     pub(super) renewal: Option<Box<str>>,
     pub(super) joins: Bucket,
@@ -78,7 +85,7 @@ pub(super) enum Life {
 
 impl Conn {
     pub(super) fn new(now: Now, connect: &Connect, limits: &Limits) -> Self {
-        let says_hello = connect.dialect == Dialect::Native;
+        let says_hello = connect.dialect.acknowledges();
         Self {
             dialect: connect.dialect,
             ip: connect.ip,
@@ -86,6 +93,9 @@ impl Conn {
             key: connect.key.clone(),
             session: None,
             greeting: None,
+            pid: None,
+            has_asked: false,
+            joining: None,
             renewal: None,
             joins: Bucket::full(limits.joins_per_minute, now.mono),
             armed: None,

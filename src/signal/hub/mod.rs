@@ -11,6 +11,7 @@ mod native;
 mod presence;
 mod raw;
 mod relay;
+mod socketio;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::call::Calls;
 use super::dialect::Dialect;
+use super::dialect::socketio::connect_error;
 use super::envelope::{Code, Refusal};
 use super::limits::Limits;
 use super::rate::{PerClient, client_key};
@@ -52,6 +54,8 @@ pub struct Hub {
     /// The sessions of users that are known by a token of their own.
     users: HashMap<Arc<str>, Vec<SessionId>>,
     calls: Calls,
+    /// Who listens to the chat of a room without being a member.
+    chats: HashMap<Arc<str>, Vec<SessionId>>,
     rooms: HashMap<Arc<str>, Room>,
     room_timers: HashMap<Arc<str>, Duration>,
     sockets: HashMap<IpAddr, usize>,
@@ -76,6 +80,7 @@ impl Hub {
             sessions: HashMap::new(),
             users: HashMap::new(),
             calls: Calls::default(),
+            chats: HashMap::new(),
             rooms: HashMap::new(),
             room_timers: HashMap::new(),
             sockets: HashMap::new(),
@@ -123,7 +128,7 @@ impl Hub {
         *self.sockets.entry(client_key(connect.ip)).or_insert(0) += 1;
         self.conns.insert(id, Conn::new(now, &connect, &self.limits));
         match connect.dialect {
-            Dialect::Native => {}
+            Dialect::Native | Dialect::SocketIo(_) => {}
             Dialect::Broadcast | Dialect::Call => self.raw_connected(now, id, connect),
         }
         self.arm_conn(id);
@@ -158,6 +163,7 @@ impl Hub {
             Some(Dialect::Native) => self.native_frame(now, id, text),
             Some(Dialect::Broadcast) => self.raw_frame(now, id, text),
             Some(Dialect::Call) => self.call_frame(now, id, text),
+            Some(Dialect::SocketIo(_)) => self.socketio_frame(now, id, text),
             None => {}
         }
         self.arm_conn(id);
@@ -285,7 +291,10 @@ impl Hub {
     fn refuse(&mut self, id: ConnId, reference: Option<&str>, refusal: &Refusal) {
         let Some(conn) = self.conns.get(&id) else { return };
         self.stats.errors += 1;
-        let text = conn.dialect.refuse(reference, refusal);
+        let text = match (conn.dialect, conn.session) {
+            (Dialect::SocketIo(_), None) => connect_error(refusal),
+            (dialect, _) => dialect.refuse(reference, refusal),
+        };
         self.send(id, text);
     }
 

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::presence::token_end;
 use super::{AskedIce, Hub, Ice, Now, Output, close};
-use crate::signal::dialect::Dialect;
 use crate::signal::dialect::native::{self, Frame, Hello, Join, Request};
+use crate::signal::dialect::{Dialect, socketio};
 use crate::signal::envelope::{Code, Envelope, Refusal};
 use crate::signal::identity::Identity;
 use crate::signal::session::split_resume;
@@ -49,7 +49,7 @@ impl Hub {
         }
     }
 
-    fn hello(&mut self, now: Now, id: ConnId, hello: Hello) {
+    pub(super) fn hello(&mut self, now: Now, id: ConnId, hello: Hello) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if conn.greeting.is_some() {
             return;
@@ -66,6 +66,9 @@ impl Hub {
     /// The token of a hello was checked.
     pub fn handle_identity(&mut self, now: Now, id: ConnId, result: Result<Identity, String>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        if let Some(pending) = conn.joining.take() {
+            return self.join_checked(now, id, *pending, result);
+        }
         let Some(hello) = conn.greeting.take() else { return self.renew(now, id, result) };
         match result {
             Ok(identity) => self.greet(now, id, &hello, Some(identity)),
@@ -92,12 +95,12 @@ impl Hub {
                 Refusal::new(Code::Forbidden, "the token is for another room")
             }
             Ok(new) => {
-                session.expires_at = token_end(now, &new);
-                session.identity = new;
-                self.arm_session(session_id);
+                self.set_identity(now, session_id, &new);
                 let text = match dialect {
                     Dialect::Native => native::reply("ok", reference.as_deref(), &json!({})),
-                    Dialect::Call | Dialect::Broadcast => r#"{"type":"token_refreshed"}"#.into(),
+                    Dialect::Call | Dialect::Broadcast | Dialect::SocketIo(_) => {
+                        r#"{"type":"token_refreshed"}"#.into()
+                    }
                 };
                 return self.send(id, text);
             }
@@ -114,7 +117,9 @@ impl Hub {
                 Resumed::No => self.stats.resume_failed += 1,
             }
         }
-        let Some(identity) = identity else {
+        let is_socketio = self.conns.get(&id).is_some_and(|c| matches!(c.dialect, Dialect::SocketIo(_)));
+        // Seed 004 shows its token when it joins.
+        let Some(identity) = identity.or_else(|| is_socketio.then(Identity::nobody)) else {
             let why = "a token is needed: ?token=, Authorization: Bearer, or hello.token";
             self.refuse(id, None, &Refusal::new(Code::Unauthenticated, why));
             return self.close(now, id, close::UNAUTHENTICATED, why);
@@ -170,6 +175,9 @@ impl Hub {
             return Resumed::Closed;
         }
         known.outbox.confirm(last_seq);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.pid = Some(resume.into());
+        }
         self.attach(now, session, id);
         self.ask_ice(session, AskedIce::Welcome(Some(last_seq)));
         Resumed::Yes
@@ -191,7 +199,16 @@ impl Hub {
         let Some(conn) = session.conn else { return };
         let servers =
             json!({ "ice_servers": ice.servers, "ttl": ice.ttl.as_secs(), "expires_at": ice.expires_at });
+        let dialect = session.dialect;
         match asked {
+            AskedIce::Welcome(resumed_after) if matches!(dialect, Dialect::SocketIo(_)) => {
+                self.socketio_welcome(now, id, conn, resumed_after, ice);
+            }
+            AskedIce::Push if matches!(dialect, Dialect::SocketIo(_)) => {
+                self.deliver(now, id, None, |_, seq| {
+                    Some(socketio::emit("ice_servers", &servers.to_string(), seq))
+                });
+            }
             AskedIce::Push => self.send(conn, native::reply("ice", None, &servers)),
             AskedIce::Reply(reference) => {
                 self.send(conn, native::reply("ice", reference.as_deref(), &servers))
@@ -201,11 +218,16 @@ impl Hub {
         self.arm_session(id);
     }
 
-    fn welcome(&mut self, now: Now, id: SessionId, conn: ConnId, resumed_after: Option<u64>, ice: &Ice) {
+    /// A new resume secret for a session.
+    pub(super) fn rotate_resume(&mut self, id: SessionId) -> String {
         let mut secret = [0; 32];
         self.rng.fill_bytes(&mut secret);
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let resume = session.resume.rotate(id, secret);
+        self.sessions.get_mut(&id).map(|session| session.resume.rotate(id, secret)).unwrap_or_default()
+    }
+
+    fn welcome(&mut self, now: Now, id: SessionId, conn: ConnId, resumed_after: Option<u64>, ice: &Ice) {
+        let resume = self.rotate_resume(id);
+        let Some(session) = self.sessions.get(&id) else { return };
         let replay: Vec<Arc<str>> = match resumed_after {
             None => Vec::new(),
             Some(seq) => session.outbox.iter().filter(|f| f.seq > seq).map(|f| f.text.clone()).collect(),
@@ -295,7 +317,7 @@ impl Hub {
         }
     }
 
-    fn take_join(&mut self, now: Now, conn: ConnId) -> Result<(), Duration> {
+    pub(super) fn take_join(&mut self, now: Now, conn: ConnId) -> Result<(), Duration> {
         let per_minute = self.limits.joins_per_minute;
         let Some(conn) = self.conns.get_mut(&conn) else { return Ok(()) };
         conn.joins.take(now.mono, f64::from(per_minute) / 60.0, per_minute)
@@ -303,7 +325,7 @@ impl Hub {
 
     /// A user who comes back without resuming, by a reload for instance, leaves no ghost behind: an
     /// absent member of the same user goes, one with a socket is asked whether it lives.
-    fn end_ghosts(&mut self, now: Now, session: SessionId, room: &str) {
+    pub(super) fn end_ghosts(&mut self, now: Now, session: SessionId, room: &str) {
         let Some(me) = self.sessions.get(&session).map(|s| s.identity.clone()) else { return };
         let Some(room) = self.rooms.get(room).filter(|_| me.names_a_person()) else { return };
         let same = room.members.iter().filter(|m| !m.is_guest && m.user == me.user && m.session != session);

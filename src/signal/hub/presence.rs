@@ -1,12 +1,13 @@
 //! Who is in a room: entering, leaving, a socket that goes away and one that comes back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Hub, Now, close};
-use crate::signal::dialect::{Dialect, broadcast, native};
+use crate::signal::dialect::{Dialect, Sender, broadcast, native};
 use crate::signal::envelope::{Code, Refusal};
 use crate::signal::identity::{ClientKey, Identity};
 use crate::signal::outbox::Outbox;
@@ -96,9 +97,7 @@ impl Hub {
             socket.session = Some(id);
         }
         let expires_at = token_end(now, &identity);
-        if identity.names_a_person() {
-            self.users.entry(identity.user.clone()).or_default().push(id);
-        }
+        self.note_user(&identity, id);
         let session = Session {
             dialect,
             identity,
@@ -108,6 +107,9 @@ impl Hub {
             outbox: Outbox::default(),
             resume: ResumeSecrets::default(),
             answered: Answered::default(),
+            answered_event: None,
+            declared_role: None,
+            chats: Vec::new(),
             wants_events,
             away_until: None,
             ice_at: None,
@@ -117,6 +119,22 @@ impl Hub {
         self.sessions.insert(id, session);
         self.arm_session(id);
         Ok(id)
+    }
+
+    fn note_user(&mut self, identity: &Identity, id: SessionId) {
+        if identity.names_a_person() {
+            self.users.entry(identity.user.clone()).or_default().push(id);
+        }
+    }
+
+    /// Another token for a session, or its first one.
+    pub(super) fn set_identity(&mut self, now: Now, id: SessionId, new: &Identity) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.expires_at = token_end(now, new);
+        let old = std::mem::replace(&mut session.identity, new.clone());
+        forget_in(&mut self.users, &old.user, id);
+        self.note_user(new, id);
+        self.arm_session(id);
     }
 
     /// Puts a session on another socket; one it still has is closed.
@@ -162,7 +180,9 @@ impl Hub {
         let after = room.present();
         self.count_present(before, after);
         let presence = if is_away { Presence::Away } else { Presence::Back };
-        self.announce(now, &room_name, member, presence);
+        if let Some(who) = self.sender(&room_name, member) {
+            self.announce(now, &who, presence);
+        }
     }
 
     /// Puts a session into a room.
@@ -222,7 +242,9 @@ impl Hub {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.place = Some((room_name.clone(), member));
         }
-        self.announce(now, &room_name, member, Presence::Joined);
+        if let Some(who) = self.sender(&room_name, member) {
+            self.announce(now, &who, Presence::Joined);
+        }
         Ok((room_name, member))
     }
 
@@ -270,17 +292,19 @@ impl Hub {
         };
         let Some(room) = self.rooms.get_mut(&room_name) else { return false };
         let before = room.present();
-        let gone = room.remove(member);
+        let gone = room.remove(member).map(|gone| Sender::new(&room_name, &gone));
         let (after, is_empty) = (room.present(), room.members.is_empty());
         self.count_present(before, after);
         if is_empty {
             self.rooms.remove(&room_name);
         } else {
-            self.announce(now, &room_name, member, Presence::Left(reason));
+            if let Some(gone) = &gone {
+                self.announce(now, gone, Presence::Left(reason));
+            }
         }
         self.arm_room(&room_name);
         if let Some(gone) = gone {
-            self.left_call(now, &room_name, &gone.user, reason);
+            self.left_call(now, &room_name, gone.user(), reason);
         }
         true
     }
@@ -292,19 +316,23 @@ impl Hub {
         if let Some(at) = session.armed {
             self.timers.remove(&(at, super::Timer::Session(id)));
         }
-        if let Some(sessions) = self.users.get_mut(&session.identity.user) {
-            sessions.retain(|one| *one != id);
-            if sessions.is_empty() {
-                self.users.remove(&session.identity.user);
-            }
+        forget_in(&mut self.users, &session.identity.user, id);
+        for chat in &session.chats {
+            forget_in(&mut self.chats, chat, id);
         }
         if let Some(conn) = session.conn.and_then(|c| self.conns.get_mut(&c)) {
             conn.session = None;
         }
     }
 
+    /// A member as others are told of it.
+    pub(super) fn sender(&self, room_name: &Arc<str>, member: MemberId) -> Option<Sender> {
+        self.rooms.get(room_name)?.member(member).map(|found| Sender::new(room_name, found))
+    }
+
     /// Tells the others in the room.
-    pub(super) fn announce(&mut self, now: Now, room_name: &Arc<str>, about: MemberId, presence: Presence) {
+    pub(super) fn announce(&mut self, now: Now, who: &Sender, presence: Presence) {
+        let (room_name, about) = (&who.room, who.member);
         let Some(room) = self.rooms.get(room_name) else { return };
         let readers: Vec<(SessionId, MemberId)> =
             room.members.iter().filter(|m| m.id != about).map(|m| (m.session, m.id)).collect();
@@ -315,6 +343,13 @@ impl Hub {
                 Dialect::Broadcast | Dialect::Call => {
                     let text = broadcast::event(presence.raw_word(), &about.to_string());
                     self.deliver(now, session, None, |_, _| Some(text));
+                }
+                Dialect::SocketIo(vocabulary) => {
+                    let has_left = matches!(presence, Presence::Left(_));
+                    // A client that may come back has not left.
+                    if has_left || presence == Presence::Joined {
+                        self.announce_by_event(now, session, vocabulary, who, has_left);
+                    }
                 }
                 Dialect::Native => self.announce_native(now, room_name, session, reader, about, presence),
             }
@@ -369,6 +404,15 @@ impl Hub {
             (1.., 0) => self.stats.rooms = self.stats.rooms.saturating_sub(1),
             (_, _) => {}
         }
+    }
+}
+
+/// Takes a session out of a list, and the list out of the table with its last one.
+fn forget_in(table: &mut HashMap<Arc<str>, Vec<SessionId>>, key: &Arc<str>, id: SessionId) {
+    let Some(sessions) = table.get_mut(key) else { return };
+    sessions.retain(|one| *one != id);
+    if sessions.is_empty() {
+        table.remove(key);
     }
 }
 

@@ -164,7 +164,7 @@ impl Hub {
                 conn.confirm_by(wait);
             }
         }
-        let senders = self.rooms.get(&room).map(|r| r.mail_for(member, except)).unwrap_or_default();
+        let senders = self.rooms.get(&room).map(|r| r.mail_for(member, except, false)).unwrap_or_default();
         for sender in senders.into_iter().filter(|s| !has_offer_of.contains(s)) {
             self.give_mail_of(now, &room, sender, member);
         }

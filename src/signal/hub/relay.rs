@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Hub, Now};
-use crate::signal::dialect::Dialect;
+use crate::signal::dialect::{Dialect, Sender};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::room::{Kept, waits_for_description};
 use crate::signal::{MemberId, SessionId};
@@ -89,6 +89,8 @@ impl Hub {
         envelope: &Envelope,
     ) -> Result<Delivery, Refusal> {
         let limits = &self.limits;
+        // More of the callee's connections may come while it rings.
+        let rings = self.rings(room_name);
         let Some(room) = self.rooms.get_mut(room_name) else { return Ok(Delivery::default()) };
         let is_alone = !room.members.iter().any(|m| m.id != from && !m.is_away);
         let is_raw = room.member(from).is_some_and(|m| !m.dialect.acknowledges());
@@ -97,7 +99,9 @@ impl Hub {
                 room.settle(from, to);
                 return Ok(Delivery::default());
             }
-            (Kind::Offer, None) if is_alone || is_raw => room.keep_offer(from, envelope, now.mono, limits),
+            (Kind::Offer, None) if is_alone || is_raw || rings => {
+                room.keep_offer(from, envelope, now.mono, limits)
+            }
             (Kind::Offer, None) => {
                 room.mail.remove(&from);
                 return Ok(Delivery::default());
@@ -168,18 +172,24 @@ impl Hub {
         if envelope.kind == Kind::Media
             && let Some(sender) = room.member_mut(from)
         {
-            sender.media.clone_from(&envelope.payload);
+            sender.note_media(envelope.payload.as_deref());
         }
-        self.deliver_message(now, session, from, envelope);
+        let Some(sender) = room.member(from).map(|m| Sender::new(room_name, m)) else {
+            return Delivery::default();
+        };
+        self.deliver_message(now, session, &sender, envelope);
         for candidate in &ready {
-            self.deliver_message(now, session, from, candidate);
+            self.deliver_message(now, session, &sender, candidate);
         }
         Delivery { delivered: usize::from(!is_away), held: usize::from(is_away) }
     }
 
-    fn deliver_message(&mut self, now: Now, to: SessionId, from: MemberId, envelope: &Envelope) {
-        let about = Some((from, envelope.kind));
-        self.deliver(now, to, about, |dialect, seq| dialect.render(from, seq, envelope));
+    fn deliver_message(&mut self, now: Now, to: SessionId, sender: &Sender, envelope: &Envelope) {
+        let about = Some((sender.member, envelope.kind));
+        let pieces = self.sessions.get(&to).map(|s| Self::in_pieces(s.dialect, envelope)).unwrap_or_default();
+        for piece in pieces.iter().chain(pieces.is_empty().then_some(envelope)) {
+            self.deliver(now, to, about, |dialect, seq| dialect.render(sender, seq, piece));
+        }
     }
 
     /// Puts a frame into a session's outbox and, if it has a socket, on its way.
@@ -234,7 +244,7 @@ impl Hub {
         except: Option<MemberId>,
     ) {
         let Some(room) = self.rooms.get(room_name) else { return };
-        for sender in room.mail_for(to, except) {
+        for sender in room.mail_for(to, except, self.rings(room_name)) {
             self.give_mail_of(now, room_name, sender, to);
         }
     }
