@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{Script, UNIX};
+use crate::signal::dialect::socketio::Vocabulary;
 use crate::signal::{ClientKey, ConnId, Connect, Dialect, Hub, Ice, Identity, Limits, Now, Output};
 
 /// Sockets that come and go, say anything, and fall silent: nothing is sent to a socket that is
@@ -54,8 +55,8 @@ struct Bench {
 impl Bench {
     fn connect(&mut self, script: &mut Script<'_>) {
         let kind = script.byte().unwrap_or(0);
-        let dialect =
-            [Dialect::Native, Dialect::Broadcast, Dialect::Native, Dialect::Call][usize::from(kind % 4)];
+        let socket_io = Dialect::SocketIo(Vocabulary::Invite);
+        let dialect = [Dialect::Native, Dialect::Broadcast, socket_io, Dialect::Call][usize::from(kind % 4)];
         let user = format!("user{}", kind / 2 % 4);
         let id = ConnId(self.next);
         self.next += 1;
@@ -65,7 +66,8 @@ impl Bench {
             ip: IpAddr::from([192, 0, 2, kind % 8]),
             identity: Some(if kind < 128 { Identity::member(user) } else { Identity::guest(user, true) }),
             key: ClientKey { traits: u64::from(kind / 4), ..ClientKey::default() },
-            room: (dialect != Dialect::Native).then(|| ROOMS[usize::from(kind / 8) % ROOMS.len()].into()),
+            room: matches!(dialect, Dialect::Broadcast | Dialect::Call)
+                .then(|| ROOMS[usize::from(kind / 8) % ROOMS.len()].into()),
             wants_events: kind.is_multiple_of(3),
         };
         self.hub.handle_connect(self.now, id, connect);
@@ -95,7 +97,14 @@ impl Bench {
             match output {
                 Output::Send { conn, text } => {
                     assert!(self.open.contains(&conn), "to a socket that is closed: {text}");
-                    serde_json::from_str::<&RawValue>(&text).expect("what is sent is JSON");
+                    // A packet of Socket.IO begins with its type and perhaps a number.
+                    let json = match text.as_bytes() {
+                        [b'0' | b'2' | b'3' | b'4', ..] => {
+                            text[1..].trim_start_matches(|c: char| c.is_ascii_digit())
+                        }
+                        _ => &text,
+                    };
+                    serde_json::from_str::<&RawValue>(json).expect("what is sent is JSON");
                 }
                 Output::Ping { conn, seq } => {
                     assert!(self.open.contains(&conn));
@@ -160,6 +169,42 @@ fn frame(script: &mut Script<'_>) -> String {
     let detail = script.byte().unwrap_or(0);
     let id = if detail & 1 == 0 { String::new() } else { format!(r#","id":"{}""#, detail / 16) };
     let ack = if detail & 2 == 0 { String::new() } else { format!(r#","ack":{}"#, detail / 8) };
+    if detail & 24 == 24 {
+        const EVENTS: [&str; 16] = [
+            "webrtc:join_room",
+            "join_consultation_room",
+            "join_room",
+            "leave_room",
+            "webrtc:offer",
+            "webrtc_answer",
+            "ice_candidate",
+            "toggle_audio",
+            "send_message",
+            "chat:join_room",
+            "chat:send_message",
+            "call.invite",
+            "call.offer",
+            "call.answer",
+            "call.accept",
+            "call.end",
+        ];
+        const FIELDS: [&str; 6] = [
+            r#""room_id":"a""#,
+            r#""roomId":"b","to":"user1""#,
+            r#""offer":{"type":"offer","sdp":"v=0\r\n"},"answer":{"type":"answer","sdp":"v=0\r\n"}"#,
+            r#""candidate":{"candidate":"candidate:1 1 udp 1 192.0.2.1 5 typ host","sdpMid":"0"},"enabled":true"#,
+            r#""message":"m","to":"user2""#,
+            r#""token":"t","room_id":"a""#,
+        ];
+        let event = EVENTS[usize::from(script.byte().unwrap_or(0)) % EVENTS.len()];
+        let fields = FIELDS[usize::from(script.byte().unwrap_or(0)) % FIELDS.len()];
+        let ack = if detail & 1 == 0 { String::new() } else { (detail / 32).to_string() };
+        return match detail & 6 {
+            0 => r#"0{"pid":"0000000000000001.x","offset":"1"}"#.into(),
+            2 => "0".into(),
+            _ => format!(r#"2{ack}["{event}",{{{fields}}}]"#),
+        };
+    }
     match detail & 4 {
         0 => format!(r#"{{"t":"{kind}"{id}{ack},"d":{body}}}"#),
         _ => format!(r#"{{"type":"{kind}","{kind}":{body},"candidate":{body}}}"#),
