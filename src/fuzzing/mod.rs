@@ -18,7 +18,7 @@ use crate::stun::{
     TransactionId,
 };
 use crate::turn::{
-    Bandwidth, ClientPath, FiveTuple, IpFields, LinkId, MAX_REPLY, Now, Output, PeerLink, PeerPolicy,
+    Bandwidth, ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, Output, PeerLink, PeerPolicy,
     RelayAddress, RelayId, ReplyBuffer, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
@@ -107,6 +107,9 @@ pub fn authenticated(script: &[u8]) {
                 packet.extend((payload.len() as u16).to_be_bytes());
                 packet.extend(payload);
                 bench.send(client, &packet);
+            }
+            3 if step >= 128 => {
+                bench.peer_error(script.byte().unwrap_or(0), script.peer(), script.number());
             }
             3 => bench.datagram(script.byte().unwrap_or(0), script.peer(), script.chunk()),
             4 => {
@@ -198,6 +201,22 @@ impl Bench {
         let verdict =
             self.server.handle_client(self.now(), path(client), IpFields::default(), packet, &mut self.reply);
         self.inspect(verdict, packet);
+    }
+
+    /// An ICMP error: told in few bytes to a client that lives, or to nobody.
+    fn peer_error(&mut self, relay: u8, peer: SocketAddr, number: u16) {
+        let [kind, code] = number.to_be_bytes();
+        let icmp = Icmp { kind, code, data: u32::MAX };
+        let relay = RelayId(u32::from(relay % 32));
+        match self.server.handle_peer_error(self.now(), relay, peer, icmp, &mut self.reply) {
+            Verdict::Reply { path, len } => {
+                assert!(len <= 56 && self.server.has_allocation(&path.five_tuple));
+                let message = Message::parse(&self.reply[..len]).expect("indications are valid");
+                assert!(message.has(AttributeType::ICMP) && !message.has(AttributeType::DATA));
+            }
+            Verdict::Drop(_) => {}
+            other => panic!("an error is told or dropped: {other:?}"),
+        }
     }
 
     fn datagram(&mut self, relay: u8, peer: SocketAddr, payload: &[u8]) {

@@ -77,6 +77,17 @@ impl Client {
         }
     }
 
+    /// What this client's datagrams are marked with from now on.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn set_tos(&self, tos: u8) {
+        let Link::Udp(socket) = &self.link else { panic!("a stream has no datagrams") };
+        let marks = socket2::SockRef::from(socket);
+        match self.local() {
+            SocketAddr::V4(_) => marks.set_tos_v4(tos.into()).unwrap(),
+            SocketAddr::V6(_) => marks.set_tclass_v6(tos.into()).unwrap(),
+        }
+    }
+
     // Requests.
 
     /// Allocates; the relayed address. `family` 1 is IPv4, 2 is IPv6.

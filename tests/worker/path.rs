@@ -144,3 +144,30 @@ fn a_source_has_as_many_connections_as_it_may() {
         eprintln!("not tested: this system gives its users no network namespaces");
     }
 }
+
+#[test]
+fn rfc8656_14_dscp_and_ecn_cross_the_relay_and_the_families() {
+    use turnkey::io::linux::Linux;
+    use turnkey::io::{Counters, Datagrams, RecvBatch, Role};
+
+    let pool = pool(Backend::Linux);
+    for (server, family, loopback) in [(0, 1, "127.0.0.1:0"), (0, 2, "[::1]:0"), (1, 1, "127.0.0.1:0")] {
+        let mut client = Client::udp(pool.udp_addresses()[server]);
+        // This backend is the one that tells what arrived.
+        let (mut io, mut counters) = (Linux::new(), Counters::default());
+        let mut peer = turnkey::io::UdpSocket::bind(loopback.parse().unwrap(), Role::Relay, 1 << 20).unwrap();
+        io.prepare(&mut peer);
+        client.allocate(family);
+        client.permit(peer.local());
+        for tos in [0xB8, 0x00, 0x03] {
+            client.set_tos(tos);
+            client.send_indication(peer.local(), b"marked");
+            let mut received = RecvBatch::new();
+            until("it arrives", || {
+                io.recv(&peer, &mut received, 1, &mut counters);
+                !received.list().is_empty()
+            });
+            assert_eq!(received.list()[0].tos, tos, "{family}");
+        }
+    }
+}
