@@ -3,8 +3,10 @@
 //! generated inputs, `tests/core` with the committed corpus.
 
 mod signaling;
+mod token;
 
 pub use signaling::signaling;
+pub use token::access_token;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,8 +16,8 @@ use std::time::Duration;
 use crate::credential::{Nonces, Users, Verifier};
 use crate::proxy;
 use crate::stun::{
-    self, AttributeType, ChannelData, Class, IntegrityKey, Message, MessageWriter, Method, PacketKind,
-    TransactionId,
+    self, AttributeType, ChannelData, Class, Integrity, IntegrityKey, Message, MessageWriter, Method,
+    PacketKind, PasswordAlgorithm, TransactionId,
 };
 use crate::turn::{
     Bandwidth, ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, Output, PeerLink, PeerPolicy,
@@ -28,7 +30,7 @@ const UNIX: u64 = 1_700_000_000;
 /// Any bytes as a STUN message: what is read can be written again and reads the same.
 pub fn stun_message(bytes: &[u8]) {
     let Ok(message) = Message::parse(bytes) else { return };
-    let mut buffer = vec![0; bytes.len() + 64];
+    let mut buffer = vec![0; bytes.len() + 128];
     let mut writer =
         MessageWriter::new(&mut buffer, message.class(), message.method(), message.transaction());
     for attribute in message.attributes() {
@@ -37,10 +39,17 @@ pub fn stun_message(bytes: &[u8]) {
         assert_eq!(&bytes[at..at + attribute.value.len()], attribute.value, "offsets point at the value");
     }
     let key = IntegrityKey::from_bytes(bytes.first_chunk::<4>().expect("a message has a header"));
-    let len = writer.integrity(&key).fingerprint().finish().expect("the buffer is larger");
+    let integrity = match bytes[19] % 3 {
+        0 => Integrity::Sha1,
+        1 => Integrity::Sha256,
+        _ => Integrity::Both,
+    };
+    let len = writer.sign(&key, integrity).fingerprint().finish().expect("the buffer is larger");
     let again = Message::parse(&buffer[..len]).expect("what is written is valid");
     assert!(again.attributes().eq(message.attributes()), "attributes survive");
-    assert!(again.verify_integrity(&key) && again.verify_fingerprint() == Some(true));
+    assert!(again.verify(&key) && again.verify_fingerprint() == Some(true));
+    assert_eq!(again.verify_integrity(&key), integrity != Integrity::Sha256);
+    assert_eq!(again.verify_integrity_sha256(&key), integrity != Integrity::Sha1);
 }
 
 /// Any bytes as ChannelData: header and payload give the message back.
@@ -158,7 +167,11 @@ impl Bench {
             former: Vec::new(),
             ports: 50_000..=50_007,
             peers: Arc::clone(&policy),
-            verifier: Arc::new(Verifier { users, ..Verifier::default() }),
+            verifier: Arc::new(Verifier {
+                users,
+                third_party: Some(token::third_party()),
+                ..Verifier::default()
+            }),
             nonces: Arc::new(nonces.clone()),
             user_quota: 3,
             total_quota: 0,
@@ -347,12 +360,21 @@ impl Bench {
         }
         let username = format!("user{}", client % 2);
         let nonce = self.nonces.issue(path(client).five_tuple.client, UNIX);
-        let len = writer
-            .attribute(AttributeType::USERNAME, username.as_bytes())
-            .attribute(AttributeType::REALM, REALM.as_bytes())
-            .attribute(AttributeType::NONCE, &nonce)
-            .integrity(&IntegrityKey::long_term(&username, REALM, "pass"))
-            .finish();
+        match client >> 3 & 3 {
+            0 | 1 => writer.attribute(AttributeType::USERNAME, username.as_bytes()),
+            _ => writer.attribute(AttributeType::USERHASH, &stun::userhash(&username, REALM)),
+        };
+        writer.attribute(AttributeType::REALM, REALM.as_bytes()).attribute(AttributeType::NONCE, &nonce);
+        let algorithm = if client & 8 == 0 { PasswordAlgorithm::Md5 } else { PasswordAlgorithm::Sha256 };
+        let key = IntegrityKey::long_term_by(algorithm, &username, REALM, "pass");
+        let len = match algorithm {
+            PasswordAlgorithm::Md5 => writer.integrity(&key).finish(),
+            PasswordAlgorithm::Sha256 => writer
+                .attribute(AttributeType::PASSWORD_ALGORITHMS, &PasswordAlgorithm::OFFER)
+                .attribute(AttributeType::PASSWORD_ALGORITHM, &algorithm.value())
+                .integrity_sha256(&key)
+                .finish(),
+        };
         buffer.truncate(len.unwrap_or(0));
         buffer
     }

@@ -37,6 +37,11 @@ fn authenticated() {
 }
 
 #[test]
+fn access_token() {
+    replay("access_token", fuzzing::access_token);
+}
+
+#[test]
 fn signaling() {
     replay("signaling", fuzzing::signaling);
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod addresses;
+mod against_turn_server_proto;
 mod allocate;
 mod authentication;
 mod bandwidth;

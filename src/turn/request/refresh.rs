@@ -18,7 +18,11 @@ impl Server {
         id: AllocationId,
     ) -> Result<Success, ErrorCode> {
         let allocation = self.table.get(id).ok_or(ErrorCode::AllocationMismatch)?;
-        let family = requested_family(&request.message)?;
+        let family = requested_family(&request.message).map_err(|error| match error {
+            // RFC 8656 §8.2: no allocation has a family that does not exist.
+            ErrorCode::AddressFamilyNotSupported => ErrorCode::PeerAddressFamilyMismatch,
+            other => other,
+        })?;
         if family.is_some_and(|family| allocation.relay(family).is_none()) {
             return Err(ErrorCode::PeerAddressFamilyMismatch);
         }
