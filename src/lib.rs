@@ -45,7 +45,7 @@
 //! # Parts
 //!
 //! The protocol is pure: [`stun`] reads and writes messages, [`credential`] knows who may relay, [`turn`] is the
-//! relay's state machine, [`signal`] the signaling one. Time, randomness and settings are their arguments; they
+//! relay's state machine, [`signal`] the signaling one, [`dtls`] the handshake in front of the relay. Time, randomness and settings are their arguments; they
 //! compile without the feature `server` and know no socket. Around them, with the feature `server` (on by
 //! default), `io` and `worker` move datagrams, `http` serves requests and signaling sockets, `admin` metrics,
 //! `config` reads the configuration and `app` joins them all.
@@ -61,6 +61,7 @@ pub mod check;
 #[cfg(feature = "server")]
 pub mod config;
 pub mod credential;
+pub mod dtls;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("stun", &[]),
     ("credential", &["stun"]),
+    ("dtls", &[]),
     ("turn", &["stun", "credential"]),
     ("signal", &[]),
     ("proxy", &[]),
-    ("fuzzing", &["stun", "credential", "turn", "signal", "proxy"]),
+    ("fuzzing", &["stun", "credential", "dtls", "turn", "signal", "proxy"]),
     ("io", &[]),
-    ("worker", &["io", "turn", "stun", "credential"]),
+    ("worker", &["io", "dtls", "turn", "stun", "credential"]),
     ("http", &["signal", "credential"]),
     ("admin", &["credential", "turn", "worker", "io", "http", "signal", "app"]),
     ("telemetry", &["config"]),
@@ -28,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "worker",
             "http",
             "admin",
+            "dtls",
             "turn",
             "credential",
             "systemd",
@@ -43,7 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that decide and touch nothing.
-const PURE: &[&str] = &["stun", "credential", "turn", "signal", "proxy"];
+const PURE: &[&str] = &["stun", "credential", "dtls", "turn", "signal", "proxy"];
 
 /// What no pure module names: sockets, runtimes, files, clocks, threads, the global random source.
 const IMPURE: &[&str] = &[

@@ -2,7 +2,7 @@
 
 use super::page::Page;
 use crate::credential::AuthFailure;
-use crate::io::{Counters, SendFailure};
+use crate::io::{Counters, DtlsCounters, SendFailure};
 use crate::signal;
 use crate::turn::{self, DropReason, METHODS, RESULTS};
 
@@ -31,6 +31,7 @@ pub(super) fn render(snapshot: &Snapshot) -> String {
     process(&mut page, snapshot);
     relay(&mut page, &snapshot.relay);
     sockets(&mut page, &snapshot.io);
+    dtls(&mut page, &snapshot.io.dtls);
     entrances(&mut page, &snapshot.refused);
     signaling(&mut page, &snapshot.signal);
     page.finish()
@@ -93,6 +94,30 @@ fn relay(page: &mut Page, stats: &turn::Stats) {
         "counter",
         requests,
     );
+}
+
+fn dtls(page: &mut Page, dtls: &DtlsCounters) {
+    page.gauge("turnkey_dtls_sessions", "Live DTLS sessions, handshakes included.", dtls.sessions);
+    page.gauge("turnkey_dtls_half_open", "DTLS handshakes that go on.", dtls.half_open);
+    let counters = [
+        (
+            "turnkey_dtls_verifications_total",
+            "DTLS hellos that were asked for their cookie.",
+            dtls.verifications,
+        ),
+        ("turnkey_dtls_handshakes_total", "DTLS handshakes completed.", dtls.handshakes),
+        ("turnkey_dtls_failures_total", "DTLS handshakes that failed or took too long.", dtls.failures),
+        ("turnkey_dtls_refused_total", "DTLS handshakes refused at a bound.", dtls.refused),
+        ("turnkey_dtls_idle_total", "DTLS sessions closed because they never allocated.", dtls.idle),
+        (
+            "turnkey_dtls_drops_total",
+            "Datagrams of nobody's DTLS session, hellos above the rate, messages too long for a record.",
+            dtls.drops,
+        ),
+    ];
+    for (name, help, value) in counters {
+        page.counter(name, help, value);
+    }
 }
 
 fn sockets(page: &mut Page, io: &Counters) {

@@ -70,6 +70,8 @@ pub struct Addresses {
     pub tcp: Vec<SocketAddr>,
     /// STUN and TURN over TLS, those included that share their port with HTTPS.
     pub tls: Vec<SocketAddr>,
+    /// STUN and TURN over DTLS.
+    pub dtls: Vec<SocketAddr>,
     /// Web page, API and signaling; whether each speaks TLS.
     pub http: Vec<(SocketAddr, bool)>,
     /// Metrics and health.

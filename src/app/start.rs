@@ -85,7 +85,7 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
         tracing::info!("{note}");
     }
     let bound = bind(&config, &addresses)?;
-    let relay = relay_listeners(&config, &addresses);
+    let relay = relay_listeners(&config, &addresses, certificate.as_ref());
     let discovery = Discovery::new(&config, &relay);
     let added = discovery.iter().flat_map(|discovery| discovery.added.iter().copied());
     let others = bound.http.iter().map(|(socket, _)| socket).chain(&bound.admin).map(local);
@@ -98,8 +98,8 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
         nonces: Arc::new(Nonces::new(secret::random())),
         issued: Arc::new(Issued::new(&config.relay.realm)),
     };
-    let pool = start_workers(&config, &keys, &place)?;
-    resolve_ports(&mut place.relay, pool.udp_addresses(), &bound.relay);
+    let pool = start_workers(&config, &keys, &place, certificate.as_ref())?;
+    resolve_ports(&mut place.relay, &pool, &bound.relay);
     // Only now the ports are known that no peer may be at.
     pool.reconfigure(place.relay_settings(&config, &keys));
     let web = http::App::new(place.http_settings(&config, &keys), secret::random());
@@ -120,8 +120,18 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     Ok(spawn(running, bound, certificate_files))
 }
 
-/// The relay's listeners that this host can open.
-fn relay_listeners(config: &Config, addresses: &address::Addresses) -> Vec<RelayListener> {
+/// The relay's listeners that this host can open. DTLS that nobody named is left out where the certificate is none
+/// for it; who names it has been told when the certificate was read.
+fn relay_listeners(
+    config: &Config,
+    addresses: &address::Addresses,
+    certificate: Option<&Certificate>,
+) -> Vec<RelayListener> {
+    let problem = certificate.and_then(|certificate| certificate.dtls().err());
+    if let Some(problem) = problem {
+        tracing::info!("no DTLS listeners: {problem}");
+    }
+    let is_spoken = |transport| transport != RelayTransport::Dtls || problem.is_none();
     let is_available = |listener: &&RelayListener| {
         let is_available = addresses.is_available(listener.address);
         if !is_available {
@@ -129,27 +139,40 @@ fn relay_listeners(config: &Config, addresses: &address::Addresses) -> Vec<Relay
         }
         is_available
     };
-    config.relay.listen.iter().filter(is_available).copied().collect()
+    let listeners = config.relay.listen.iter().filter(|listener| is_spoken(listener.transport));
+    listeners.filter(is_available).copied().collect()
 }
 
 /// Puts actual ports in the place of 0.
-fn resolve_ports(listeners: &mut [RelayListener], udp: &[SocketAddr], tcp: &[TcpListener]) {
-    let (mut udp, mut tcp) = (udp.iter().copied(), tcp.iter().map(local));
+fn resolve_ports(listeners: &mut [RelayListener], pool: &Pool, tcp: &[TcpListener]) {
+    let (mut udp, mut dtls) = (pool.udp_addresses().iter().copied(), pool.dtls_addresses().iter().copied());
+    let mut tcp = tcp.iter().map(local);
     for listener in listeners {
         let actual = match listener.transport {
             RelayTransport::Udp => udp.next(),
+            RelayTransport::Dtls => dtls.next(),
             RelayTransport::Tcp | RelayTransport::Tls => tcp.next(),
         };
         listener.address = actual.unwrap_or(listener.address);
     }
 }
 
-fn start_workers(config: &Config, keys: &Keys, place: &Place) -> Result<Pool, StartError> {
-    let udp = |listener: &&RelayListener| listener.transport == RelayTransport::Udp;
+fn start_workers(
+    config: &Config,
+    keys: &Keys,
+    place: &Place,
+    certificate: Option<&Certificate>,
+) -> Result<Pool, StartError> {
+    let of = |wanted| {
+        let listeners = place.relay.iter().filter(move |listener| listener.transport == wanted);
+        listeners.map(|listener| listener.address)
+    };
     let added = place.discovery.iter().flat_map(|discovery| discovery.added.iter().copied());
     let setup = worker::Setup {
         workers: config.relay.workers,
-        udp: place.relay.iter().filter(udp).map(|listener| listener.address).chain(added).collect(),
+        udp: of(RelayTransport::Udp).chain(added).collect(),
+        dtls: of(RelayTransport::Dtls).collect(),
+        identity: certificate.and_then(|certificate| certificate.dtls().ok().cloned()),
         backend: match config.relay.backend {
             Backend::Auto => worker::Backend::Auto,
             Backend::Linux => worker::Backend::Linux,
@@ -173,8 +196,7 @@ fn start_workers(config: &Config, keys: &Keys, place: &Place) -> Result<Pool, St
 
 /// The key of a listener's list entry.
 fn relay_key(config: &Config, address: SocketAddr) -> String {
-    let is_it =
-        |listener: &RelayListener| listener.address == address && listener.transport == RelayTransport::Udp;
+    let is_it = |listener: &RelayListener| listener.address == address && !listener.transport.is_stream();
     let other = if config.relay.alternate.is_some() { "relay.alternate" } else { "relay.listen" };
     config.relay.listen.iter().position(is_it).map_or(other.into(), |i| format!("relay.listen[{i}]"))
 }
@@ -270,6 +292,7 @@ fn addresses(place: &Place, udp: &[SocketAddr], bound: &Bound) -> Addresses {
         udp: udp.to_vec(),
         tcp: of(RelayTransport::Tcp).collect(),
         tls: of(RelayTransport::Tls).collect(),
+        dtls: of(RelayTransport::Dtls).collect(),
         http: bound.http.iter().map(|(socket, listener)| (local(socket), listener.https)).collect(),
         admin: bound.admin.as_ref().map(local),
     }

@@ -15,7 +15,8 @@ use rustls::{InconsistentKeys, ServerConfig};
 
 use super::Running;
 use super::entrance::stopped;
-use crate::config::{Config, Error, PublicAddress, Tls, address, secret};
+use crate::config::{Config, Error, PublicAddress, RelayTransport, Tls, address, secret};
+use crate::dtls::{Identity, IdentityError};
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -44,13 +45,16 @@ pub(super) struct Certificate {
     web: Arc<ServerConfig>,
     relay: Arc<ServerConfig>,
     both: Arc<ServerConfig>,
+    /// For DTLS listeners, if they can show it.
+    dtls: Result<Identity, IdentityError>,
 }
 
 impl Certificate {
     /// What is in force by this configuration; `None` where there is no certificate.
     ///
     /// # Errors
-    /// A file that cannot be read or holds no certificate or key, or a pair that does not belong together.
+    /// A file that cannot be read or holds no certificate or key, a pair that does not belong together, or one
+    /// that a DTLS listener cannot show.
     pub(super) fn load(config: &Config) -> Result<Option<Self>, Error> {
         match &config.tls {
             Tls::Off => Ok(None),
@@ -76,6 +80,10 @@ impl Certificate {
             return Err(bad("tls.cert", cert, &"no certificate in it (PEM is expected)"));
         }
         let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| bad("tls.key", key, &e))?;
+        let dtls = Identity::new(chain[0].to_vec(), key_der.secret_der().to_vec());
+        if let (Err(e @ IdentityError::NotEcdsa), true) = (&dtls, config.names_dtls()) {
+            return Err(bad("tls.cert", cert, e));
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let pair = CertifiedKey::from_der(chain, key_der, &provider).map_err(|e| match e {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -93,7 +101,12 @@ impl Certificate {
             settings.alpn_protocols = protocols.concat().into_iter().map(<[u8]>::to_vec).collect();
             Ok(Arc::new(settings))
         };
-        Ok(Self { web: settings(&[WEB])?, relay: settings(&[RELAY])?, both: settings(&[WEB, RELAY])? })
+        Ok(Self { web: settings(&[WEB])?, relay: settings(&[RELAY])?, both: settings(&[WEB, RELAY])?, dtls })
+    }
+
+    /// What DTLS listeners show, or why they cannot.
+    pub(super) fn dtls(&self) -> Result<&Identity, IdentityError> {
+        self.dtls.as_ref().map_err(|e| *e)
     }
 
     /// The settings of TLS sessions in which these protocols may be spoken. A client that asks for none by ALPN
@@ -192,6 +205,15 @@ impl Running {
 
     /// Shows this certificate in all handshakes from now on.
     pub(super) fn show(&self, certificate: Option<Certificate>) {
+        let mut listeners = self.place.relay.iter();
+        if let Some(certificate) = certificate.as_ref()
+            && listeners.any(|listener| listener.transport == RelayTransport::Dtls)
+        {
+            match certificate.dtls() {
+                Ok(identity) => self.pool.identify(identity),
+                Err(error) => tracing::warn!(%error, "DTLS listeners keep the certificate before"),
+            }
+        }
         self.certificate.send_replace(certificate.map(Arc::new));
     }
 

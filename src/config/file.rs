@@ -82,10 +82,11 @@ impl Default for Relay {
 }
 
 impl File {
-    /// Listeners of TURN over TLS, where there is a certificate that clients trust and nothing is said about
-    /// listeners.
+    /// Listeners of TURN over TLS and DTLS, where there is a certificate that clients trust and nothing is said
+    /// about listeners.
     pub(crate) fn listen_on_tls(&mut self) {
         self.relay.listen.extend(strings(&["tls://0.0.0.0:5349", "tls://[::]:5349"]));
+        self.relay.listen.extend(strings(&["dtls://0.0.0.0:5349", "dtls://[::]:5349"]));
     }
 }
 

@@ -128,6 +128,8 @@ pub enum RelayTransport {
     Tcp,
     /// TLS over TCP.
     Tls,
+    /// DTLS over UDP.
+    Dtls,
 }
 
 impl RelayTransport {
@@ -144,6 +146,7 @@ impl RelayTransport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Dtls => "dtls",
         }
     }
 }
@@ -482,6 +485,13 @@ impl Config {
     /// An error about `key`, naming the place where it was set.
     pub(crate) fn error(&self, key: &str, problem: impl Into<String>) -> Error {
         self.sources.error(key, problem)
+    }
+
+    /// Whether DTLS listeners are asked for by name, not only there because there is a certificate.
+    #[must_use]
+    pub fn names_dtls(&self) -> bool {
+        let is_dtls = |listener: &RelayListener| listener.transport == RelayTransport::Dtls;
+        self.sources.place("relay.listen").is_some() && self.relay.listen.iter().any(is_dtls)
     }
 
     /// Whether every HTTP listener can be reached from this host only.

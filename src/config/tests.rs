@@ -54,7 +54,7 @@ fn bad_values_are_refused_with_their_line() {
         ("relay", "listen = [\"tls://0.0.0.0:5349\"]", "tls:// needs a certificate"),
         ("relay", "listen = [\"https+turns://0.0.0.0:443\"]", "http.listen"),
         ("relay", "proxy_from = [\"10.0.0.1/8\"]", "bits behind the prefix"),
-        ("relay", "listen = [\"dtls://0.0.0.0:5349\"]", "not in this version"),
+        ("relay", "listen = [\"dtls://0.0.0.0:5349\"]", "dtls:// needs a certificate"),
         ("relay", "ports = \"50000\"", "relay.ports"),
         ("relay", "ports = \"60000-50000\"", "relay.ports"),
         ("relay", "ports = \"50000-50001\"", "needs at least 8"),
@@ -240,18 +240,23 @@ fn public_flag_keeps_configured_listeners() {
 }
 
 #[test]
-fn design_2_2_a_certificate_adds_tls_listeners_unless_listeners_are_named() {
+fn design_2_2_a_certificate_adds_tls_and_dtls_listeners_unless_listeners_are_named() {
     let transports = |text: &str| {
         let config = Config::from_toml(text).expect("valid");
-        let tls = config.relay.listen.iter().filter(|l| l.transport == RelayTransport::Tls);
-        tls.map(|listener| listener.address.to_string()).collect::<Vec<_>>()
+        assert!(!config.names_dtls());
+        let is_secure = |transport| matches!(transport, RelayTransport::Tls | RelayTransport::Dtls);
+        let secure = config.relay.listen.iter().filter(|listener| is_secure(listener.transport));
+        secure.map(|l| format!("{}://{}", l.transport.scheme(), l.address)).collect::<Vec<_>>()
     };
     let files = "[tls]\ncert = \"c.pem\"\nkey = \"k.pem\"\n";
-    assert_eq!(transports(files), ["0.0.0.0:5349", "[::]:5349"]);
+    let added = ["tls://0.0.0.0:5349", "tls://[::]:5349", "dtls://0.0.0.0:5349", "dtls://[::]:5349"];
+    assert_eq!(transports(files), added);
     let named = format!("[relay]\nlisten = [\"udp://0.0.0.0:3478\"]\n{files}");
     for text in ["", "[tls]\nself_signed = true\n", &named] {
         assert_eq!(transports(text), Vec::<String>::new(), "{text}");
     }
+    let dtls = "[relay]\nlisten = [\"dtls://0.0.0.0:3478\"]\n[tls]\nself_signed = true\n";
+    assert!(Config::from_toml(dtls).expect("valid").names_dtls());
 }
 
 #[test]

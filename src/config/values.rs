@@ -118,18 +118,16 @@ impl Check<'_> {
     }
 
     fn relay_listener(&self, key: &str, text: &str, tls: &Tls) -> Result<RelayListener, Error> {
-        let forms = "\"udp://ADDRESS:PORT\", \"tcp://ADDRESS:PORT\" or \"tls://ADDRESS:PORT\"";
+        let forms = "\"udp://ADDRESS:PORT\", tcp://, tls:// or dtls://";
         let Some((scheme, address)) = text.split_once("://") else {
             return self.fail(key, format!("expected {forms}, found \"{text}\""));
         };
         let transport = match scheme {
             "udp" => RelayTransport::Udp,
             "tcp" => RelayTransport::Tcp,
-            "tls" if *tls == Tls::Off => return self.no_certificate(key, scheme),
+            "tls" | "dtls" if *tls == Tls::Off => return self.no_certificate(key, scheme),
             "tls" => RelayTransport::Tls,
-            "dtls" => {
-                return self.fail(key, format!("{scheme}:// listeners are not in this version; use {forms}"));
-            }
+            "dtls" => RelayTransport::Dtls,
             "https+turns" => {
                 return self.fail(key, "https+turns:// is for http.listen: the port is shared with HTTPS");
             }

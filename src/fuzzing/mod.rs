@@ -1,10 +1,13 @@
 //! Bodies of the fuzz targets: one a parser, two for the relay core (in front of the HMAC and behind
-//! it), one for the signaling hub. Each checks a property, not only that nothing panics. `fuzz/` calls them with
+//! it), one for the signaling hub, one for
+//! the front of DTLS. Each checks a property, not only that nothing panics. `fuzz/` calls them with
 //! generated inputs, `tests/core` with the committed corpus.
 
+mod dtls;
 mod signaling;
 mod token;
 
+pub use dtls::dtls_hello;
 pub use signaling::signaling;
 pub use token::access_token;
 

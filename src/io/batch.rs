@@ -91,6 +91,11 @@ impl RecvBatch {
         &self.buffer[range]
     }
 
+    /// A part of the buffer, to be written in.
+    pub fn bytes_mut(&mut self, range: Range<usize>) -> &mut [u8] {
+        &mut self.buffer[range]
+    }
+
     /// Makes every slot vacant; what refers to them must have been sent.
     pub fn recycle(&mut self) {
         self.used = 0;
@@ -152,7 +157,7 @@ impl Default for RecvBatch {
 /// Where a packet leaves, to whom, and from which local address if that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The socket or stream.
+    /// The socket, stream or session.
     pub socket: SocketRef,
     /// Destination; ignored by a stream.
     pub to: SocketAddr,
@@ -262,7 +267,7 @@ pub struct SendBatch {
     buckets: Box<[u16; BUCKETS]>,
     stages: Box<[u8]>,
     staged: usize,
-    has_streams: bool,
+    has_links: bool,
 }
 
 impl SendBatch {
@@ -275,7 +280,7 @@ impl SendBatch {
             buckets: Box::new([EMPTY; BUCKETS]),
             stages: vec![0; STAGES * STAGE_LEN].into_boxed_slice(),
             staged: 0,
-            has_streams: false,
+            has_links: false,
         }
     }
 
@@ -285,16 +290,22 @@ impl SendBatch {
         self.packets.len() == PACKETS || self.staged == STAGES
     }
 
+    /// Packets it takes before it must be sent, as far as they are none of its own.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        PACKETS - self.packets.len()
+    }
+
     /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }
 
-    /// Whether some packet goes to a stream.
+    /// Whether some packet goes to a stream or a session.
     #[must_use]
-    pub fn has_streams(&self) -> bool {
-        self.has_streams
+    pub fn has_links(&self) -> bool {
+        self.has_links
     }
 
     /// The buffer the next own packet is written into; [`SendBatch::push_staged`] makes it one. The
@@ -340,7 +351,7 @@ impl SendBatch {
         };
         packet.prefix[..prefix.len()].copy_from_slice(prefix);
         self.packets.push(packet);
-        self.has_streams |= route.socket.is_stream();
+        self.has_links |= !route.socket.is_socket();
         let bucket = bucket_of(&route);
         if let Some(flow) = self.flows.get_mut(usize::from(self.buckets[bucket]))
             && flow.route == route
@@ -411,7 +422,7 @@ impl SendBatch {
         self.flows.clear();
         self.buckets.fill(EMPTY);
         self.staged = 0;
-        self.has_streams = false;
+        self.has_links = false;
     }
 }
 

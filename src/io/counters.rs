@@ -103,6 +103,44 @@ pub struct Counters {
     pub handed_on: u64,
     /// Packets for another worker that were dropped because the ring to it was full.
     pub ring_drops: u64,
+    /// DTLS.
+    pub dtls: DtlsCounters,
+}
+
+/// What happened at the DTLS listeners.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DtlsCounters {
+    /// Live sessions, handshakes that go on included.
+    pub sessions: u64,
+    /// Handshakes that go on.
+    pub half_open: u64,
+    /// Hellos that were asked for their cookie.
+    pub verifications: u64,
+    /// Handshakes completed.
+    pub handshakes: u64,
+    /// Handshakes that failed or took too long.
+    pub failures: u64,
+    /// Handshakes not begun, or given up for another one, because a bound was reached.
+    pub refused: u64,
+    /// Sessions closed because they stayed without an allocation.
+    pub idle: u64,
+    /// Datagrams of nobody's session, hellos above the rate of strangers, and messages that fit into no
+    /// record.
+    pub drops: u64,
+}
+
+impl DtlsCounters {
+    /// Adds the counters of another worker.
+    fn merge(&mut self, other: &Self) {
+        self.sessions += other.sessions;
+        self.half_open += other.half_open;
+        self.verifications += other.verifications;
+        self.handshakes += other.handshakes;
+        self.failures += other.failures;
+        self.refused += other.refused;
+        self.idle += other.idle;
+        self.drops += other.drops;
+    }
 }
 
 impl Counters {
@@ -132,6 +170,7 @@ impl Counters {
         self.gone += other.gone;
         self.handed_on += other.handed_on;
         self.ring_drops += other.ring_drops;
+        self.dtls.merge(&other.dtls);
     }
 }
 

@@ -68,7 +68,7 @@ impl Datagrams for Portable {
     }
 
     fn send(&mut self, sockets: &Sockets, batch: &SendBatch, received: &RecvBatch, counters: &mut Counters) {
-        for flow in batch.flows().iter().filter(|flow| !flow.route.socket.is_stream()) {
+        for flow in batch.flows().iter().filter(|flow| flow.route.socket.is_socket()) {
             let Some(socket) = sockets.get(flow.route.socket) else {
                 counters.gone += batch.packets(flow).count() as u64;
                 continue;

@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Names a socket or a stream of one worker. Datagram sockets count from zero; streams have the
-/// highest bit set and carry a slot and its generation; connections of peers (RFC 6062) have the third
-/// highest one.
+/// Names a socket, a stream or a DTLS session of one worker. Datagram sockets count from zero; streams have
+/// the highest bit set, sessions the one below, and both carry a slot and its generation; connections of
+/// peers (RFC 6062) have the third highest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketRef(pub u32);
 
@@ -44,6 +44,21 @@ impl SocketRef {
     #[must_use]
     pub const fn client_side(self) -> Self {
         Self(self.0 | Self::CLIENT_SIDE)
+    }
+
+    /// The bit that tells a session, where that of a stream is not set.
+    pub const SESSION: u32 = 1 << 30;
+
+    /// Whether it names a DTLS session.
+    #[must_use]
+    pub const fn is_session(self) -> bool {
+        self.0 >> 30 == 1
+    }
+
+    /// Whether it names a datagram socket.
+    #[must_use]
+    pub const fn is_socket(self) -> bool {
+        self.0 >> 30 == 0
     }
 
     /// Whether it names a byte stream with messages of TURN.
@@ -248,6 +263,19 @@ mod tests {
         let Ok(six) = bind("[::]:0".parse().unwrap(), Role::FirstListener) else { return };
         let four = SocketAddr::from(([0, 0, 0, 0], six.local().port()));
         bind(four, Role::FirstListener).unwrap();
+    }
+
+    #[test]
+    fn a_name_is_of_one_kind() {
+        for (name, kinds) in [
+            (7, (true, false, false)),
+            (SocketRef::SESSION | 7, (false, true, false)),
+            (SocketRef::STREAM | 7, (false, false, true)),
+            (SocketRef::STREAM | SocketRef::SESSION | 7, (false, false, true)),
+        ] {
+            let name = SocketRef(name);
+            assert_eq!((name.is_socket(), name.is_session(), name.is_stream()), kinds);
+        }
     }
 
     #[test]

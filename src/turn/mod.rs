@@ -328,6 +328,12 @@ impl Server {
         output
     }
 
+    /// Whether a stranger on this 5-tuple may be sent an answer of so many bytes by what stands in front of
+    /// the core: the rules and the rate are those of unauthenticated replies.
+    pub fn may_answer(&mut self, now: Now, five_tuple: &FiveTuple, bytes: usize) -> bool {
+        !is_suspicious(five_tuple) && self.limiter.may_send(five_tuple.client, bytes, now.mono)
+    }
+
     /// When [`Server::handle_timeout`] wants to be called next, on the scale of [`Now::mono`]. O(1).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {

@@ -9,6 +9,7 @@ use mio::Waker;
 
 use super::Arrival;
 use super::sources::Entry;
+use crate::dtls::Identity;
 use crate::io::stream::Writer;
 use crate::io::{Capabilities, Counters};
 use crate::turn::{AuthReport, Mode, Settings, Stats};
@@ -19,6 +20,8 @@ pub(super) enum Command {
     Adopt(Newcomer),
     /// New settings.
     Reconfigure(Arc<Settings>),
+    /// DTLS handshakes show this certificate from now on.
+    Identify(Identity),
     /// Start or end a drain.
     SetMode(Mode),
     /// Publish the counters now and say so.

@@ -12,6 +12,7 @@ mod bind;
 mod clock;
 mod connections;
 mod desk;
+mod dtls;
 mod one_port;
 mod peer_errors;
 mod pool;
@@ -19,6 +20,8 @@ mod relayed;
 mod reserved;
 mod ring;
 mod run;
+mod sessions;
+mod slots;
 mod sources;
 mod streams;
 
@@ -29,6 +32,7 @@ pub use pool::{AdoptError, Pool, start};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::dtls::Identity;
 use crate::turn;
 
 /// How datagrams are moved.
@@ -50,6 +54,10 @@ pub struct Setup {
     pub workers: usize,
     /// UDP listeners; port 0 is resolved once and then the same in every worker.
     pub udp: Vec<SocketAddr>,
+    /// DTLS listeners, likewise.
+    pub dtls: Vec<SocketAddr>,
+    /// What DTLS listeners show; without it they answer nobody.
+    pub identity: Option<Identity>,
     /// Settings of the relay cores.
     pub settings: turn::Settings,
     /// One relay port for all allocations, in place of a range; 0 takes a free one of each relay address.
@@ -59,11 +67,11 @@ pub struct Setup {
     /// Bytes of kernel buffer to ask for at each listener, in each direction; relay sockets ask for a
     /// quarter.
     pub sock_buf: usize,
-    /// TCP connections of all workers together.
+    /// TCP connections of all workers together, and as many DTLS sessions.
     pub tcp_connections: usize,
-    /// TCP connections of one source (an IPv4 address, an IPv6 /64); 0 for no limit.
+    /// TCP connections and DTLS sessions of one source (an IPv4 address, an IPv6 /64); 0 for no limit.
     pub connections_per_source: u32,
-    /// A TCP connection without an allocation is closed after this time without a message.
+    /// A TCP connection or DTLS session without an allocation is closed after this time without a message.
     pub tcp_idle: Duration,
     /// Seed of the cores' random sources, from the system's.
     pub seed: [u8; 32],
@@ -76,6 +84,8 @@ impl Setup {
         Self {
             workers: 0,
             udp: Vec::new(),
+            dtls: Vec::new(),
+            identity: None,
             settings,
             shared_relay_port: None,
             backend: Backend::Auto,

@@ -14,12 +14,14 @@ use sha2::{Digest, Sha256};
 
 use super::bind::{self, StartError};
 use super::desk::{Command, Hand, Newcomer, Place, Snapshot, merge};
+use super::dtls::SecureKit;
 use super::one_port::Share;
 use super::reserved::Reserved;
 use super::ring;
 use super::run::{Kit, WAKER};
 use super::sources::Sources;
 use super::{Arrival, Backend, Setup};
+use crate::dtls::{Cookies, Identity};
 use crate::io::Counters;
 use crate::io::stream::Writer;
 use crate::turn::{self, AuthReport, Mode, Settings, Stats, WorkerId};
@@ -42,6 +44,7 @@ pub struct Pool {
     threads: Mutex<Vec<JoinHandle<()>>>,
     shared: Arc<turn::Shared>,
     udp: Vec<SocketAddr>,
+    dtls: Vec<SocketAddr>,
     backend: &'static str,
     connections: Arc<AtomicUsize>,
     max_connections: usize,
@@ -92,7 +95,9 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     };
     let workers = count(setup.workers);
     bind::try_relay_addresses(setup.settings.addresses.iter().map(|address| address.bind))?;
-    let (udp, groups) = bind::listeners(&setup.udp, workers, setup.sock_buf)?;
+    let addresses = [setup.udp.as_slice(), &setup.dtls].concat();
+    let (mut udp, groups) = bind::listeners(&addresses, workers, setup.sock_buf)?;
+    let dtls = udp.split_off(setup.udp.len());
     let settings = Arc::new(Settings { dont_fragment: linux, ..setup.settings });
     let (shared, shares) = match setup.shared_relay_port {
         None => (turn::Shared::new(settings.ports.clone()), (0..workers).map(|_| None).collect()),
@@ -105,6 +110,9 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         }
     };
     let shared = Arc::new(shared);
+    let cookies = Cookies::new(seed_of(&setup.seed, usize::MAX));
+    let sessions = Arc::default();
+    let sources = Sources::new(setup.connections_per_source);
     let reserved = Arc::new(Reserved::default());
     let origin = Instant::now();
     let (hands, inboxes) = hands(workers).map_err(StartError::Resources)?;
@@ -113,10 +121,11 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         threads: Mutex::default(),
         shared: Arc::clone(&shared),
         udp,
+        dtls,
         backend: if linux { "linux" } else { "portable" },
         connections: Arc::default(),
         max_connections: setup.tcp_connections,
-        sources: Sources::new(setup.connections_per_source),
+        sources: Arc::clone(&sources),
         refused: AtomicU64::new(0),
     };
     let (ready, started) = sync_channel(workers);
@@ -136,6 +145,15 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
             origin,
             relay_buf: setup.sock_buf / 4,
             tcp_idle: setup.tcp_idle,
+            secure: SecureKit {
+                first_listener: setup.udp.len() as u32,
+                cookies: cookies.clone(),
+                identity: setup.identity.clone(),
+                places: Arc::clone(&sessions),
+                bound: setup.tcp_connections,
+                sources: Arc::clone(&sources),
+                origin,
+            },
             ready: ready.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -219,6 +237,19 @@ impl Pool {
             Ok(()) => hand.waker.wake().map_err(|_| AdoptError::Stopped),
             Err(TrySendError::Full(_)) => Err(AdoptError::Full),
             Err(TrySendError::Disconnected(_)) => Err(AdoptError::Stopped),
+        }
+    }
+
+    /// The addresses DTLS is spoken at, in the order of [`Setup::dtls`], with actual ports.
+    #[must_use]
+    pub fn dtls_addresses(&self) -> &[SocketAddr] {
+        &self.dtls
+    }
+
+    /// DTLS handshakes show this certificate from now on; sessions go on.
+    pub fn identify(&self, identity: &Identity) {
+        for hand in self.hands.iter() {
+            hand.tell(Command::Identify(identity.clone()));
         }
     }
 

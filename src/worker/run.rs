@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::clock::Clock;
 use super::connections::Connections;
 use super::desk::{Command, Desk, Hand, Snapshot};
+use super::dtls::{Secure, SecureKit};
 use super::one_port::{OnePort, Share};
 use super::relayed::Relayed;
 use super::reserved::Reserved;
@@ -61,6 +62,7 @@ pub(super) struct Kit {
     pub(super) origin: Instant,
     pub(super) relay_buf: usize,
     pub(super) tcp_idle: Duration,
+    pub(super) secure: SecureKit,
     /// Told when the worker reads its sockets, or why it cannot.
     pub(super) ready: SyncSender<io::Result<()>>,
 }
@@ -104,6 +106,7 @@ pub(super) struct Worker<D> {
     pub(super) one_port: Option<OnePort>,
     pub(super) connections: Connections,
     pub(super) relayed: Relayed,
+    pub(super) secure: Secure,
     pub(super) received: RecvBatch,
     pub(super) outgoing: SendBatch,
     /// Sockets that were left with something to read.
@@ -148,6 +151,7 @@ impl<D: Datagrams> Worker<D> {
             one_port,
             connections: Connections::default(),
             relayed: Relayed::default(),
+            secure: Secure::new(kit.secure),
             received: RecvBatch::new(),
             outgoing: SendBatch::new(),
             unfinished: Vec::new(),
@@ -184,6 +188,7 @@ impl<D: Datagrams> Worker<D> {
                 self.serve(name);
             }
             self.serve_rings();
+            self.attend_handshakes();
             self.flush();
             self.wake_others();
             self.keep_time();
@@ -203,7 +208,8 @@ impl<D: Datagrams> Worker<D> {
         if has_mail || !self.unfinished.is_empty() || !self.erring.is_empty() {
             return Duration::ZERO;
         }
-        let due = self.core.poll_timeout().map_or(self.next_second, |timeout| timeout.min(self.next_second));
+        let timeouts = [self.core.poll_timeout(), self.secure.due()];
+        let due = timeouts.into_iter().flatten().fold(self.next_second, Duration::min);
         due.saturating_sub(self.now.mono)
     }
 
@@ -278,8 +284,15 @@ impl<D: Datagrams> Worker<D> {
                 server: socket.destination(received.to),
                 transport: Transport::Udp,
             };
-            let path = ClientPath { five_tuple, link: LinkId(listener.0) };
             let ip = IpFields { tos: received.tos };
+            if self.secure.is_listener(listener) {
+                let five_tuple = FiveTuple { transport: Transport::Dtls, ..five_tuple };
+                received
+                    .datagrams()
+                    .for_each(|datagram| self.handle_record(listener, five_tuple, ip, datagram));
+                continue;
+            }
+            let path = ClientPath { five_tuple, link: LinkId(listener.0) };
             for datagram in received.datagrams() {
                 self.handle_client(path, ip, datagram);
             }
@@ -304,7 +317,7 @@ impl<D: Datagrams> Worker<D> {
     }
 
     /// A message of a client, at `message` in the receive buffer.
-    fn handle_client(&mut self, path: ClientPath, ip: IpFields, message: Range<usize>) {
+    pub(super) fn handle_client(&mut self, path: ClientPath, ip: IpFields, message: Range<usize>) {
         if self.outgoing.is_full() {
             self.send();
         }
@@ -442,14 +455,15 @@ impl<D: Datagrams> Worker<D> {
     }
 
     pub(super) fn send(&mut self) {
-        if self.outgoing.is_empty() {
-            return;
+        if !self.outgoing.is_empty() {
+            self.io.send(&self.sockets, &self.outgoing, &self.received, &mut self.counters);
+            if self.outgoing.has_links() {
+                self.send_to_streams();
+                self.seal();
+            }
+            self.outgoing.clear();
         }
-        self.io.send(&self.sockets, &self.outgoing, &self.received, &mut self.counters);
-        if self.outgoing.has_streams() {
-            self.send_to_streams();
-        }
-        self.outgoing.clear();
+        self.send_sealed();
     }
 
     // Time and commands.
@@ -464,6 +478,7 @@ impl<D: Datagrams> Worker<D> {
             self.clock.read_calendar();
             self.close_idle();
             self.unfinished.append(&mut self.relayed.blocked);
+            self.close_idle_sessions();
             self.publish();
         }
     }
@@ -474,6 +489,7 @@ impl<D: Datagrams> Worker<D> {
             match command {
                 Command::Adopt(newcomer) => self.adopt(newcomer),
                 Command::Reconfigure(settings) => self.core.reconfigure((*settings).clone()),
+                Command::Identify(identity) => self.secure.set_identity(identity),
                 Command::SetMode(mode) => self.core.set_mode(mode),
                 Command::Publish(done) => {
                     self.publish();
@@ -481,7 +497,10 @@ impl<D: Datagrams> Worker<D> {
                     let _ = done.try_send(());
                 }
                 Command::Stall(duration) => std::thread::sleep(duration),
-                Command::Stop => return false,
+                Command::Stop => {
+                    self.close_sessions();
+                    return false;
+                }
             }
             self.drain();
         }
@@ -490,6 +509,8 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn publish(&mut self) {
+        let (sessions, half_open) = self.secure.sessions.counts();
+        (self.counters.dtls.sessions, self.counters.dtls.half_open) = (sessions as u64, half_open as u64);
         let shared = self.one_port.as_ref().map_or(0, OnePort::sockets);
         for name in 0..self.listeners + shared {
             if let Some(socket) = self.sockets.get(SocketRef(name)) {

@@ -45,3 +45,8 @@ fn access_token() {
 fn signaling() {
     replay("signaling", fuzzing::signaling);
 }
+
+#[test]
+fn dtls_hello() {
+    replay("dtls_hello", fuzzing::dtls_hello);
+}

@@ -7,6 +7,7 @@
 mod embed;
 
 mod commands;
+mod dtls;
 mod embedded;
 mod errors;
 mod flood;

@@ -73,6 +73,7 @@ fn relay(client: &mut Client, peer: &UdpSocket, burst: usize, rounds: usize) {
                 Link::Udp(socket) => assert_eq!(socket.recv(&mut buffer).unwrap(), 4 + LEN),
                 Link::Tcp { stream, .. } => stream.read_exact(&mut buffer).unwrap(),
                 Link::Tls { stream, .. } => stream.read_exact(&mut buffer).unwrap(),
+                Link::Dtls(_) => unreachable!("the clients of this test"),
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use turnkey::stun::{AttributeType as A, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 
+use crate::dtls_link::DtlsLink;
 use crate::rig::PATIENCE;
 
 /// How the client reaches the server.
@@ -14,6 +15,7 @@ pub(crate) enum Link {
     Udp(UdpSocket),
     Tcp { stream: TcpStream, buffer: Vec<u8> },
     Tls { stream: Box<TlsStream>, buffer: Vec<u8> },
+    Dtls(Box<DtlsLink>),
 }
 
 trait Stream: Read + Write {}
@@ -65,6 +67,14 @@ impl Client {
         Self::new(Link::Tls { stream, buffer: Vec::new() })
     }
 
+    pub(crate) fn dtls(server: SocketAddr) -> Self {
+        Self::over(DtlsLink::connect(server))
+    }
+
+    pub(crate) fn over(link: DtlsLink) -> Self {
+        Self::new(Link::Dtls(Box::new(link)))
+    }
+
     fn new(link: Link) -> Self {
         Self { link, nonce: Vec::new(), transaction: 0, data: VecDeque::new(), icmp: VecDeque::new() }
     }
@@ -74,6 +84,7 @@ impl Client {
             Link::Udp(socket) => socket.local_addr().unwrap(),
             Link::Tcp { stream, .. } => stream.local_addr().unwrap(),
             Link::Tls { stream, .. } => stream.sock.local_addr().unwrap(),
+            Link::Dtls(link) => link.socket.local_addr().unwrap(),
         }
     }
 
@@ -128,7 +139,7 @@ impl Client {
     pub(crate) fn bind_connection(self, id: u32) -> Option<TcpStream> {
         match self.bind_link(id)? {
             Link::Tcp { stream, .. } => Some(stream),
-            Link::Udp(_) | Link::Tls { .. } => panic!("only over TCP"),
+            Link::Udp(_) | Link::Dtls(_) | Link::Tls { .. } => panic!("only over TCP"),
         }
     }
 
@@ -136,7 +147,7 @@ impl Client {
     pub(crate) fn bind_secure_connection(self, id: u32) -> Option<Box<TlsStream>> {
         match self.bind_link(id)? {
             Link::Tls { stream, .. } => Some(stream),
-            Link::Udp(_) | Link::Tcp { .. } => panic!("only over TLS"),
+            Link::Udp(_) | Link::Dtls(_) | Link::Tcp { .. } => panic!("only over TLS"),
         }
     }
 
@@ -146,7 +157,7 @@ impl Client {
             writer.u32(A::CONNECTION_ID, id);
         });
         let stream: &mut dyn Stream = match &mut self.link {
-            Link::Udp(_) => panic!("only over streams"),
+            Link::Udp(_) | Link::Dtls(_) => panic!("only over streams"),
             Link::Tcp { stream, .. } => stream,
             Link::Tls { stream, .. } => stream,
         };
@@ -305,6 +316,7 @@ impl Client {
             Link::Udp(socket) => assert_eq!(socket.send(bytes).unwrap(), bytes.len()),
             Link::Tcp { stream, .. } => stream.write_all(bytes).unwrap(),
             Link::Tls { stream, .. } => stream.write_all(bytes).unwrap(),
+            Link::Dtls(link) => link.send(bytes),
         }
     }
 
@@ -322,6 +334,7 @@ impl Client {
                 datagram.truncate(len);
                 return Some(datagram);
             }
+            Link::Dtls(link) => return link.recv(),
             Link::Tcp { stream, buffer } => (stream, buffer),
             Link::Tls { stream, buffer } => (stream, buffer),
         };

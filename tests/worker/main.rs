@@ -7,6 +7,8 @@ mod rig;
 mod allocations;
 mod client;
 mod datagrams;
+mod dtls;
+mod dtls_link;
 mod load;
 mod memory;
 mod one_port;

@@ -38,7 +38,7 @@ const EXAMPLES: &[(&str, Want)] = &[
     ("no-udp\nlistening-ip=192.0.2.1", Key("relay.listen", r#"["tcp://192.0.2.1:3478"]"#)),
     ("no-tcp\nlistening-ip=192.0.2.1", Key("relay.listen", r#"["udp://192.0.2.1:3478"]"#)),
     ("no-tls\ncert=c.pem\nlistening-ip=192.0.2.1", Key("relay.listen", r#"["udp://192.0.2.1:3478", "tcp://192.0.2.1:3478"]"#)),
-    ("dtls\ncert=c.pem\nlistening-ip=192.0.2.1\nno-tcp\nno-tls", Key("relay.listen", r#"["udp://192.0.2.1:3478"]"#)),
+    ("dtls\ncert=c.pem\nlistening-ip=192.0.2.1\nno-tcp\nno-tls", Key("relay.listen", r#"["udp://192.0.2.1:3478", "dtls://192.0.2.1:5349"]"#)),
     ("no-dtls\ncert=c.pem", Builtin),
     ("no-udp-relay", Refused),
     ("no-tcp-relay=off", Key("relay.tcp", "true")),

@@ -65,7 +65,7 @@ impl Sender {
         caps: &mut Capabilities,
         counters: &mut Counters,
     ) {
-        for flow in batch.flows().iter().filter(|flow| !flow.route.socket.is_stream()) {
+        for flow in batch.flows().iter().filter(|flow| flow.route.socket.is_socket()) {
             let Some(socket) = sockets.get(flow.route.socket) else {
                 counters.gone += batch.packets(flow).count() as u64;
                 continue;
