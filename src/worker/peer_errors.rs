@@ -10,8 +10,10 @@ const SHARE: usize = 16;
 impl<D: Datagrams> Worker<D> {
     /// Hands the errors of the sockets that have some to the core.
     pub(super) fn report_errors(&mut self) {
-        for _ in 0..self.erring.len() {
-            let name = self.erring.swap_remove(0);
+        let mut erring = std::mem::take(&mut self.erring);
+        erring.sort_unstable();
+        erring.dedup();
+        for name in erring {
             if name.0 >= self.listeners && !self.report_some(name) {
                 self.erring.push(name);
             }
