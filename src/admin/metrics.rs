@@ -149,6 +149,11 @@ fn sockets(page: &mut Page, io: &Counters) {
             io.streams_moved,
         ),
         (
+            "turnkey_allocations_moved_total",
+            "Allocations handed on to the worker their client has come to.",
+            io.allocations_moved,
+        ),
+        (
             "turnkey_connections_garbage_total",
             "TCP clients closed for bytes that are no TURN message.",
             io.streams_garbage,

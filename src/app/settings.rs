@@ -93,6 +93,7 @@ impl Place {
             bandwidth: config.quota.bandwidth,
             max_lifetime: config.relay.max_lifetime,
             tcp: config.relay.tcp,
+            mobility: config.relay.mobility,
             // The pool says what its backend can.
             dont_fragment: false,
             legacy_channels: config.relay.legacy_channels,

@@ -85,6 +85,8 @@ pub struct Relay {
     pub legacy_channels: bool,
     /// TCP allocations (RFC 6062).
     pub tcp: bool,
+    /// Allocations that move with their clients (RFC 8016).
+    pub mobility: bool,
     /// Longest lifetime of an allocation that is granted (RFC 8656 §7.2).
     pub max_lifetime: Duration,
     /// How long a stop waits for running calls to end.

@@ -107,6 +107,7 @@ impl Check<'_> {
             )?,
             legacy_channels: relay.legacy_channels,
             tcp: relay.tcp,
+            mobility: relay.mobility,
             max_lifetime,
             drain_timeout: self.duration("relay.drain_timeout", &relay.drain_timeout)?,
             proxy_from: self.networks("relay.proxy_from", &relay.proxy_from)?,

@@ -34,8 +34,8 @@ const LEN: usize = COOKIE + DIGITS;
 /// replaced under running calls. Has no `Debug`.
 #[derive(Clone)]
 pub struct Nonces {
-    current: Hmac<Sha256>,
-    previous: Option<Hmac<Sha256>>,
+    pub(super) current: Hmac<Sha256>,
+    pub(super) previous: Option<Hmac<Sha256>>,
     lifetime: Duration,
     cookie: [u8; COOKIE],
 }

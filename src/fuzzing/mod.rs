@@ -23,8 +23,9 @@ use crate::stun::{
     PacketKind, PasswordAlgorithm, TransactionId,
 };
 use crate::turn::{
-    Bandwidth, ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, Output, PeerLink, PeerPolicy,
-    RelayAddress, RelayId, ReplyBuffer, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
+    Asked, Bandwidth, ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, Output, PeerLink,
+    PeerPolicy, RelayAddress, RelayId, ReplyBuffer, Server, Settings, Shared, Transport, Verdict, Via,
+    WorkerId,
 };
 
 const REALM: &str = "turnkey";
@@ -109,7 +110,7 @@ pub fn authenticated(script: &[u8]) {
     let mut bench = Bench::new();
     let mut script = Script(script);
     while let Some(step) = script.byte() {
-        match step % 10 {
+        match step % 11 {
             0 => bench.advance(Duration::from_secs(u64::from(script.number()) % 2000)),
             1 => bench.send(script.byte().unwrap_or(0), script.chunk()),
             2 => {
@@ -131,6 +132,11 @@ pub fn authenticated(script: &[u8]) {
             }
             5 => bench.peer_connects(script.byte().unwrap_or(0), script.peer()),
             6 => bench.peer_changes(script.byte().unwrap_or(0), script.byte().unwrap_or(0)),
+            7 => {
+                let client = script.byte().unwrap_or(0);
+                let packet = bench.signed(client, &mut script);
+                bench.ask(client, &packet);
+            }
             _ => {
                 let client = script.byte().unwrap_or(0);
                 let packet = bench.signed(client, &mut script);
@@ -149,8 +155,9 @@ struct Bench {
     open: HashMap<RelayId, SocketAddr>,
     /// Connections of peers, in the order of their beginning, and whether they are established.
     peers: Vec<(PeerLink, bool)>,
-    /// The identifier the core named last.
+    /// The identifier and the ticket the core named last.
     connection: u32,
+    ticket: Vec<u8>,
     mono: Duration,
     transaction: u32,
     reply: Box<ReplyBuffer>,
@@ -181,6 +188,7 @@ impl Bench {
             bandwidth: Bandwidth::default(),
             max_lifetime: Duration::from_secs(3600),
             tcp: true,
+            mobility: true,
             dont_fragment: true,
             legacy_channels: true,
             strict_expiry: false,
@@ -196,6 +204,7 @@ impl Bench {
             open: HashMap::new(),
             peers: Vec::new(),
             connection: 0,
+            ticket: Vec::new(),
             mono: Duration::ZERO,
             transaction: 0,
             reply: Box::new([0; MAX_REPLY]),
@@ -241,6 +250,26 @@ impl Bench {
         self.inspect(verdict, payload);
     }
 
+    /// Another worker asks with a request of its client. An allocation that leaves comes back under
+    /// another name, or under its own as if nobody had taken it.
+    fn ask(&mut self, client: u8, packet: &[u8]) {
+        match self.server.handle_ask(self.now(), path(client), packet, &mut self.reply) {
+            Asked::Answered { len } => assert!(Message::parse(&self.reply[..len]).is_ok()),
+            Asked::Dropped => {}
+            Asked::Leaves(moving, _) if client > 127 => self.server.take_back(*moving),
+            Asked::Leaves(moving, left) => {
+                let binds: Vec<_> = left.iter().filter_map(|relay| self.open.remove(relay)).collect();
+                let (relays, verdict) = self.server.handle_arrival(self.now(), *moving, &mut self.reply);
+                assert_eq!(relays.len(), binds.len());
+                for (relay, bind) in relays.into_iter().zip(binds) {
+                    assert_eq!(self.open.insert(relay, bind), None, "the name was free");
+                }
+                return self.inspect(verdict, &[]);
+            }
+        }
+        self.drain();
+    }
+
     fn peer_connects(&mut self, relay: u8, peer: SocketAddr) {
         let relay = RelayId(u32::from(relay % 32));
         let accepted = self.server.handle_peer_accepted(self.now(), relay, peer, &mut self.reply);
@@ -274,6 +303,9 @@ impl Bench {
                 let message = Message::parse(&self.reply[..len]).expect("answers are valid");
                 let id = message.attribute(AttributeType::CONNECTION_ID).and_then(|id| id.as_u32());
                 self.connection = id.unwrap_or(self.connection);
+                if let Some(ticket) = message.attribute(AttributeType::MOBILITY_TICKET) {
+                    self.ticket = ticket.value.to_vec();
+                }
                 if let Verdict::Join { path, link, .. } = verdict {
                     assert!(path.five_tuple.transport.is_stream() && self.peers.contains(&(link, true)));
                 }
@@ -348,7 +380,7 @@ impl Bench {
         let mut buffer = vec![0; 4096];
         let mut writer = MessageWriter::new(&mut buffer, Class::Request, method, TransactionId(transaction));
         for _ in 0..script.byte().unwrap_or(0) % 6 {
-            match script.byte().unwrap_or(0) % 8 {
+            match script.byte().unwrap_or(0) % 10 {
                 0 => writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
                 1 => writer.xor_address(AttributeType::XOR_PEER_ADDRESS, script.peer()),
                 2 => {
@@ -358,6 +390,8 @@ impl Bench {
                 4 => writer.attribute(AttributeType(script.number()), script.chunk()),
                 5 => writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[6, 0, 0, 0]),
                 6 => writer.u32(AttributeType::CONNECTION_ID, self.connection),
+                7 => writer.attribute(AttributeType::MOBILITY_TICKET, &[]),
+                8 => writer.attribute(AttributeType::MOBILITY_TICKET, &self.ticket),
                 _ => writer.attribute(AttributeType::EVEN_PORT, &[0]),
             };
         }

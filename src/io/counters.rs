@@ -87,6 +87,8 @@ pub struct Counters {
     pub streams_opened: u64,
     /// Connections handed on to another worker.
     pub streams_moved: u64,
+    /// Allocations handed on to another worker.
+    pub allocations_moved: u64,
     /// Connections that found no place.
     pub streams_refused: u64,
     /// Connections closed because of bytes that are no TURN message.
@@ -162,6 +164,7 @@ impl Counters {
         self.fallbacks += other.fallbacks;
         self.streams_opened += other.streams_opened;
         self.streams_moved += other.streams_moved;
+        self.allocations_moved += other.allocations_moved;
         self.streams_refused += other.streams_refused;
         self.streams_garbage += other.streams_garbage;
         self.streams_idle += other.streams_idle;

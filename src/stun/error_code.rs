@@ -12,6 +12,8 @@ pub enum ErrorCode {
     Unauthenticated,
     /// 403: forbidden by policy.
     Forbidden,
+    /// 405: no mobility here (RFC 8016 §4.2).
+    MobilityForbidden,
     /// 420: a comprehension-required attribute is unknown.
     UnknownAttribute,
     /// 437: no allocation, or one too many, for this 5-tuple.
@@ -45,6 +47,7 @@ impl ErrorCode {
             Self::BadRequest => 400,
             Self::Unauthenticated => 401,
             Self::Forbidden => 403,
+            Self::MobilityForbidden => 405,
             Self::UnknownAttribute => 420,
             Self::AllocationMismatch => 437,
             Self::StaleNonce => 438,
@@ -67,6 +70,7 @@ impl ErrorCode {
             Self::BadRequest => "Bad Request",
             Self::Unauthenticated => "",
             Self::Forbidden => "Forbidden",
+            Self::MobilityForbidden => "Mobility Forbidden",
             Self::UnknownAttribute => "Unknown Attribute",
             Self::AllocationMismatch => "Allocation Mismatch",
             Self::StaleNonce => "",

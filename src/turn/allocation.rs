@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::auth::Seal;
 use super::bandwidth::{Meter, Meters};
+use super::mobility::Mobile;
 use super::one_port::Held;
 use super::output::ClientPath;
 use super::reservation::{Reservation, Token};
@@ -59,6 +60,8 @@ pub(super) struct Allocation {
     /// Given by the table.
     pub(super) id: AllocationId,
     pub(super) path: ClientPath,
+    /// It may move to another path (RFC 8016).
+    pub(super) mobile: Option<Mobile>,
     pub(super) carries: Relayed,
     /// Gone once the Allocate has been answered.
     pub(super) opening: Option<Box<Opening>>,
@@ -130,6 +133,7 @@ pub(super) enum BindError {
 /// What a new allocation starts from.
 pub(super) struct NewAllocation {
     pub(super) path: ClientPath,
+    pub(super) mobile: Option<Mobile>,
     pub(super) carries: Relayed,
     pub(super) opening: Opening,
     pub(super) relays: [Option<Relay>; 2],
@@ -147,6 +151,7 @@ impl Allocation {
         let mut allocation = Self {
             id: AllocationId::default(),
             path: start.path,
+            mobile: start.mobile,
             carries: start.carries,
             opening: Some(Box::new(start.opening)),
             relays: start.relays,

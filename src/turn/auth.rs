@@ -3,7 +3,7 @@
 
 use super::Server;
 use super::output::WorkerId;
-use super::request::{Request, connection_id};
+use super::request::{Origin, Request, connection_id};
 use super::table::AllocationId;
 use crate::credential::{AuthFailure, Authenticated, Claim, Expiry, Name, NonceCheck, Nonces};
 use crate::stun::{
@@ -97,7 +97,16 @@ impl Server {
             return Err(Refusal::Challenge);
         }
         let proof = proof(message).map_err(Refusal::Failed)?;
-        let subject = self.subject(request).map_err(Refusal::Elsewhere)?;
+        let subject = match self.subject(request) {
+            Ok(subject) => subject,
+            Err(worker) => {
+                // Another worker is asked for an allocation only for who can be reached at its address.
+                if message.method() == Method::REFRESH {
+                    self.check_nonce(request, proof.nonce, None).map_err(Refusal::Failed)?;
+                }
+                return Err(Refusal::Elsewhere(worker));
+            }
+        };
         let caller = self.identify(request, &proof, subject).map_err(Refusal::Failed)?;
         self.check_nonce(request, proof.nonce, subject).map_err(Refusal::Failed)?;
         if subject.is_some_and(|id| self.table.get(id).is_some()) && caller.allocation.is_none() {
@@ -115,7 +124,8 @@ impl Server {
         subject: Option<AllocationId>,
     ) -> Result<(), AuthFailure> {
         let given_to = |client| self.settings.nonces.check(nonce, client, request.now.unix);
-        let control = subject.and_then(|id| self.table.get(id));
+        let named = subject.filter(|_| request.message.method() == Method::CONNECTION_BIND);
+        let control = named.and_then(|id| self.table.get(id));
         let control = control.map(|allocation| allocation.path.five_tuple.client);
         match given_to(request.path.five_tuple.client) {
             NonceCheck::Valid => Ok(()),
@@ -128,13 +138,26 @@ impl Server {
     /// The allocation the request is about: the one of its 5-tuple, or the one a token names.
     fn subject(&self, request: &Request<'_>) -> Result<Option<AllocationId>, WorkerId> {
         let of_five_tuple = self.table.id_of(&request.path.five_tuple);
-        if request.message.method() != Method::CONNECTION_BIND || of_five_tuple.is_some() {
+        if of_five_tuple.is_some() {
             return Ok(of_five_tuple);
         }
-        let Some(id) = connection_id(&request.message) else { return Ok(None) };
-        match id.worker() {
-            worker if worker == self.worker || !request.may_move => Ok(self.allocation_of_connection(id)),
-            worker => Err(worker),
+        let (worker, allocation) = match request.message.method() {
+            Method::CONNECTION_BIND if request.path.five_tuple.transport.is_stream() => {
+                match connection_id(&request.message) {
+                    Some(id) => (id.worker(), self.allocation_of_connection(id)),
+                    None => return Ok(None),
+                }
+            }
+            Method::REFRESH => match self.ticket(&request.message) {
+                Ok(Some(ticket)) => (ticket.worker, self.allocation_of_ticket(ticket)),
+                Ok(None) | Err(_) => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        match request.origin {
+            _ if worker == self.worker => Ok(allocation),
+            Origin::Client => Err(worker),
+            Origin::Moved | Origin::Asked => Ok(None),
         }
     }
 

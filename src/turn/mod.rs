@@ -16,6 +16,7 @@ mod failures;
 mod icmp;
 mod ip_header;
 mod limiter;
+mod mobility;
 mod one_port;
 mod output;
 mod peer_connections;
@@ -35,6 +36,7 @@ pub use bandwidth::Bandwidth;
 pub use failures::AuthReport;
 pub use icmp::Icmp;
 pub use ip_header::IpFields;
+pub use mobility::{Asked, Moving};
 pub use output::{
     ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, PeerLink, Prefix, RelayId,
     Transport, Verdict, Via, WorkerId,
@@ -64,7 +66,7 @@ use limiter::Limiter;
 use peer_connections::PeerConnections;
 use reach::may_permit;
 use relay::DataPath;
-use request::{Request, refuse_unknown};
+use request::{Origin, Request, refuse_unknown};
 use reservation::Token;
 use shared::Family;
 use table::{AllocationId, Table};
@@ -113,6 +115,8 @@ pub struct Settings {
     pub max_lifetime: Duration,
     /// Serve TCP allocations (RFC 6062).
     pub tcp: bool,
+    /// Let allocations move with their clients (RFC 8016).
+    pub mobility: bool,
     /// DONT-FRAGMENT can be done (RFC 8656 §18.9); where not it is an unknown attribute.
     pub dont_fragment: bool,
     /// Accept channel numbers 0x5000-0x7FFE of RFC 5766.
@@ -153,6 +157,10 @@ pub struct Server {
     worker: WorkerId,
     table: Table,
     peers: PeerConnections,
+    /// Allocations with a path that is still to be confirmed.
+    moves: usize,
+    /// The allocation that leaves for another worker.
+    leaving: Option<Box<Moving>>,
     timers: Timers,
     limiter: Limiter,
     /// Ports this core has reserved, by when; some have been claimed since.
@@ -175,6 +183,8 @@ impl Server {
         Self {
             table: Table::new(hasher.clone()),
             peers: PeerConnections::new(worker, hasher.clone()),
+            moves: 0,
+            leaving: None,
             limiter: Limiter::new(settings.unauthenticated_rate, hasher),
             settings,
             shared,
@@ -199,7 +209,7 @@ impl Server {
         packet: &[u8],
         reply: &mut ReplyBuffer,
     ) -> Verdict {
-        self.handle(now, path, ip, packet, true, reply)
+        self.handle(now, path, ip, packet, Origin::Client, reply)
     }
 
     /// The same for a message that came from another worker or that could not be moved to it. What is
@@ -211,7 +221,7 @@ impl Server {
         packet: &[u8],
         reply: &mut ReplyBuffer,
     ) -> Verdict {
-        self.handle(now, path, IpFields::default(), packet, false, reply)
+        self.handle(now, path, IpFields::default(), packet, Origin::Moved, reply)
     }
 
     fn handle(
@@ -220,18 +230,19 @@ impl Server {
         path: ClientPath,
         ip: IpFields,
         packet: &[u8],
-        may_move: bool,
+        origin: Origin,
         reply: &mut ReplyBuffer,
     ) -> Verdict {
         match stun::classify(packet) {
             PacketKind::ChannelData => {
+                self.confirm_by_use(&path);
                 let (data_path, rng) = self.data_path(now, ip);
                 let result = data_path.channel_data(&path, packet, rng);
                 self.forward_from_client(result)
             }
             PacketKind::Stun if is_suspicious(&path.five_tuple) => self.drop(DropReason::SuspiciousSource),
             PacketKind::Stun => match Message::parse(packet) {
-                Ok(message) => self.handle_message(&Request { now, path, ip, message, may_move }, reply),
+                Ok(message) => self.handle_message(&Request { now, path, ip, message, origin }, reply),
                 Err(_) => self.drop(DropReason::Malformed),
             },
             PacketKind::Other => self.drop(DropReason::Malformed),
@@ -248,6 +259,7 @@ impl Server {
             Class::Indication => match request.message.method() {
                 Method::SEND if refuse_unknown(&request.message, self.settings.dont_fragment).is_ok() => {
                     let result = self.claim_for_send(request).and_then(|()| {
+                        self.confirm_by_use(&request.path);
                         let (data_path, rng) = self.data_path(request.now, request.ip);
                         data_path.send_indication(&request.path, &request.message, rng)
                     });
@@ -286,12 +298,10 @@ impl Server {
         self.relay_opened(now, relay, result, reply)
     }
 
-    /// A client's connection is gone: its allocation goes with it.
+    /// A client's connection is gone: its allocation goes with it, unless a ticket may lead back to it.
     pub fn handle_client_closed(&mut self, now: Now, path: ClientPath) {
         let Some(id) = self.table.id_of(&path.five_tuple) else { return };
-        if self.table.get(id).is_some_and(|allocation| allocation.path.link == path.link) {
-            self.close(id, now);
-        }
+        self.lose_path(id, &path, now);
     }
 
     /// Lets everything expire that is due.
@@ -420,6 +430,7 @@ impl Server {
 
     /// Ends an allocation: its ports rest, its quota is free, its sockets close.
     fn close(&mut self, id: AllocationId, now: Now) -> Option<Box<Allocation>> {
+        self.forget_next(id);
         let mut allocation = self.table.remove(id)?;
         self.leave_claims(&mut allocation);
         for (family, relay) in allocation.relays() {

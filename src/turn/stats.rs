@@ -9,9 +9,9 @@ pub const METHODS: [&str; 7] =
     ["binding", "allocate", "refresh", "create_permission", "channel_bind", "connect", "connection_bind"];
 
 /// Outcomes that are counted per method: success, then the error codes this server sends.
-pub const RESULTS: [&str; 16] = [
-    "ok", "300", "400", "401", "403", "420", "437", "438", "440", "441", "442", "443", "446", "447", "486",
-    "508",
+pub const RESULTS: [&str; 17] = [
+    "ok", "300", "400", "401", "403", "405", "420", "437", "438", "440", "441", "442", "443", "446", "447",
+    "486", "508",
 ];
 
 /// Counters since start; `allocations` is a gauge.
@@ -82,17 +82,18 @@ const fn column(error: ErrorCode) -> usize {
         ErrorCode::BadRequest => 2,
         ErrorCode::Unauthenticated => 3,
         ErrorCode::Forbidden => 4,
-        ErrorCode::UnknownAttribute => 5,
-        ErrorCode::AllocationMismatch => 6,
-        ErrorCode::StaleNonce => 7,
-        ErrorCode::AddressFamilyNotSupported => 8,
-        ErrorCode::WrongCredentials => 9,
-        ErrorCode::UnsupportedTransport => 10,
-        ErrorCode::PeerAddressFamilyMismatch => 11,
-        ErrorCode::ConnectionAlreadyExists => 12,
-        ErrorCode::ConnectionTimeoutOrFailure => 13,
-        ErrorCode::AllocationQuotaReached => 14,
-        ErrorCode::InsufficientCapacity => 15,
+        ErrorCode::MobilityForbidden => 5,
+        ErrorCode::UnknownAttribute => 6,
+        ErrorCode::AllocationMismatch => 7,
+        ErrorCode::StaleNonce => 8,
+        ErrorCode::AddressFamilyNotSupported => 9,
+        ErrorCode::WrongCredentials => 10,
+        ErrorCode::UnsupportedTransport => 11,
+        ErrorCode::PeerAddressFamilyMismatch => 12,
+        ErrorCode::ConnectionAlreadyExists => 13,
+        ErrorCode::ConnectionTimeoutOrFailure => 14,
+        ErrorCode::AllocationQuotaReached => 15,
+        ErrorCode::InsufficientCapacity => 16,
     }
 }
 
@@ -107,6 +108,7 @@ mod tests {
             ErrorCode::BadRequest,
             ErrorCode::Unauthenticated,
             ErrorCode::Forbidden,
+            ErrorCode::MobilityForbidden,
             ErrorCode::UnknownAttribute,
             ErrorCode::AllocationMismatch,
             ErrorCode::StaleNonce,

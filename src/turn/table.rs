@@ -59,18 +59,25 @@ impl Table {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_five_tuple.len()
+        self.slots.len() - self.free.len()
     }
 
     /// Adds an allocation; one that stands on the same 5-tuple has been removed before.
-    pub(super) fn insert(&mut self, mut allocation: Allocation) -> AllocationId {
+    pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
+        self.enter(allocation, true)
+    }
+
+    /// The same; without `has_path` it is not found by its 5-tuple.
+    pub(super) fn enter(&mut self, mut allocation: Allocation, has_path: bool) -> AllocationId {
         let index = self.free.pop().unwrap_or(self.slots.len() as u32);
         if index as usize == self.slots.len() {
             self.slots.push(None);
         }
         self.generation = self.generation.wrapping_add(1);
         let id = AllocationId { index, generation: self.generation };
-        self.by_five_tuple.insert(allocation.path.five_tuple, index);
+        if has_path {
+            self.by_five_tuple.insert(allocation.path.five_tuple, index);
+        }
         self.by_relay_address.extend(allocation.relays().map(|(_, relay)| (relay.bind, index)));
         allocation.id = id;
         self.slots[index as usize] = Some(Box::new(allocation));
@@ -81,7 +88,9 @@ impl Table {
         let slot = self.slots.get_mut(id.index as usize)?;
         let allocation = slot.take_if(|allocation| allocation.id == id)?;
         self.free.push(id.index);
-        self.by_five_tuple.remove(&allocation.path.five_tuple);
+        if self.by_five_tuple.get(&allocation.path.five_tuple) == Some(&id.index) {
+            self.by_five_tuple.remove(&allocation.path.five_tuple);
+        }
         for (_, relay) in allocation.relays() {
             self.by_relay_address.remove(&relay.bind);
         }
@@ -105,6 +114,33 @@ impl Table {
             self.by_five_tuple.shrink_to_fit();
             self.by_relay_address.shrink_to_fit();
         }
+    }
+
+    /// Finds an allocation by another 5-tuple as well.
+    pub(super) fn add_path(&mut self, id: AllocationId, five_tuple: FiveTuple) {
+        self.by_five_tuple.insert(five_tuple, id.index);
+    }
+
+    /// Finds an allocation by this 5-tuple no longer.
+    pub(super) fn remove_path(&mut self, id: AllocationId, five_tuple: FiveTuple) {
+        if self.by_five_tuple.get(&five_tuple) == Some(&id.index) {
+            self.by_five_tuple.remove(&five_tuple);
+        }
+    }
+
+    /// Undoes [`Self::remove`], before anything else was added.
+    pub(super) fn put_back(&mut self, allocation: Box<Allocation>, has_path: bool) {
+        let index = allocation.id.index;
+        while self.slots.len() <= index as usize {
+            self.free.push(self.slots.len() as u32);
+            self.slots.push(None);
+        }
+        self.free.retain(|free| *free != index);
+        if has_path {
+            self.by_five_tuple.insert(allocation.path.five_tuple, index);
+        }
+        self.by_relay_address.extend(allocation.relays().map(|(_, relay)| (relay.bind, index)));
+        self.slots[index as usize] = Some(allocation);
     }
 
     /// Takes one relay of a dual allocation away.

@@ -8,16 +8,23 @@ use std::time::Duration;
 use mio::Waker;
 
 use super::Arrival;
+use super::moving::{Mover, Question};
 use super::sources::Entry;
 use crate::dtls::Identity;
 use crate::io::stream::Writer;
 use crate::io::{Capabilities, Counters};
-use crate::turn::{AuthReport, Mode, Settings, Stats};
+use crate::turn::{AuthReport, ClientPath, Mode, Settings, Stats};
 
 /// What a worker is told.
 pub(super) enum Command {
     /// Take over a connection.
     Adopt(Newcomer),
+    /// A client of another worker wants an allocation of this one.
+    Ask(Box<Question>),
+    /// What to tell a client that another worker was asked about.
+    Answer(ClientPath, Vec<u8>),
+    /// Take over an allocation.
+    Bring(Box<Mover>),
     /// New settings.
     Reconfigure(Arc<Settings>),
     /// DTLS handshakes show this certificate from now on.

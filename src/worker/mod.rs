@@ -13,6 +13,7 @@ mod clock;
 mod connections;
 mod desk;
 mod dtls;
+mod moving;
 mod one_port;
 mod peer_errors;
 mod pool;

@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::connections::Connections;
 use super::desk::{Command, Desk, Hand, Snapshot};
 use super::dtls::{Secure, SecureKit};
+use super::moving::Questions;
 use super::one_port::{OnePort, Share};
 use super::relayed::Relayed;
 use super::reserved::Reserved;
@@ -107,6 +108,7 @@ pub(super) struct Worker<D> {
     pub(super) connections: Connections,
     pub(super) relayed: Relayed,
     pub(super) secure: Secure,
+    pub(super) questions: Questions,
     pub(super) received: RecvBatch,
     pub(super) outgoing: SendBatch,
     /// Sockets that were left with something to read.
@@ -152,6 +154,7 @@ impl<D: Datagrams> Worker<D> {
             connections: Connections::default(),
             relayed: Relayed::default(),
             secure: Secure::new(kit.secure),
+            questions: Questions::default(),
             received: RecvBatch::new(),
             outgoing: SendBatch::new(),
             unfinished: Vec::new(),
@@ -322,9 +325,9 @@ impl<D: Datagrams> Worker<D> {
             self.send();
         }
         let bytes = self.received.bytes(message.clone());
-        let mut verdict = self.core.handle_client(self.now, path, ip, bytes, self.outgoing.stage());
-        if let Verdict::Elsewhere(_) = verdict {
-            verdict = self.core.handle_unmoved(self.now, path, bytes, self.outgoing.stage());
+        let verdict = self.core.handle_client(self.now, path, ip, bytes, self.outgoing.stage());
+        if let Verdict::Elsewhere(holder) = verdict {
+            return self.ask(holder, path, bytes.to_vec());
         }
         self.carry_out(verdict, message.start);
         self.drain();
@@ -350,7 +353,7 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
-    fn route_to(&self, path: &ClientPath) -> Route {
+    pub(super) fn route_to(&self, path: &ClientPath) -> Route {
         let FiveTuple { client, server, .. } = path.five_tuple;
         let socket = SocketRef(path.link.0);
         let from = self.sockets.get(socket).and_then(|socket| socket.source(server));
@@ -488,6 +491,9 @@ impl<D: Datagrams> Worker<D> {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Adopt(newcomer) => self.adopt(newcomer),
+                Command::Ask(question) => self.answer(&question),
+                Command::Answer(path, bytes) => self.pass_answer(path, &bytes),
+                Command::Bring(mover) => self.take_in(*mover),
                 Command::Reconfigure(settings) => self.core.reconfigure((*settings).clone()),
                 Command::Identify(identity) => self.secure.set_identity(identity),
                 Command::SetMode(mode) => self.core.set_mode(mode),

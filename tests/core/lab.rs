@@ -8,8 +8,9 @@ use std::time::Duration;
 use turnkey::credential::{self, Nonces, Secrets, Users, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    Bandwidth, ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Now, OpenError, Output, PeerLink,
-    PeerPolicy, RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict, Via, WorkerId,
+    Asked, Bandwidth, ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Moving, Now, OpenError,
+    Output, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict, Via,
+    WorkerId,
 };
 
 pub(crate) const START_UNIX: u64 = 1_700_000_000;
@@ -48,6 +49,7 @@ pub(crate) fn settings() -> Settings {
         bandwidth: Bandwidth::default(),
         max_lifetime: Duration::from_secs(3600),
         tcp: false,
+        mobility: false,
         dont_fragment: true,
         legacy_channels: false,
         strict_expiry: false,
@@ -199,6 +201,27 @@ impl Lab {
     /// The same for one that has been moved.
     pub(crate) fn verdict_unmoved(&mut self, path: ClientPath, packet: &[u8]) -> Verdict {
         self.server.handle_unmoved(self.now(), path, packet, &mut self.reply)
+    }
+
+    /// What the core says about a message that another worker asks about.
+    pub(crate) fn asked(&mut self, path: ClientPath, packet: &[u8]) -> Asked {
+        self.server.handle_ask(self.now(), path, packet, &mut self.reply)
+    }
+
+    /// Relay sockets leave with their allocation; their local addresses.
+    pub(crate) fn part_with(&mut self, relays: &[RelayId]) -> Vec<SocketAddr> {
+        relays.iter().map(|relay| self.open.remove(relay).expect("it was open")).collect()
+    }
+
+    /// An allocation arrives with one relay socket; what its client is told.
+    pub(crate) fn takes_in(&mut self, moving: Moving, port: u16) -> Answer {
+        let (relays, verdict) = self.server.handle_arrival(self.now(), moving, &mut self.reply);
+        let [relay] = relays[..] else { panic!("one relay: {relays:?}") };
+        assert_eq!(self.open.insert(relay, SocketAddr::new(addr("10.0.0.1:0").ip(), port)), None);
+        match self.collect(verdict, &[]).pop() {
+            Some(Event::Answer(_, answer)) => answer,
+            other => panic!("no answer: {other:?}"),
+        }
     }
 
     /// A client's connection ends.

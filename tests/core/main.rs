@@ -17,6 +17,7 @@ mod ip_header;
 mod lab;
 mod lifetimes;
 mod malformed;
+mod mobility;
 mod model;
 mod modern;
 mod one_port;

@@ -309,6 +309,26 @@ impl Client {
         }
     }
 
+    /// The first bytes of the data that have come over UDP until now, at most `count`; the client is not
+    /// used any more.
+    pub(crate) fn received(mut self, count: usize) -> Vec<u8> {
+        let Link::Udp(socket) = &self.link else { panic!("only over UDP") };
+        socket.set_nonblocking(true).unwrap();
+        let mut datagram = [0; 2000];
+        let mut messages = Vec::new();
+        while messages.len() < count
+            && let Ok(len) = socket.recv(&mut datagram)
+        {
+            messages.push(datagram[..len].to_vec());
+        }
+        messages.iter().for_each(|message| self.sort(message));
+        let first = |data: Data| match data {
+            Data::Indication(_, data) | Data::Channel(_, data) => data[0],
+            Data::Attempt(..) => panic!("nobody connects"),
+        };
+        self.data.drain(..).map(first).collect()
+    }
+
     // The wire.
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {

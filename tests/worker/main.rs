@@ -11,6 +11,7 @@ mod dtls;
 mod dtls_link;
 mod load;
 mod memory;
+mod mobility;
 mod one_port;
 mod pairs;
 #[cfg(target_os = "linux")]

@@ -46,6 +46,7 @@ pub(crate) fn settings() -> Settings {
         bandwidth: Bandwidth::default(),
         max_lifetime: Duration::from_secs(3600),
         tcp: false,
+        mobility: false,
         dont_fragment: false,
         legacy_channels: false,
         strict_expiry: false,

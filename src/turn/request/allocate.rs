@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::mobility::wants_ticket;
 use super::requested_transport::requested_transport;
 use super::wish::{Ports, Wish};
 use super::{Outcome, Request, Success, refuse_unknown};
@@ -11,6 +12,7 @@ use crate::credential::Expiry;
 use crate::stun::ErrorCode;
 use crate::turn::allocation::{Allocation, NewAllocation, Opening, Relay, Relayed};
 use crate::turn::auth::{Caller, Seal};
+use crate::turn::mobility::Mobile;
 use crate::turn::output::{Now, Output};
 use crate::turn::reservation::{Reservation, Token};
 use crate::turn::shared::{Family, Parity, QuotaSlot};
@@ -34,9 +36,12 @@ impl Server {
             return self.repeat_success(request, id);
         }
         let server = request.path.five_tuple.server.ip();
+        // What needs a socket of its own is not to be had where all share one.
+        let has_ports = self.shared.one_port().is_none();
         let transport = request.path.five_tuple.transport;
-        let carries = requested_transport(&request.message, transport, self.settings.tcp)?;
+        let carries = requested_transport(&request.message, transport, self.settings.tcp && has_ports)?;
         refuse_unknown(&request.message, self.settings.dont_fragment)?;
+        let is_mobile = wants_ticket(&request.message, self.settings.mobility && has_ports, carries)?;
         let wish = Wish::parse(&request.message, |family| self.relay_address(family, server).is_some())?;
         if self.mode == Mode::Draining {
             return Err(self.no_room(request, ErrorCode::InsufficientCapacity));
@@ -47,7 +52,7 @@ impl Server {
             Ports::New { families, parity } => self.draw(request, caller, families, parity, expires)?,
             Ports::Reserved(token) => self.claim(request.now, caller, token, expires)?,
         };
-        self.open(request, caller, carries, parts);
+        self.open(request, caller, carries, is_mobile, parts);
         Ok(Outcome::Deferred)
     }
 
@@ -69,7 +74,10 @@ impl Server {
         }
         match allocation.opening {
             Some(_) => Ok(Outcome::Deferred),
-            None => Ok(Outcome::Done(Success::Allocated(allocation.granted(request.now.mono)))),
+            None => {
+                let granted = allocation.granted(request.now.mono);
+                Ok(Outcome::Done(Success::Allocated(granted, self.ticket_of(id))))
+            }
         }
     }
 
@@ -162,12 +170,20 @@ impl Server {
     }
 
     /// Enters the allocation and asks for its sockets.
-    fn open(&mut self, request: &Request<'_>, caller: &Caller, carries: Relayed, parts: Parts) {
+    fn open(
+        &mut self,
+        request: &Request<'_>,
+        caller: &Caller,
+        carries: Relayed,
+        is_mobile: bool,
+        parts: Parts,
+    ) {
         let Parts { relays, refused, parity, reservation, quota } = parts;
         let reserve = reservation.as_ref().map(|reservation| reservation.bind);
         let seal = Seal::like(&request.message);
         let id = self.table.insert(Allocation::new(NewAllocation {
             path: request.path,
+            mobile: is_mobile.then(Mobile::default),
             carries,
             opening: Opening { taken: 0, parity, seal, reservation },
             relays,

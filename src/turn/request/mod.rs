@@ -7,6 +7,7 @@ mod channel_bind;
 mod connect;
 mod connection_bind;
 mod create_permission;
+mod mobility;
 mod opened;
 mod refresh;
 mod requested_transport;
@@ -21,9 +22,11 @@ use std::time::Duration;
 use super::allocation::{Allocation, Granted};
 use super::auth::{Caller, Refusal, Seal, error_of};
 use super::ip_header::IpFields;
+use super::mobility::TICKET_LEN;
 use super::output::{ClientPath, DropReason, Now, PeerLink, Verdict};
 use super::peer_connections::ConnectionId;
 use super::reservation::Token;
+use super::table::AllocationId;
 use super::{ReplyBuffer, Server};
 use crate::credential::AuthFailure;
 use crate::stun::{
@@ -41,8 +44,26 @@ pub(super) struct Request<'a> {
     /// What the IP header said.
     pub(super) ip: IpFields,
     pub(super) message: Message<'a>,
-    /// Another worker may be asked to handle it.
-    pub(super) may_move: bool,
+    pub(super) origin: Origin,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// From its client; another worker may be asked to handle it.
+    Client,
+    /// From another worker together with its connection, or from a client where nobody can be asked.
+    Moved,
+    /// From another worker, which has the client and wants the allocation.
+    Asked,
+}
+
+/// What the answer to a request is made of that another worker gives.
+#[derive(Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) transaction: TransactionId,
+    pub(super) seal: Seal,
+    pub(super) lifetime: Duration,
 }
 
 /// What a successful answer carries.
@@ -51,11 +72,11 @@ enum Success {
     /// The client's address.
     Mapped,
     /// The addresses and the lifetime of an allocation.
-    Allocated(Granted),
+    Allocated(Granted, Option<[u8; TICKET_LEN]>),
     /// The identifier of a peer data connection.
     Connected { id: ConnectionId },
-    /// A lifetime.
-    Refreshed { lifetime: Duration },
+    /// A lifetime, and the next ticket of an allocation that moves.
+    Refreshed { lifetime: Duration, ticket: Option<[u8; TICKET_LEN]> },
     /// Nothing.
     Plain,
 }
@@ -99,11 +120,16 @@ impl Server {
     }
 
     fn handle_authenticated(&mut self, request: &Request<'_>, reply: &mut ReplyBuffer) -> Verdict {
-        self.forget_replaced_connection(request);
+        if request.origin != Origin::Asked {
+            self.forget_replaced_connection(request);
+        }
         let seal = Seal::like(&request.message);
         let refusal = match self.authenticate(request) {
             Ok(caller) => {
                 self.renew_credential(&caller);
+                if self.moves > 0 {
+                    self.confirm_path(&request.path, Some(request.message.transaction()));
+                }
                 let result = self.serve(request, &caller);
                 return self.answer(request, result, Signature::Key(&caller.key, seal), reply);
             }
@@ -142,14 +168,33 @@ impl Server {
         if request.message.method() == Method::CONNECTION_BIND {
             return self.connection_bind(request, caller);
         }
+        if request.message.method() == Method::REFRESH && caller.allocation.is_none() {
+            self.ticket(&request.message)?;
+        }
         let id = caller.allocation.ok_or(ErrorCode::AllocationMismatch)?;
         let success = match request.message.method() {
-            Method::REFRESH => self.refresh(request, caller, id),
+            Method::REFRESH => return self.refresh(request, caller, id),
             Method::CREATE_PERMISSION => self.create_permission(request, id),
             Method::CONNECT => return self.connect(request, id),
             _ => self.channel_bind(request, id),
         };
         success.map(Outcome::Done)
+    }
+
+    /// Answers the Refresh of an allocation that has arrived from another worker.
+    pub(super) fn answer_moved(
+        &mut self,
+        id: AllocationId,
+        path: ClientPath,
+        answer: &Answered,
+        reply: &mut ReplyBuffer,
+    ) -> Verdict {
+        let ticket = self.ticket_of(id);
+        let Some(allocation) = self.table.get(id) else { return Verdict::Consumed };
+        self.stats.count_request(Method::REFRESH, Ok(()));
+        let success = Success::Refreshed { lifetime: answer.lifetime, ticket };
+        let request = (Method::REFRESH, answer.transaction);
+        answer_on(path, allocation, request, Ok(success), answer.seal, reply)
     }
 
     fn answer(
@@ -236,8 +281,12 @@ impl Server {
     fn forget_replaced_connection(&mut self, request: &Request<'_>) {
         let path = request.path;
         let Some(id) = self.table.id_of(&path.five_tuple) else { return };
-        if self.table.get(id).is_some_and(|allocation| allocation.path.link != path.link) {
-            self.close(id, request.now);
+        let Some(allocation) = self.table.get(id) else { return };
+        let next = allocation.mobile.and_then(|mobile| mobile.next);
+        let mut paths = [Some(allocation.path), next].into_iter().flatten();
+        let replaced = paths.find(|other| other.five_tuple == path.five_tuple && other.link != path.link);
+        if let Some(replaced) = replaced {
+            self.lose_path(id, &replaced, request.now);
         }
     }
 }
@@ -250,7 +299,18 @@ fn answer_later(
     seal: Seal,
     reply: &mut ReplyBuffer,
 ) -> Verdict {
-    let path = allocation.path;
+    answer_on(allocation.path, allocation, (method, transaction), result, seal, reply)
+}
+
+/// The same on a path of its own.
+fn answer_on(
+    path: ClientPath,
+    allocation: &Allocation,
+    (method, transaction): (Method, TransactionId),
+    result: Result<Success, ErrorCode>,
+    seal: Seal,
+    reply: &mut ReplyBuffer,
+) -> Verdict {
     let class = if result.is_ok() { Class::Success } else { Class::Error };
     let mut writer = MessageWriter::new(reply, class, method, transaction);
     write_result(&mut writer, result, path.five_tuple.client);
@@ -265,12 +325,16 @@ fn write_result(writer: &mut MessageWriter<'_>, result: Result<Success, ErrorCod
         Ok(Success::Mapped) => {
             writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
         }
-        Ok(Success::Allocated(granted)) => write_granted(writer, granted, client),
+        Ok(Success::Allocated(granted, ticket)) => {
+            write_granted(writer, granted, client);
+            write_ticket(writer, ticket);
+        }
         Ok(Success::Connected { id }) => {
             writer.u32(AttributeType::CONNECTION_ID, id.0);
         }
-        Ok(Success::Refreshed { lifetime }) => {
+        Ok(Success::Refreshed { lifetime, ticket }) => {
             writer.u32(AttributeType::LIFETIME, seconds(lifetime));
+            write_ticket(writer, ticket);
         }
         Ok(Success::Plain) => {}
         Err(error) => {
@@ -292,6 +356,12 @@ fn write_granted(writer: &mut MessageWriter<'_>, granted: Granted, client: Socke
     }
     writer.u32(AttributeType::LIFETIME, seconds(granted.lifetime));
     writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
+}
+
+fn write_ticket(writer: &mut MessageWriter<'_>, ticket: Option<[u8; TICKET_LEN]>) {
+    if let Some(ticket) = ticket {
+        writer.attribute(AttributeType::MOBILITY_TICKET, &ticket);
+    }
 }
 
 fn seconds(lifetime: Duration) -> u32 {

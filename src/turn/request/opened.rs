@@ -73,9 +73,10 @@ impl Server {
         self.stats.allocations_total += 1;
         self.stats.count_request(Method::ALLOCATE, Ok(()));
         let token = opening.reservation.take().map(|reservation| self.reserve(reservation, now));
+        let ticket = self.ticket_of(id);
         let Some(allocation) = self.table.get_mut(id) else { return Verdict::Consumed };
         allocation.token = token;
-        let success = Success::Allocated(allocation.granted(now.mono));
+        let success = Success::Allocated(allocation.granted(now.mono), ticket);
         let request = (Method::ALLOCATE, allocation.transaction);
         answer_later(allocation, request, Ok(success), opening.seal, reply)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::wish::requested_family;
-use super::{Request, Success, requested_lifetime};
+use super::{Outcome, Request, Success, requested_lifetime};
 use crate::stun::ErrorCode;
 use crate::turn::Server;
 use crate::turn::auth::Caller;
@@ -16,7 +16,7 @@ impl Server {
         request: &Request<'_>,
         caller: &Caller,
         id: AllocationId,
-    ) -> Result<Success, ErrorCode> {
+    ) -> Result<Outcome, ErrorCode> {
         let allocation = self.table.get(id).ok_or(ErrorCode::AllocationMismatch)?;
         let family = requested_family(&request.message).map_err(|error| match error {
             // RFC 8656 §8.2: no allocation has a family that does not exist.
@@ -32,7 +32,7 @@ impl Server {
                 Some(family) => self.close_relay(id, family, request.now),
                 None => drop(self.close(id, request.now)),
             }
-            return Ok(Success::Refreshed { lifetime: Duration::ZERO });
+            return Ok(Outcome::Done(Success::Refreshed { lifetime: Duration::ZERO, ticket: None }));
         }
         let lifetime = self.granted(requested, caller.expiry, request.now);
         if let Some(allocation) = self.table.get_mut(id) {
@@ -43,6 +43,6 @@ impl Server {
             }
         }
         self.reschedule(id);
-        Ok(Success::Refreshed { lifetime })
+        self.resume(request, id, lifetime)
     }
 }
