@@ -23,7 +23,7 @@ use super::ip_header::IpFields;
 use super::output::{DropReason, Now, RelayId, Verdict, WorkerId};
 use super::reach::{Reach, reach};
 use super::request::Request;
-use super::shared::Family;
+use super::shared::{Family, Parity};
 use super::table::AllocationId;
 use crate::stun::AttributeType;
 
@@ -72,6 +72,16 @@ impl OnePort {
     /// The port of a local relay address; `None` if none of the sockets is bound to it.
     pub(super) fn port_of(&self, bind: IpAddr) -> Option<u16> {
         self.relays.iter().find(|relay| relay.ip() == bind).map(SocketAddr::port)
+    }
+
+    /// The same for an Allocate: it is even or not, and there is no other to make a pair with.
+    pub(super) fn port_for(&self, bind: IpAddr, parity: Parity) -> Option<u16> {
+        let port = self.port_of(bind)?;
+        match parity {
+            Parity::Any => Some(port),
+            Parity::Even => port.is_multiple_of(2).then_some(port),
+            Parity::Pair => None,
+        }
     }
 
     /// How many more claims there may be.

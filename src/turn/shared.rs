@@ -143,6 +143,9 @@ impl Shared {
 
     /// Whether [`Self::take_port`] would find one.
     pub(super) fn has_port(&self, bind: IpAddr, parity: Parity) -> bool {
+        if let Some(one_port) = &self.one_port {
+            return one_port.port_for(bind, parity).is_some() && one_port.room() > 0;
+        }
         self.ports_or_new(bind).is_some_and(|ports| lock(&ports.pool).has(parity))
     }
 
@@ -156,7 +159,7 @@ impl Shared {
         rng: &mut StdRng,
     ) -> Option<u16> {
         if let Some(one_port) = &self.one_port {
-            return one_port.port_of(bind).filter(|_| parity == Parity::Any);
+            return one_port.port_for(bind, parity);
         }
         lock(&self.ports_or_new(bind)?.pool).take(parity, now, rng)
     }

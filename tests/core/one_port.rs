@@ -155,19 +155,38 @@ fn one_allocation_claims_no_more_than_256_peers() {
 }
 
 #[test]
-fn rfc8656_7_2_even_ports_and_reservations_are_508() {
+fn rfc8656_7_2_pairs_reservations_and_even_ports_where_it_is_odd_are_508() {
     let mut lab = lab();
     let client = Client::new(&mut lab, "192.0.2.1:1");
-    let mut ask = |kind: AttributeType, value: &[u8]| {
+    let mut ask = |kind: AttributeType, value: &[u8], family: &[u8]| {
         let fill = |w: &mut turnkey::stun::MessageWriter<'_>| {
             w.attribute(AttributeType::REQUESTED_TRANSPORT, UDP).attribute(kind, value);
+            if !family.is_empty() {
+                w.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, family);
+            }
         };
         client.call(&mut lab, Method::ALLOCATE, fill).error
     };
-    assert_eq!(ask(AttributeType::EVEN_PORT, &[0]), Some(508));
-    assert_eq!(ask(AttributeType::EVEN_PORT, &[0x80]), Some(508));
-    assert_eq!(ask(AttributeType::RESERVATION_TOKEN, &[1; 8]), Some(508));
-    assert_eq!(lab.allocations(), 0);
+    assert_eq!(ask(AttributeType::EVEN_PORT, &[0x80], &[]), Some(508));
+    assert_eq!(ask(AttributeType::RESERVATION_TOKEN, &[1; 8], &[]), Some(508));
+    assert_eq!(ask(AttributeType::EVEN_PORT, &[0], &[2, 0, 0, 0]), Some(508), "49153 is odd");
+    // Older clients ask for an even port out of habit; 49152 is one.
+    assert_eq!(ask(AttributeType::EVEN_PORT, &[0], &[]), None);
+}
+
+#[test]
+fn quotas_hold_and_give_their_places_back() {
+    let mut lab = Lab::of(Settings { user_quota: 1, ..settings() }, shared());
+    let (one, two) = (client(&mut lab, 1), Client::new(&mut lab, "192.0.2.2:1"));
+    let ask = |lab: &mut Lab| {
+        let fill = |w: &mut turnkey::stun::MessageWriter<'_>| {
+            w.attribute(AttributeType::REQUESTED_TRANSPORT, UDP);
+        };
+        two.call(lab, Method::ALLOCATE, fill).error
+    };
+    assert_eq!(ask(&mut lab), Some(486));
+    one.refresh(&mut lab, 0);
+    assert_eq!(ask(&mut lab), None);
 }
 
 #[test]
