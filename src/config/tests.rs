@@ -108,6 +108,25 @@ fn bad_values_are_refused_with_their_line() {
             "a password in credentials.users too",
         ),
         ("credentials", "secrets = [\"\"]", "credentials.secrets[0]"),
+        ("credentials", "users = { \"a\\u0007b\" = \"c\" }", "control characters"),
+        ("credentials", "users = { a = \"b\\tc\" }", "RFC 8265"),
+        (
+            "credentials",
+            "third_party = { name = \"a\" }",
+            "third_party.name: unknown field, expected server or keys",
+        ),
+        ("credentials", "third_party = { keys = { k = \"x\" } }", "third_party.server"),
+        ("credentials", "third_party = { server = \"a\" }", "third_party.keys"),
+        (
+            "credentials",
+            "third_party = { server = \"a\", keys = { k = \"?\" } }",
+            "third_party.keys.k: must be base64",
+        ),
+        ("credentials", "third_party = { server = \"a\", keys = { k = \"AAAA\" } }", "16 bytes"),
+        ("relay", "redirect = { to = \"example.org\" }", "relay.redirect.to"),
+        ("relay", "redirect = { domain = \"example.org\" }", "relay.redirect.to"),
+        ("relay", "redirect = { to = \"192.0.2.1:1,192.0.2.2:1\" }", "one address a family"),
+        ("relay", "redirect = { to = 1 }", "relay.redirect.to: expected a string"),
         ("peers", "allow = [\"10.0.0.1/8\"]", "bits behind the prefix"),
         ("peers", "deny = [\"fe80::/200\"]", "peers.deny[0]"),
         ("tls", "cert = \"a.pem\"", "tls.key"),
@@ -385,4 +404,23 @@ mod addresses {
             ]
         );
     }
+}
+
+#[test]
+fn a_redirect_and_an_authorisation_server_are_read_and_the_keys_of_it_not_printed() {
+    let key = "AAECAwQFBgcICQoLDA0ODw==";
+    let config = Config::from_toml(&format!(
+        "[relay]\nredirect = {{ to = \"192.0.2.1:3478, [2001:db8::1]:3478\", domain = \"b.example.org\" }}\n\
+         [credentials]\nthird_party = {{ server = \"turn.example.org\", keys = {{ kid1 = \"{key}\" }} }}\n"
+    ))
+    .unwrap_or_else(|e| panic!("{e}"));
+    let redirect = config.relay.redirect.as_ref().expect("set");
+    assert_eq!((redirect.to.len(), &*redirect.domain), (2, "b.example.org"));
+    let party = config.credentials.third_party.as_ref().expect("set");
+    assert_eq!((&*party.server, party.keys["kid1"].len()), ("turn.example.org", 16));
+    let printed = config.to_toml();
+    assert!(printed.contains("kid1") && !printed.contains(key), "{printed}");
+    assert!(
+        Config::default().relay.redirect.is_none() && Config::default().credentials.third_party.is_none()
+    );
 }

@@ -79,8 +79,8 @@ impl TokenKey {
 
 /// What a valid token says.
 pub(super) struct Grant {
-    /// The session key.
-    pub(super) key: IntegrityKey,
+    /// The session key, and its first 16 bytes: coturn and its clients sign with no more of it.
+    pub(super) keys: [IntegrityKey; 2],
     /// When the token ends, in Unix seconds.
     pub(super) expires_at: u64,
 }
@@ -100,7 +100,8 @@ impl ThirdParty {
             return Err(AuthFailure::TokenExpired { by: distance - lifetime });
         }
         let expires_at = block.issued_at.saturating_add(lifetime + CLOCK_SKEW);
-        Ok(Grant { key: IntegrityKey::from_bytes(block.mac_key), expires_at })
+        let keys = [block.mac_key, &block.mac_key[..MIN_MAC_KEY]].map(IntegrityKey::from_bytes);
+        Ok(Grant { keys, expires_at })
     }
 }
 
@@ -156,6 +157,10 @@ mod tests {
     const TOKEN_128: &str = "000c000102030405060708090a0b3b78230c3382b5f6ee0ebedb8165787bde911679854aebc6c27c5c5a572c628d5546\
          55d081445a4bede33dcfa1749f1cc797";
 
+    /// One of coturn's `turnutils_oauth`, of the same contents as [`TOKEN_256`] but for its nonce, which is random.
+    const TOKEN_COTURN: &str = "000ca0ba37175362a0362e162f2d2092d14f4b99b05ccd1f3522b2ea0a53f614e76a453b58bbea7c001e6ed7c8ec2f4d\
+         7ef5a022860d6a0068a3bd245086c0d8";
+
     fn bytes(hex: &str) -> Vec<u8> {
         let digit = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
         (0..hex.len()).step_by(2).map(digit).collect()
@@ -163,7 +168,9 @@ mod tests {
 
     #[test]
     fn rfc7635_6_2_tokens_of_another_implementation_open() {
-        for (key, token) in [(&[0x11; 32][..], TOKEN_256), (&[0x11; 16], TOKEN_128)] {
+        for (key, token) in
+            [(&[0x11; 32][..], TOKEN_256), (&[0x11; 16], TOKEN_128), (&[0x11; 32], TOKEN_COTURN)]
+        {
             let grant = third_party(key).open("kid1", &bytes(token), NOW).map_err(AuthFailure::step);
             assert_eq!(grant.map(|grant| grant.expires_at), Ok(NOW + 3600 + CLOCK_SKEW));
         }

@@ -155,11 +155,10 @@ fn by_token(
     token: &[u8],
 ) -> Result<Authenticated, AuthFailure> {
     let grant = third_party.open(kid, token, sent.now)?;
-    if !sent.message.verify(&grant.key) {
-        return Err(AuthFailure::WrongPassword);
-    }
+    let key = grant.keys.into_iter().find(|key| sent.message.verify(key));
+    let key = key.ok_or(AuthFailure::WrongPassword)?;
     let expiry = Some(Expiry { at: grant.expires_at, ends_allocation: true });
-    Ok(Authenticated { key: grant.key, username: kid.into(), user: kid.into(), expiry })
+    Ok(Authenticated { key, username: kid.into(), user: kid.into(), expiry })
 }
 
 /// Expiry and id of a time-limited user name. The first part is the expiry if it is all digits; only

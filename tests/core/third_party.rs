@@ -75,6 +75,18 @@ fn rfc7635_7_a_token_lets_in_and_the_session_key_signs() {
 }
 
 #[test]
+fn rfc7635_7_clients_of_coturn_sign_with_the_first_16_bytes_of_the_session_key() {
+    let mut lab = lab();
+    let now = lab.now().unix;
+    let mac_key: Vec<u8> = (0..20).collect();
+    let client = client(&mut lab, HERE, &mac_key[..16]);
+    assert_eq!(ask(&client, &mut lab, Method::ALLOCATE, &token(&mac_key, now, HOUR)).error, None);
+    assert_eq!(client.refresh(&mut lab, 600).error, None);
+    let short = self::client(&mut lab, "192.0.2.8:1", &mac_key[..15]);
+    assert_eq!(ask(&short, &mut lab, Method::ALLOCATE, &token(&mac_key, now, HOUR)).error, Some(401));
+}
+
+#[test]
 fn rfc7635_7_what_is_wrong_with_a_token_is_401() {
     let mut lab = lab();
     let now = lab.now().unix;
