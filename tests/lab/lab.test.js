@@ -3,7 +3,7 @@
  * Needs root, for the namespaces.
  */
 import assert from "node:assert/strict";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
@@ -42,7 +42,7 @@ before(async () => {
   writeFileSync(join(directory, "token.toml"), CONFIG);
   server = await serve(CONFIG, { prefix: network.prefix(network.public) });
   browsers = await Promise.all(network.clients.map((space) => launch({
-    executable: inside(space),
+    executable: network.chromium(space, directory),
     flags: [`--unsafely-treat-insecure-origin-as-secure=${ORIGIN}`],
   })));
 });
@@ -58,14 +58,6 @@ after(async () => {
   network?.remove();
   if (directory) rmSync(directory, { recursive: true, force: true });
 });
-
-/** A script that starts Chromium in that namespace: playwright talks to it over inherited pipes. */
-function inside(space) {
-  const script = join(directory, `chromium-${space}`);
-  writeFileSync(script, `#!/bin/sh\nexec ${network.prefix(space).join(" ")} ${process.env.CHROMIUM ?? "/usr/bin/chromium"} "$@"\n`);
-  chmodSync(script, 0o755);
-  return script;
-}
 
 /** Both members in one room, entered through the page by the links a server with tokens gives. */
 async function call(room, prepare = async () => {}) {

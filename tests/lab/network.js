@@ -8,7 +8,8 @@
  * Each NAT is symmetric: every destination gets a port of its own, drawn at random, and only it may answer.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { chmodSync, existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 
 export const SERVER = ["203.0.113.1", "203.0.113.2"];
 const PREFIX = "turnkeylab";
@@ -106,6 +107,14 @@ export class Network {
   /** The command line prefix that runs something in that namespace. */
   prefix(space) {
     return ["ip", "netns", "exec", space];
+  }
+
+  /** A script in that directory that starts Chromium in that namespace: playwright talks to it over inherited pipes. */
+  chromium(space, directory) {
+    const script = join(directory, `chromium-${space}`);
+    writeFileSync(script, `#!/bin/sh\nexec ${this.prefix(space).join(" ")} ${process.env.CHROMIUM ?? "/usr/bin/chromium"} "$@"\n`);
+    chmodSync(script, 0o755);
+    return script;
   }
 
   run(space, ...command) {

@@ -51,7 +51,7 @@ level = "info,turnkey::app::entrance=debug"
   [0, 1].forEach((index) => network.allowOnly443(index));
   // The certificates are trusted by their keys, for pages and for `turns:` alike; everything else is checked.
   const flags = [`--ignore-certificate-errors-spki-list=${certificates.join(",")}`];
-  browsers = await Promise.all(network.clients.map((space) => launch({ executable: inside(space), flags })));
+  browsers = await Promise.all(network.clients.map((space) => launch({ executable: network.chromium(space, directory), flags })));
 });
 
 after(async () => {
@@ -89,13 +89,6 @@ function shown() {
   const from = network.prefix(network.clients[0]).slice(1);
   const text = execFileSync("ip", [...from, "openssl", "s_client", "-connect", `${SERVER[0]}:443`], { input: "", encoding: "utf8", stdio: ["pipe", "pipe", "ignore"] });
   return /^subject=\s*CN\s*=\s*(\w+)/m.exec(text)?.[1];
-}
-
-function inside(space) {
-  const script = join(directory, `chromium-${space}`);
-  writeFileSync(script, `#!/bin/sh\nexec ${network.prefix(space).join(" ")} ${process.env.CHROMIUM ?? "/usr/bin/chromium"} "$@"\n`);
-  chmodSync(script, 0o755);
-  return script;
 }
 
 test("through port 443 alone: the page, signaling, and a call relayed over TLS", async (t) => {
