@@ -16,6 +16,10 @@ use crate::io::splice::Duplex;
 /// Bytes that may be encrypted before the connection is asked whether it takes them.
 const HELD: usize = 16 * 1024;
 
+/// Reads of the connection, of some 4 KiB each, before others have their turn: more than a slot takes, so that only
+/// records without content reach it.
+const READS: usize = 32;
+
 /// A connection of a client.
 #[derive(Debug)]
 pub enum Socket {
@@ -32,8 +36,8 @@ pub struct Tls {
     session: ServerConnection,
     /// Bytes encrypted since the connection last took everything.
     held: usize,
-    /// Nothing more comes, though what came before may not have been read yet.
-    is_over: bool,
+    /// There is something to read, or the end to be found, that the poll will not tell of.
+    has_unread: bool,
 }
 
 impl Socket {
@@ -55,7 +59,7 @@ impl Socket {
         // A message is taken whole or not at all; `HELD` is the bound.
         session.set_buffer_limit(None);
         let socket = TcpStream::from_std(stream);
-        Ok(Self::Tls(Box::new(Tls { socket, session, held: 0, is_over: false })))
+        Ok(Self::Tls(Box::new(Tls { socket, session, held: 0, has_unread: false })))
     }
 
     /// Whether the connection is inside TLS.
@@ -78,7 +82,7 @@ impl Socket {
     pub fn has_unread(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(tls) => tls.is_over,
+            Self::Tls(tls) => tls.has_unread,
         }
     }
 }
@@ -159,15 +163,19 @@ impl Socket {
 impl Tls {
     /// Fills `room` as far as there is something, so that a short read means that nothing is left.
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
+        let (mut filled, mut reads) = (0, 0);
         let end = loop {
             match self.session.reader().read(&mut room[filled..]) {
                 Ok(0) => break Ok(0),
                 Ok(read) => filled += read,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && reads < READS => {
+                    reads += 1;
                     if let Err(e) = self.read_records() {
                         break Err(e);
                     }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    break Err(io::ErrorKind::Interrupted.into());
                 }
                 Err(e) => break Err(e),
             }
@@ -176,7 +184,7 @@ impl Tls {
             }
         };
         let is_pause = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
-        self.is_over = !end.as_ref().is_err_and(is_pause);
+        self.has_unread = !end.as_ref().is_err_and(is_pause);
         if filled > 0 { Ok(filled) } else { end }
     }
 
