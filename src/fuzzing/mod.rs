@@ -11,8 +11,8 @@ pub use dtls::dtls_hello;
 pub use signaling::signaling;
 pub use token::access_token;
 
-use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ use crate::turn::{
 };
 
 const REALM: &str = "turnkey";
+/// The relay address of the second family.
+const OWN_IPV6: Ipv6Addr = Ipv6Addr::new(0x2600, 0, 0, 0, 0, 0, 0, 1);
 const UNIX: u64 = 1_700_000_000;
 
 /// Any bytes as a STUN message: what is read can be written again and reads the same.
@@ -110,7 +112,7 @@ pub fn authenticated(script: &[u8]) {
     let mut bench = Bench::new();
     let mut script = Script(script);
     while let Some(step) = script.byte() {
-        match step % 11 {
+        match step % 13 {
             0 => bench.advance(Duration::from_secs(u64::from(script.number()) % 2000)),
             1 => bench.send(script.byte().unwrap_or(0), script.chunk()),
             2 => {
@@ -153,6 +155,10 @@ struct Bench {
     policy: Arc<PeerPolicy>,
     nonces: Nonces,
     open: HashMap<RelayId, SocketAddr>,
+    /// Sockets that wait for their reservation to be claimed.
+    reserved: HashSet<SocketAddr>,
+    /// The reservation the core named last.
+    token: Vec<u8>,
     /// Connections of peers, in the order of their beginning, and whether they are established.
     peers: Vec<(PeerLink, bool)>,
     /// The identifier and the ticket the core named last.
@@ -170,10 +176,13 @@ impl Bench {
         let users = Users::new(REALM, [("user0", "pass"), ("user1", "pass")]);
         let settings = Settings {
             realm: REALM.into(),
-            addresses: vec![RelayAddress {
-                bind: Ipv4Addr::new(10, 0, 0, 1).into(),
-                public: Ipv4Addr::new(198, 51, 100, 1).into(),
-            }],
+            addresses: vec![
+                RelayAddress {
+                    bind: Ipv4Addr::new(10, 0, 0, 1).into(),
+                    public: Ipv4Addr::new(198, 51, 100, 1).into(),
+                },
+                RelayAddress { bind: OWN_IPV6.into(), public: OWN_IPV6.into() },
+            ],
             former: Vec::new(),
             ports: 50_000..=50_007,
             peers: Arc::clone(&policy),
@@ -202,6 +211,8 @@ impl Bench {
             policy,
             nonces,
             open: HashMap::new(),
+            reserved: HashSet::new(),
+            token: vec![0; 8],
             peers: Vec::new(),
             connection: 0,
             ticket: Vec::new(),
@@ -299,16 +310,10 @@ impl Bench {
 
     fn inspect(&mut self, verdict: Verdict, packet: &[u8]) {
         match verdict {
-            Verdict::Reply { len, .. } | Verdict::Join { len, .. } => {
-                let message = Message::parse(&self.reply[..len]).expect("answers are valid");
-                let id = message.attribute(AttributeType::CONNECTION_ID).and_then(|id| id.as_u32());
-                self.connection = id.unwrap_or(self.connection);
-                if let Some(ticket) = message.attribute(AttributeType::MOBILITY_TICKET) {
-                    self.ticket = ticket.value.to_vec();
-                }
-                if let Verdict::Join { path, link, .. } = verdict {
-                    assert!(path.five_tuple.transport.is_stream() && self.peers.contains(&(link, true)));
-                }
+            Verdict::Reply { len, .. } => self.learn(len),
+            Verdict::Join { path, link, len, .. } => {
+                self.learn(len);
+                assert!(path.five_tuple.transport.is_stream() && self.peers.contains(&(link, true)));
             }
             Verdict::Forward(forward) => {
                 assert!(forward.payload.start <= forward.payload.end && forward.payload.end <= packet.len());
@@ -325,15 +330,29 @@ impl Bench {
         self.drain();
     }
 
+    /// Keeps what an answer names, for requests to come.
+    fn learn(&mut self, len: usize) {
+        let message = Message::parse(&self.reply[..len]).expect("answers are valid");
+        let id = message.attribute(AttributeType::CONNECTION_ID).and_then(|id| id.as_u32());
+        self.connection = id.unwrap_or(self.connection);
+        if let Some(token) = message.attribute(AttributeType::RESERVATION_TOKEN) {
+            self.token = token.value.to_vec();
+        }
+        if let Some(ticket) = message.attribute(AttributeType::MOBILITY_TICKET) {
+            self.ticket = ticket.value.to_vec();
+        }
+    }
+
     fn drain(&mut self) {
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::OpenRelay { relay, bind, .. } | Output::OpenListener { relay, bind } => {
-                    assert_eq!(self.open.insert(relay, bind), None, "the name was free");
-                    let verdict = self.server.handle_relay_opened(self.now(), relay, Ok(()), &mut self.reply);
-                    assert!(matches!(verdict, Verdict::Reply { .. }), "the Allocate is answered");
+                Output::OpenRelay { relay, bind, reserve } => {
+                    self.reserved.remove(&bind);
+                    assert!(reserve.is_none_or(|reserve| self.reserved.insert(reserve)), "reserved once");
+                    self.open_relay(relay, bind);
                 }
-                Output::ReleaseRelay { .. } => {}
+                Output::OpenListener { relay, bind } => self.open_relay(relay, bind),
+                Output::ReleaseRelay { bind } => assert!(self.reserved.remove(&bind), "it was reserved"),
                 Output::Connect { link, from, to } => {
                     let is_relay = self.open.values().any(|bind| *bind == to);
                     assert!(self.open.values().any(|bind| *bind == from), "from an address that listens");
@@ -356,10 +375,21 @@ impl Bench {
         }
     }
 
+    fn open_relay(&mut self, relay: RelayId, bind: SocketAddr) {
+        assert_eq!(self.open.insert(relay, bind), None, "the name was free");
+        let verdict = self.server.handle_relay_opened(self.now(), relay, Ok(()), &mut self.reply);
+        match verdict {
+            Verdict::Reply { len, .. } => self.learn(len),
+            Verdict::Consumed => {}
+            other => panic!("an Allocate leads to {other:?}"),
+        }
+    }
+
     fn check(&self) {
-        assert_eq!(self.server.stats().allocations as usize, self.open.len());
+        let allocations = self.server.stats().allocations as usize;
+        assert!((allocations..=2 * allocations).contains(&self.open.len()), "one socket or two for each");
         assert!(self.open.is_empty() || self.server.poll_timeout().is_some(), "what lives will end");
-        assert!(self.open.len() <= 6, "two users with a quota of three");
+        assert!(allocations + self.reserved.len() <= 6, "two users with a quota of three");
         assert!(self.peers.is_empty() || !self.open.is_empty(), "connections end with their allocation");
     }
 
@@ -380,7 +410,7 @@ impl Bench {
         let mut buffer = vec![0; 4096];
         let mut writer = MessageWriter::new(&mut buffer, Class::Request, method, TransactionId(transaction));
         for _ in 0..script.byte().unwrap_or(0) % 6 {
-            match script.byte().unwrap_or(0) % 10 {
+            match script.byte().unwrap_or(0) % 11 {
                 0 => writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
                 1 => writer.xor_address(AttributeType::XOR_PEER_ADDRESS, script.peer()),
                 2 => {
@@ -392,7 +422,10 @@ impl Bench {
                 6 => writer.u32(AttributeType::CONNECTION_ID, self.connection),
                 7 => writer.attribute(AttributeType::MOBILITY_TICKET, &[]),
                 8 => writer.attribute(AttributeType::MOBILITY_TICKET, &self.ticket),
-                _ => writer.attribute(AttributeType::EVEN_PORT, &[0]),
+                9 => writer.attribute(AttributeType::EVEN_PORT, &[0]),
+                10 => writer.attribute(AttributeType::EVEN_PORT, &[0x80]),
+                11 => writer.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]),
+                _ => writer.attribute(AttributeType::RESERVATION_TOKEN, &self.token),
             };
         }
         let username = format!("user{}", client % 2);
@@ -452,13 +485,15 @@ impl<'a> Script<'a> {
     /// Public peers, forbidden ones, and the relays of this server by both names.
     fn peer(&mut self) -> SocketAddr {
         let port = 50_000 + self.number() % 8;
-        let ip = match self.byte().unwrap_or(0) % 6 {
-            0 => Ipv4Addr::new(8, 8, 8, 8),
-            1 => Ipv4Addr::new(198, 51, 100, 1),
-            2 => Ipv4Addr::new(10, 0, 0, 1),
-            3 => Ipv4Addr::LOCALHOST,
-            4 => Ipv4Addr::new(1, 1, 1, self.byte().unwrap_or(0)),
-            _ => Ipv4Addr::new(169, 254, 169, 254),
+        let ip: IpAddr = match self.byte().unwrap_or(0) % 8 {
+            0 => Ipv4Addr::new(8, 8, 8, 8).into(),
+            1 => Ipv4Addr::new(198, 51, 100, 1).into(),
+            2 => Ipv4Addr::new(10, 0, 0, 1).into(),
+            3 => Ipv4Addr::LOCALHOST.into(),
+            4 => Ipv4Addr::new(1, 1, 1, self.byte().unwrap_or(0)).into(),
+            5 => Ipv4Addr::new(169, 254, 169, 254).into(),
+            6 => OWN_IPV6.into(),
+            _ => Ipv6Addr::new(0x2600, 0, 0, 0, 0, 0, 0, 9).into(),
         };
         (ip, port).into()
     }

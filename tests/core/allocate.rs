@@ -108,6 +108,47 @@ fn rfc8656_7_2_dont_fragment_is_420_where_it_cannot_be_served() {
 }
 
 #[test]
+fn rfc8656_7_2_the_checks_come_in_their_order() {
+    // Mistake 3: each step breaks one more rule, and the first broken one is told.
+    let settings = turnkey::turn::Settings { ports: 50_000..=50_000, user_quota: 1, ..settings() };
+    let shared = Arc::new(Shared::new(settings.ports.clone()));
+    let mut lab = Lab::of(settings, shared);
+    Client::new(&mut lab, "192.0.2.9:1").allocate(&mut lab);
+    let (v4, v6, none): (&[u8], &[u8], &[u8]) = (&[1, 0, 0, 0], &[2, 0, 0, 0], &[9, 0, 0, 0]);
+    let transport = (AttributeType::REQUESTED_TRANSPORT, UDP);
+    let wrong_transport = (AttributeType::REQUESTED_TRANSPORT, none);
+    let unknown = (AttributeType(0x7F01), none);
+    let token = (AttributeType::RESERVATION_TOKEN, &[1; 8][..]);
+    let family = (AttributeType::REQUESTED_ADDRESS_FAMILY, none);
+    let additional = (AttributeType::ADDITIONAL_ADDRESS_FAMILY, v4);
+    let client = Client::new(&mut lab, HERE);
+    for (attributes, code) in [
+        (vec![unknown, token, family, additional], 400),
+        (vec![wrong_transport, unknown, token, family, additional], 442),
+        (vec![transport, unknown, token, family, additional], 420),
+        (vec![transport, token, family, additional], 400),
+        (vec![transport, family, additional], 400),
+        (vec![transport, family], 440),
+        (vec![transport, additional], 400),
+        (vec![transport, token], 508),
+        (vec![transport], 508),
+        (vec![transport, (AttributeType::REQUESTED_ADDRESS_FAMILY, v6)], 486),
+    ] {
+        let error = error_of(&mut lab, &client, |w| {
+            for (kind, value) in &attributes {
+                w.attribute(*kind, value);
+            }
+        });
+        assert_eq!(error, Some(code), "{attributes:?}");
+    }
+    // In front of all of it: who asks, and from where.
+    let taken = Client::new(&mut lab, "192.0.2.9:1");
+    assert_eq!(error_of(&mut lab, &taken, |_| {}), Some(437));
+    let stranger = Client::with(&mut lab, path("192.0.2.9:1", Transport::Udp), "nobody", "pass");
+    assert_eq!(error_of(&mut lab, &stranger, |_| {}), Some(401));
+}
+
+#[test]
 fn rfc8656_7_2_forbidden_combinations_are_400() {
     let mut lab = Lab::new();
     let client = Client::new(&mut lab, HERE);

@@ -25,6 +25,7 @@ mod permissions;
 mod redirect;
 mod relaying;
 mod reservations;
+mod retransmissions;
 mod strangers;
 mod stun_codec;
 mod tcp_relaying;
