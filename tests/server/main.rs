@@ -7,6 +7,7 @@
 mod embed;
 
 mod commands;
+mod coturn;
 mod dtls;
 mod embedded;
 mod errors;
