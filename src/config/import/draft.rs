@@ -8,7 +8,6 @@ use toml::{Table, Value};
 
 use super::options::Becomes;
 use super::syntax::{self, Entries, Entry};
-use crate::config::Config;
 use crate::config::file::File;
 use crate::config::source::{Error, Place, Sources};
 
@@ -90,11 +89,6 @@ impl<'a> Draft<'a> {
             fates: BTreeMap::new(),
             remarks: Vec::new(),
         }
-    }
-
-    /// Whether this version takes such a `[relay]`.
-    pub(super) fn takes(&self, relay: &str) -> bool {
-        Config::from_toml(&format!("[relay]\n{relay}\n[tls]\nself_signed = true\n")).is_ok()
     }
 
     /// Sets `section.key`, which these lines ask for.

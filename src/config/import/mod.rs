@@ -1,13 +1,14 @@
 //! coturn's `turnserver.conf` as a configuration of ours.
 //!
-//! Owns how such a file is read (`syntax`), what each option of coturn becomes (`options`, the table; `translate`,
-//! where several make one key), and the account of it: every line is translated, turnkey's own way, dropped for a
+//! Owns how such a file is read (`syntax`), what each option of coturn becomes (`options`, the table; `translate`
+//! and `place`, where several make one key), and the account of it: every line is translated, turnkey's own way, dropped for a
 //! reason, or not understood. A file that turnkey could only serve by letting in whom the file keeps out is refused.
 //! What the resulting keys mean is the rest of `config`'s.
 
 mod draft;
 mod networks;
 mod options;
+mod place;
 mod render;
 mod syntax;
 mod translate;

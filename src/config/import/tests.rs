@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::options::{OPTIONS, find};
 use super::*;
 use crate::config::Config;
@@ -414,6 +416,55 @@ fn files_of_coturn_are_told_from_ours() {
     assert!(is_ours("/etc/turnkey.toml", "realm = 1"));
     assert!(is_ours("/etc/turnkey.conf", "# ours\n[relay]\nrealm = \"x\"\n"));
     assert!(is_ours("/etc/turnkey", "state_dir = \"/x\"\n[relay]\n"));
+}
+
+proptest! {
+    /// A file of any lines is refused with a line that it has, or translated with each line accounted for once, into
+    /// TOML that says the same.
+    #[test]
+    fn any_file_is_refused_or_accounted_for(
+        lines in prop::collection::vec((0..OPTIONS.len() + 2, value_of_any_kind()), 0..12),
+    ) {
+        let name = |i: usize| OPTIONS.get(i).map_or("no-such-option", |option| option.name);
+        let lines: Vec<_> = lines.iter().map(|(i, value)| format!("{}={value}", name(*i))).collect();
+        let text = lines.join("\n");
+        match Import::read(Path::new("/conf/turnserver.conf"), &text) {
+            Ok(import) => {
+                (1..=lines.len()).for_each(|line| drop(fate(&import, line)));
+                let direct = source::finish("t", import.table.clone(), import.sources.clone(), [])
+                    .and_then(|(file, sources)| values::validate(&file, sources, None));
+                match (direct, Config::from_toml(&import.to_toml())) {
+                    (Ok(direct), Ok(written)) => prop_assert!(direct == written),
+                    (Err(_), Err(_)) => {}
+                    _ => prop_assert!(false, "one is valid, the other is not"),
+                }
+            }
+            Err(e) => {
+                let e = e.to_string();
+                let line = e.strip_prefix("/conf/turnserver.conf:").and_then(|rest| rest.split(':').next());
+                let line: usize = line.and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{e}"));
+                prop_assert!((1..=lines.len()).contains(&line));
+            }
+        }
+    }
+}
+
+fn value_of_any_kind() -> impl Strategy<Value = String> {
+    const FIXED: &[&str] = &[
+        "",
+        "0",
+        "1",
+        "off",
+        "70000",
+        "192.0.2.1",
+        "::1",
+        "10.0.0.0-10.0.0.9",
+        "::-::ffff",
+        "a:b",
+        "a:0x1",
+        "\"x",
+    ];
+    prop_oneof![prop::sample::select(FIXED).prop_map(str::to_owned), "[ -~]{0,12}", "[0-9]{1,20}"]
 }
 
 #[test]
