@@ -307,12 +307,13 @@ impl Server {
     /// Lets everything expire that is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.expire_reservations(now);
-        self.expire_peers(now);
         while let Some((at, id)) = self.timers.pop_due(now.mono) {
             if self.table.get(id).is_some_and(|allocation| allocation.scheduled == at) {
                 self.expire(id, now);
             }
         }
+        // Last: a Connect of an allocation that has just ended has nobody to be answered.
+        self.expire_peers(now);
     }
 
     fn expire(&mut self, id: AllocationId, now: Now) {

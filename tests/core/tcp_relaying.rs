@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use turnkey::stun::{AttributeType, Class, Method};
 use turnkey::turn::{
-    ClientPath, LinkId, PeerLink, PeerPolicy, Settings, Shared, Transport, Verdict, WorkerId,
+    ClientPath, LinkId, Output, PeerLink, PeerPolicy, Settings, Shared, Transport, Verdict, WorkerId,
 };
 
 use crate::lab::{Answer, Client, Event, Lab, PEER, Peer, addr, path, settings};
@@ -196,6 +196,23 @@ fn rfc6062_5_2_a_failed_connect_is_447_at_once_and_a_silent_one_after_30_s() {
     assert_eq!((answer.error, answer.message().method()), (Some(447), Method::CONNECT));
     assert!(answer.message().verify_integrity(&client.key));
     assert!(lab.peers.is_empty());
+}
+
+#[test]
+fn rfc6062_5_5_a_connect_whose_allocation_has_ended_meanwhile_is_not_answered() {
+    let mut lab = lab();
+    let (client, _) = allocated(&mut lab, 4000);
+    assert_eq!(connect(&client, &mut lab, PEER), []);
+    let (&link, _) = lab.peers.first_key_value().unwrap();
+    // A worker that was held up looks at both deadlines at once.
+    lab.mono += Duration::from_secs(1000);
+    lab.server.handle_timeout(lab.now());
+    let effects: Vec<Output> = std::iter::from_fn(|| lab.server.poll_output()).collect();
+    let closed: [bool; 2] = [
+        effects.contains(&Output::ClosePeer { link }),
+        effects.iter().any(|effect| matches!(effect, Output::CloseRelay { .. })),
+    ];
+    assert_eq!((closed, effects.len()), ([true, true], 2), "{effects:?}");
 }
 
 #[test]
