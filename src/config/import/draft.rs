@@ -8,7 +8,6 @@ use toml::{Table, Value};
 
 use super::options::Becomes;
 use super::syntax::{self, Entries, Entry};
-use crate::config::file::File;
 use crate::config::source::{Error, Place, Sources};
 
 /// What became of a line, or of what the file leaves to coturn's defaults.
@@ -69,8 +68,6 @@ impl fmt::Display for Note {
 pub(super) struct Draft<'a> {
     /// The name of the file that is translated.
     name: &'a str,
-    /// The keys this version has.
-    known: Table,
     pub(super) table: Table,
     pub(super) sources: Sources,
     /// Keys each line contributed to, or what else became of it.
@@ -83,7 +80,6 @@ impl<'a> Draft<'a> {
     pub(super) fn new(name: &'a str) -> Self {
         Self {
             name,
-            known: Table::try_from(File::default()).expect("the default configuration is a TOML table"),
             table: Table::new(),
             sources: Sources::default(),
             fates: BTreeMap::new(),
@@ -99,18 +95,10 @@ impl<'a> Draft<'a> {
         from: impl IntoIterator<Item = &'e Entry>,
     ) {
         let (section, key) = path.split_once('.').expect("keys stand in sections");
-        let is_known = self.known.get(section).is_some_and(|keys| keys.get(key).is_some());
         let mut first = None;
         for entry in from {
             first = first.or(Some(entry.line));
-            if is_known {
-                self.credit(entry, path);
-            } else {
-                self.drop(entry, format!("{path} is not in this version"));
-            }
-        }
-        if !is_known {
-            return;
+            self.credit(entry, path);
         }
         let place = match first {
             Some(line) => Place::Line(self.name.to_owned(), line),
