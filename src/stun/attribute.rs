@@ -72,7 +72,7 @@ attribute_types! {
     RESPONSE_PORT = 0x0027;
     /// ADDITIONAL-ADDRESS-FAMILY, RFC 8656 §18.11
     ADDITIONAL_ADDRESS_FAMILY = 0x8000;
-    /// The number ADDITIONAL-ADDRESS-FAMILY had in the drafts; clients built on coturn before 4.7 send it.
+    /// The number ADDITIONAL-ADDRESS-FAMILY had in the drafts; clients built on coturn before 4.8 send it.
     ADDITIONAL_ADDRESS_FAMILY_OF_DRAFTS = 0x8032;
     /// ADDRESS-ERROR-CODE, RFC 8656 §18.12
     ADDRESS_ERROR_CODE = 0x8001;
