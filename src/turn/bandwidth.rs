@@ -30,13 +30,27 @@ impl Bandwidth {
     /// Whether `bytes` may pass the meters of an allocation, its user and all; if so they are counted.
     /// Workers that ask at the same time may both be let through: the excess is theirs to make up for.
     pub(super) fn may_pass(&self, meters: [&Meter; 3], bytes: usize, now: Duration) -> bool {
-        let rates = [self.allocation, self.user, self.total];
-        let limited = || rates.into_iter().zip(meters).filter(|(rate, _)| *rate != 0);
-        let is_open = limited().all(|(_, meter)| meter.is_open(now));
+        let is_open = self.is_open(meters, now);
         if is_open {
-            limited().for_each(|(rate, meter)| meter.pass(now, time_of(bytes, rate)));
+            self.pass(meters, bytes, now);
         }
         is_open
+    }
+
+    /// Whether something may pass.
+    pub(super) fn is_open(&self, meters: [&Meter; 3], now: Duration) -> bool {
+        self.limited(meters).all(|(_, meter)| meter.is_open(now))
+    }
+
+    /// Counts what has passed.
+    pub(super) fn pass(&self, meters: [&Meter; 3], bytes: usize, now: Duration) {
+        self.limited(meters).for_each(|(rate, meter)| meter.pass(now, time_of(bytes, rate)));
+    }
+
+    /// The meters that have a rate.
+    fn limited<'a>(&self, meters: [&'a Meter; 3]) -> impl Iterator<Item = (u64, &'a Meter)> + use<'a> {
+        let rates = [self.allocation, self.user, self.total];
+        rates.into_iter().zip(meters).filter(|(rate, _)| *rate != 0)
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use rand::Rng;
 
+use super::bandwidth::{Direction, Meter};
 use super::output::{Now, Output, PeerLink, RelayId, Verdict};
 use super::peer_connections::{ConnectionId, Stage};
 use super::reach::{is_lost, may_connect_from, public_name};
@@ -55,10 +56,33 @@ impl Server {
         self.peers.remove(link);
     }
 
-    /// Bytes that went through bound connections.
-    pub fn count_stream_bytes(&mut self, to_peer: u64, to_client: u64) {
-        self.stats.to_peer_bytes += to_peer;
-        self.stats.to_client_bytes += to_client;
+    /// How many reads of a bound connection may go on now, to the peer and to the client: `share` of them,
+    /// or one where there are limits, or none while they are exceeded. A stream waits where a datagram
+    /// would be dropped.
+    #[must_use]
+    pub fn stream_shares(&self, now: Now, link: PeerLink, share: usize) -> [usize; 2] {
+        let limits = &self.settings.bandwidth;
+        match self.meters_of_connection(link).filter(|_| limits.is_limited()) {
+            Some(meters) => meters.map(|meters| usize::from(limits.is_open(meters, now.mono))),
+            None => [share; 2],
+        }
+    }
+
+    /// Bytes that went through a bound connection, to the peer and to the client.
+    pub fn count_streamed(&mut self, now: Now, link: PeerLink, bytes: [u64; 2]) {
+        self.stats.to_peer_bytes += bytes[0];
+        self.stats.to_client_bytes += bytes[1];
+        let limits = &self.settings.bandwidth;
+        if let Some(meters) = self.meters_of_connection(link).filter(|_| limits.is_limited()) {
+            let passed = meters.into_iter().zip(bytes);
+            passed.for_each(|(meters, bytes)| limits.pass(meters, bytes as usize, now.mono));
+        }
+    }
+
+    fn meters_of_connection(&self, link: PeerLink) -> Option<[[&Meter; 3]; 2]> {
+        let allocation = self.table.of_relay(self.peers.get(link)?.relay)?;
+        let meters = [&allocation.meters, allocation.quota.meters(), &self.shared.meters];
+        Some([Direction::ToPeer, Direction::ToClient].map(|way| meters.map(|meters| meters.of(way))))
     }
 
     /// Ends the connections whose time is over (RFC 6062 §5.2, §5.3).

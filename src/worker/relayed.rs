@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
@@ -25,6 +26,9 @@ const ACCEPT_SHARE: usize = 16;
 
 /// Reads of a joined connection, each way, before others have theirs.
 const SHARE: usize = 4;
+
+/// How long a connection waits that is over its bandwidth.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A peer's connection.
 enum Peer {
@@ -52,6 +56,10 @@ pub(super) struct Relayed {
     peers: Vec<Option<Peer>>,
     /// Listeners that could not accept because descriptors or memory were short.
     pub(super) blocked: Vec<SocketRef>,
+    /// Joined connections that are over their bandwidth.
+    paused: Vec<SocketRef>,
+    /// When those go on.
+    resume: Option<Duration>,
 }
 
 impl Relayed {
@@ -62,6 +70,27 @@ impl Relayed {
     /// Closes a listener.
     pub(super) fn close_listener(&mut self, name: SocketRef) {
         self.listeners.remove(&name);
+    }
+
+    fn pause(&mut self, name: SocketRef, now: Duration) {
+        self.paused.push(name);
+        self.resume.get_or_insert(now + PAUSE);
+    }
+
+    /// When [`Self::resumed`] has something.
+    pub(super) fn resume_at(&self) -> Option<Duration> {
+        self.resume
+    }
+
+    /// Connections that may try again.
+    pub(super) fn resumed(&mut self, now: Duration) -> Vec<SocketRef> {
+        if self.resume.take_if(|at| *at <= now).is_none() {
+            return Vec::new();
+        }
+        let mut paused = std::mem::take(&mut self.paused);
+        paused.sort_unstable();
+        paused.dedup();
+        paused
     }
 
     fn get_mut(&mut self, link: PeerLink) -> Option<&mut Peer> {
@@ -231,15 +260,18 @@ impl<D: Datagrams> Worker<D> {
         let Some((_, scratch)) = self.received.claim() else { return };
         let Some(Peer::Joined(joint)) = self.relayed.get_mut(link) else { return self.received.unclaim() };
         let Joint { peer, client, to_peer, to_client, .. } = &mut **joint;
-        let up = to_peer.pump(client, peer, scratch, SHARE);
-        let down = to_client.pump(peer, client, scratch, SHARE);
+        let shares = self.core.stream_shares(self.now, link, SHARE);
+        let up = to_peer.pump(client, peer, scratch, shares[0]);
+        let down = to_client.pump(peer, client, scratch, shares[1]);
         self.received.unclaim();
         let (Ok((up, sent)), Ok((down, received))) = (up, down) else { return self.end_peer(link) };
-        self.core.count_stream_bytes(sent, received);
+        self.core.count_streamed(self.now, link, [sent, received]);
         if up == Flow::Ended && down == Flow::Ended {
             self.end_peer(link);
-        } else if up == Flow::More || down == Flow::More {
+        } else if (up == Flow::More && shares[0] > 0) || (down == Flow::More && shares[1] > 0) {
             self.unfinished.push(name_of(link));
+        } else if shares.contains(&0) {
+            self.relayed.pause(name_of(link), self.now.mono);
         }
     }
 

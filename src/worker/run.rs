@@ -211,7 +211,7 @@ impl<D: Datagrams> Worker<D> {
         if has_mail || !self.unfinished.is_empty() || !self.erring.is_empty() {
             return Duration::ZERO;
         }
-        let timeouts = [self.core.poll_timeout(), self.secure.due()];
+        let timeouts = [self.core.poll_timeout(), self.secure.due(), self.relayed.resume_at()];
         let due = timeouts.into_iter().flatten().fold(self.next_second, Duration::min);
         due.saturating_sub(self.now.mono)
     }
@@ -476,6 +476,7 @@ impl<D: Datagrams> Worker<D> {
             self.core.handle_timeout(self.now);
             self.drain();
         }
+        self.unfinished.append(&mut self.relayed.resumed(self.now.mono));
         if self.now.mono >= self.next_second {
             self.next_second = self.now.mono + SECOND;
             self.clock.read_calendar();

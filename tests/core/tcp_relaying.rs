@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use turnkey::stun::{AttributeType, Class, Method};
 use turnkey::turn::{
-    ClientPath, LinkId, Output, PeerLink, PeerPolicy, Settings, Shared, Transport, Verdict, WorkerId,
+    Bandwidth, ClientPath, LinkId, Output, PeerLink, PeerPolicy, Settings, Shared, Transport, Verdict,
+    WorkerId,
 };
 
 use crate::lab::{Answer, Client, Event, Lab, PEER, Peer, addr, path, settings};
@@ -392,4 +393,29 @@ fn rfc6062_4_3_a_data_connection_may_bring_the_nonce_of_its_control_connection()
     assert_eq!(bind(&data, &mut lab, id).error, Some(438), "the nonce of somebody else");
     let data = Client { path: connection(4002), ..client };
     assert_eq!(bind(&data, &mut lab, id).error, None);
+}
+
+#[test]
+fn a_connection_over_its_bandwidth_waits_in_that_direction() {
+    let mut lab = Lab::with(|settings| {
+        settings.tcp = true;
+        settings.bandwidth = Bandwidth { allocation: 100_000, ..Bandwidth::default() };
+    });
+    let (client, _) = allocated(&mut lab, 4000);
+    let (link, id) = connected(&client, &mut lab, PEER);
+    let data = self::client(&mut lab, 4001);
+    bind(&data, &mut lab, id);
+    assert_eq!(lab.server.stream_shares(lab.now(), link, 4), [1, 1]);
+    let now = lab.now();
+    lab.server.count_streamed(now, link, [250_000, 50_000]);
+    assert_eq!(lab.server.stream_shares(now, link, 4), [0, 1]);
+    lab.advance(Duration::from_millis(1400));
+    assert_eq!(lab.server.stream_shares(lab.now(), link, 4), [0, 1]);
+    lab.advance(Duration::from_millis(200));
+    assert_eq!(lab.server.stream_shares(lab.now(), link, 4), [1, 1]);
+    lab.reconfigure(Settings { tcp: true, ..settings() });
+    lab.server.count_streamed(now, link, [250_000, 250_000]);
+    assert_eq!(lab.server.stream_shares(lab.now(), link, 4), [4, 4], "no limit, no waiting");
+    let stats = lab.server.stats();
+    assert_eq!((stats.to_peer_bytes, stats.to_client_bytes), (500_000, 300_000));
 }

@@ -18,6 +18,7 @@ on_each_backend!(
     what_came_before_the_bind_is_kept_and_half_closes_pass,
     what_follows_the_bind_at_once_is_not_lost,
     a_slow_side_slows_the_other_down,
+    a_connection_over_its_bandwidth_loses_nothing,
     two_clients_connect_to_each_other,
     what_ends_with_what,
     a_peer_that_is_not_there_is_447,
@@ -184,6 +185,27 @@ fn a_slow_side_slows_the_other_down(backend: Backend) {
         slow.read_exact(&mut read).unwrap();
         assert!(read == sent, "all {} bytes arrive in order", sent.len());
     }
+}
+
+fn a_connection_over_its_bandwidth_loses_nothing(backend: Backend) {
+    let mut setup = Setup { workers: 2, ..setup(backend) };
+    setup.settings.tcp = true;
+    setup.settings.bandwidth.allocation = 400_000;
+    let pool = Arc::new(worker::start(setup).unwrap());
+    let (_control, mut data, mut peer) = joined(accept(&pool, "127.0.0.1"));
+    let sent: Vec<u8> = (0..600_000).map(|n| (n % 251) as u8).collect();
+    let sender = std::thread::spawn({
+        let sent = sent.clone();
+        move || {
+            peer.write_all(&sent).unwrap();
+            peer
+        }
+    });
+    let mut read = vec![0; sent.len()];
+    data.read_exact(&mut read).unwrap();
+    assert!(read == sent);
+    let mut peer = sender.join().unwrap();
+    passes(&mut data, &mut peer, b"the other direction has its own");
 }
 
 fn two_clients_connect_to_each_other(backend: Backend) {
