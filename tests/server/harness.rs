@@ -369,11 +369,7 @@ impl Client {
         let mut buffer = [0; 1500];
         let len = write(&mut buffer).expect("it fits");
         match &mut self.link {
-            Link::Udp(socket) => {
-                socket.send(&buffer[..len]).expect("sent");
-                let len = socket.recv(&mut buffer).expect("an answer");
-                buffer[..len].to_vec()
-            }
+            Link::Udp(socket) => ask(socket, &buffer[..len]),
             Link::Stream(stream) => {
                 stream.write_all(&buffer[..len]).expect("sent");
                 stream.flush().expect("sent");
@@ -391,6 +387,22 @@ impl Client {
         id[4..].copy_from_slice(&self.counter.to_be_bytes());
         TransactionId(id)
     }
+}
+
+/// Asks again each second until there is an answer: on a busy machine datagrams get lost (RFC 8489 §6.2.1).
+fn ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {
+    let mut answer = [0; 1500];
+    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    for _ in 0..PATIENCE.as_secs() {
+        socket.send(question).expect("sent");
+        while let Ok(len) = socket.recv(&mut answer) {
+            // What answers an earlier question has come late.
+            if answer[..len].get(4..20) == question.get(4..20) {
+                return answer[..len].to_vec();
+            }
+        }
+    }
+    panic!("no answer");
 }
 
 fn error_code(message: &Message<'_>) -> Option<u16> {
