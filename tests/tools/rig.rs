@@ -34,27 +34,33 @@ impl Server {
 
     /// The same with another IPv4 address to relay from.
     pub(crate) fn relaying_from(relay: &str, more: &str) -> Self {
-        let port = free_port();
-        Self::spawn(&format!(r#"["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}"]"#), relay, 0, more)
+        Self::on_a_free_port(|listen| Self::run(relay, listen, 0, &[], more))
+    }
+
+    /// UDP and TCP on one port: somebody may take it between the look and the start.
+    fn on_a_free_port(start: impl Fn(&str) -> Result<Self, String>) -> Self {
+        let attempt = |_| {
+            let port = free_port();
+            match start(&format!(r#"["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}"]"#)) {
+                Err(log) if log.contains("is in use") => None,
+                started => Some(started.unwrap_or_else(|log| panic!("not ready:\n{log}"))),
+            }
+        };
+        (0..10).find_map(attempt).expect("one of ten free ports stays free")
     }
 
     /// Starts a server with these relay listeners and this HTTP port.
     pub(crate) fn listening(listen: &str, http: u16, more: &str) -> Self {
-        Self::spawn(listen, "127.0.0.1", http, more)
+        Self::run("127.0.0.1", listen, http, &[], more).unwrap_or_else(|log| panic!("not ready:\n{log}"))
     }
 
     /// Starts a server as `--public 127.0.0.1` makes it: HTTPS with a self-signed certificate, tokens.
     pub(crate) fn public() -> Self {
-        let port = free_port();
-        let listen = format!(r#"["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}"]"#);
-        Self::run("127.0.0.1", &listen, 0, &["--public", "127.0.0.1"], OPEN)
+        Self::on_a_free_port(|listen| Self::run("127.0.0.1", listen, 0, &["--public", "127.0.0.1"], OPEN))
     }
 
-    fn spawn(listen: &str, relay: &str, http: u16, more: &str) -> Self {
-        Self::run(relay, listen, http, &[], more)
-    }
-
-    fn run(relay: &str, listen: &str, http: u16, arguments: &[&str], more: &str) -> Self {
+    /// A server that is ready, or the log of one that has ended instead.
+    fn run(relay: &str, listen: &str, http: u16, arguments: &[&str], more: &str) -> Result<Self, String> {
         let home = tempfile::tempdir().expect("a temporary directory");
         let config = home.path().join("turnkey.toml");
         let text = format!(
@@ -74,17 +80,16 @@ impl Server {
             BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|text| line.send(text))
         });
         let mut server = Self { child, home, log: Vec::new(), lines };
-        server.wait_until_ready();
-        server
+        server.wait_until_ready()?;
+        Ok(server)
     }
 
-    fn wait_until_ready(&mut self) {
+    fn wait_until_ready(&mut self) -> Result<(), String> {
         while !self.log.last().is_some_and(|line| line.contains(" ready")) {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => self.log.push(line),
-                Err(_) => panic!("not ready:\n{}", self.log.join("\n")),
-            }
+            let line = self.lines.recv_timeout(PATIENCE).map_err(|_| self.log.join("\n"))?;
+            self.log.push(line);
         }
+        Ok(())
     }
 
     fn address_in(&self, line: impl Fn(&str) -> bool, scheme: &str) -> SocketAddr {
