@@ -25,6 +25,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::tls::{Certificate, Protocols};
 use crate::io::stream::Socket;
+use crate::io::tcp;
 use crate::proxy::Ends;
 use crate::turn::Network;
 use crate::worker::{Arrival, Pool};
@@ -166,7 +167,7 @@ impl Entrance {
                             drop(permit);
                         });
                     }
-                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) if tcp::is_of_one_connection(&error) => {}
                     Err(error) => {
                         tracing::warn!(%error, "connection not accepted");
                         tokio::time::sleep(PAUSE).await;
@@ -309,12 +310,6 @@ fn hand_over(pool: &Pool, socket: Socket, ends: Ends) {
     if let Err(error) = pool.adopt(Arrival::between(socket, ends.client, ends.server, Vec::new())) {
         tracing::debug!(%error, "connection refused");
     }
-}
-
-/// The connection was gone before it was accepted; the listener is well.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused)
 }
 
 /// Returns when the server stops.

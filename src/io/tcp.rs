@@ -57,6 +57,14 @@ pub fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(socket.into()))
 }
 
+/// Whether a failed accept concerns one connection that was gone before it, while the listener is well.
+#[must_use]
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let gone = [Kind::ConnectionAborted, Kind::ConnectionReset, Kind::ConnectionRefused, Kind::Interrupted];
+    gone.contains(&error.kind())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

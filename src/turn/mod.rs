@@ -287,17 +287,6 @@ impl Server {
         self.forward_to_client(result)
     }
 
-    /// The answer to [`Output::OpenRelay`]; the Allocate that waits for it is answered by the verdict.
-    pub fn handle_relay_opened(
-        &mut self,
-        now: Now,
-        relay: RelayId,
-        result: Result<(), OpenError>,
-        reply: &mut ReplyBuffer,
-    ) -> Verdict {
-        self.relay_opened(now, relay, result, reply)
-    }
-
     /// A client's connection is gone: its allocation goes with it, unless a ticket may lead back to it.
     pub fn handle_client_closed(&mut self, now: Now, path: ClientPath) {
         let Some(id) = self.table.id_of(&path.five_tuple) else { return };

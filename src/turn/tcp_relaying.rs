@@ -40,17 +40,6 @@ impl Server {
         Some((link, Verdict::Reply { path, len }))
     }
 
-    /// The answer to [`Output::Connect`]; the Connect that waits for it is answered by the verdict.
-    pub fn handle_peer_connected(
-        &mut self,
-        now: Now,
-        link: PeerLink,
-        is_connected: bool,
-        reply: &mut ReplyBuffer,
-    ) -> Verdict {
-        self.peer_connected(now, link, is_connected, reply)
-    }
-
     /// A connection of a peer has ended, and with it the client's connection if one was bound.
     pub fn handle_peer_closed(&mut self, link: PeerLink) {
         self.peers.remove(link);

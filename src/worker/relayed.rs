@@ -131,7 +131,7 @@ impl<D: Datagrams> Worker<D> {
             match listener.accept() {
                 Ok((stream, peer)) => self.peer_accepted(name, stream, peer),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if is_of_one_connection(&e) => {}
+                Err(e) if tcp::is_of_one_connection(&e) => {}
                 Err(_) => {
                     if !self.relayed.blocked.contains(&name) {
                         self.relayed.blocked.push(name);
@@ -293,10 +293,4 @@ fn is_established(stream: &TcpStream) -> io::Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
         Err(e) => Err(e),
     }
-}
-
-/// The peer was gone before it was accepted; the listener is well.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted)
 }

@@ -9,6 +9,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { after, afterEach, before, test } from "node:test";
 import { serve } from "../browser/lib/server.js";
+import { leaveNothing } from "./network.js";
 
 const space = (role) => `turnkeycloud-${process.pid}-${role}`;
 const [CLIENT, PROVIDER, SERVER] = ["client", "provider", "server"].map(space);
@@ -19,8 +20,7 @@ const ip = (...args) => execFileSync("ip", args, { encoding: "utf8", stdio: ["ig
 let servers = [];
 
 before(() => {
-  process.once("exit", remove);
-  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+  leaveNothing(remove);
   for (const name of [CLIENT, PROVIDER, SERVER]) {
     ip("netns", "add", name);
     ip("-n", name, "link", "set", "lo", "up");

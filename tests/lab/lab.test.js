@@ -36,8 +36,6 @@ let pages = [];
 
 before(async () => {
   network = new Network();
-  process.once("exit", () => network.remove());
-  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
   directory = mkdtempSync(join(tmpdir(), "turnkey-lab-"));
   writeFileSync(join(directory, "token.toml"), CONFIG);
   server = await serve(CONFIG, { prefix: network.prefix(network.public) });

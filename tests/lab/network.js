@@ -18,11 +18,18 @@ function ip(...args) {
   return execFileSync("ip", args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
 }
 
+/** Has `remove` called when the process ends, also by a signal. */
+export function leaveNothing(remove) {
+  process.once("exit", remove);
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+}
+
 export class Network {
   #names = [];
 
   constructor() {
     removeLeftovers();
+    leaveNothing(() => this.remove());
     this.public = this.#space("pub");
     this.clients = [1, 2].map((n) => this.#space(`client${n}`));
     this.nats = [1, 2].map((n) => this.#space(`nat${n}`));

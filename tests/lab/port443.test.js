@@ -23,8 +23,6 @@ let pages = [];
 
 before(async () => {
   network = new Network();
-  process.once("exit", () => network.remove());
-  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
   directory = mkdtempSync(join(tmpdir(), "turnkey-443-"));
   const certificates = [certificate("first"), certificate("second")];
   put("first");

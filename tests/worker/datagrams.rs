@@ -6,7 +6,7 @@ use turnkey::io::SendFailure;
 use turnkey::worker::{self, Backend, Setup};
 
 use crate::client::{Client, Data};
-use crate::rig::{PATIENCE, echo, ip, peer, pool, setup, until};
+use crate::rig::{PATIENCE, echo, ip, payload, peer, pool, setup, until};
 
 on_each_backend!(
     many_clients_each_get_their_own_echo,
@@ -23,10 +23,6 @@ on_each_backend!(
 );
 
 const CHANNEL: u16 = 0x4001;
-
-fn payload(n: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + n) as u8).collect()
-}
 
 fn many_clients_each_get_their_own_echo(backend: Backend) {
     let pool = pool(backend);

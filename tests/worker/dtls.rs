@@ -10,7 +10,7 @@ use turnkey::worker::{self, Backend, Pool, Setup};
 
 use crate::client::{Client, Data, Link};
 use crate::dtls_link::DtlsLink;
-use crate::rig::{PATIENCE, accept, echo, in_own_process, peer, resident, setup, until};
+use crate::rig::{PATIENCE, accept, echo, in_own_process, payload, peer, resident, setup, until};
 
 on_each_backend!(
     a_dtls_client_relays_in_channels_and_indications,
@@ -34,10 +34,6 @@ const CHANNEL: u16 = 0x4001;
 /// Where the random value of a hello is, and its cookie where there is no session identifier.
 const RANDOM: usize = 13 + 12 + 2;
 const COOKIE: usize = RANDOM + 32 + 1 + 1;
-
-fn payload(n: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + n) as u8).collect()
-}
 
 /// An identity and its certificate.
 fn identity() -> (Identity, Vec<u8>) {

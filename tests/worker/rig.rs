@@ -70,6 +70,11 @@ pub(crate) fn pool(backend: Backend) -> Pool {
     worker::start(setup(backend)).unwrap()
 }
 
+/// Bytes that tell one message from another.
+pub(crate) fn payload(n: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + n) as u8).collect()
+}
+
 /// A peer's socket.
 pub(crate) fn peer(ip: &str) -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind((ip, 0)).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use turnkey::worker::{self, Backend, Setup};
 
 use crate::client::{Client, Data};
-use crate::rig::{accept, echo, in_own_process, peer, pool, resident, setup, until};
+use crate::rig::{accept, echo, in_own_process, payload, peer, pool, resident, setup, until};
 
 on_each_backend!(
     a_tcp_client_relays_in_channels_and_indications,
@@ -22,33 +22,33 @@ on_each_backend!(
 
 const CHANNEL: u16 = 0x4001;
 
-fn payload(n: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + n) as u8).collect()
+/// Everything a client does, in messages that need padding and such that need none.
+pub(crate) fn relays_in_channels_and_indications(mut client: Client) {
+    assert_eq!(client.mapped(), client.local());
+    let relayed = client.allocate(1);
+    let (peer, address) = peer("127.0.0.1");
+    client.permit(address);
+    let mut buffer = [0; 2000];
+    for len in [0, 1, 2, 3, 4, 5, 1200] {
+        client.send_indication(address, &payload(1, len));
+        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
+        peer.send_to(&payload(2, len), relayed).unwrap();
+        assert_eq!(client.recv(), Data::Indication(address, payload(2, len)));
+    }
+    client.bind(CHANNEL, address);
+    for len in [0, 1, 2, 3, 4, 5, 1200] {
+        client.send_channel(CHANNEL, &payload(3, len));
+        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
+        assert_eq!(buffer[..len], payload(3, len));
+        peer.send_to(&payload(4, len), relayed).unwrap();
+        assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(4, len)));
+    }
 }
 
 fn a_tcp_client_relays_in_channels_and_indications(backend: Backend) {
     let pool = Arc::new(pool(backend));
     for loopback in ["127.0.0.1", "::1"] {
-        let mut client = Client::tcp(accept(&pool, loopback));
-        assert_eq!(client.mapped(), client.local());
-        let relayed = client.allocate(1);
-        let (peer, address) = peer("127.0.0.1");
-        client.permit(address);
-        let mut buffer = [0; 2000];
-        for len in [0, 1, 2, 3, 4, 5, 1200] {
-            client.send_indication(address, &payload(1, len));
-            assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-            peer.send_to(&payload(2, len), relayed).unwrap();
-            assert_eq!(client.recv(), Data::Indication(address, payload(2, len)));
-        }
-        client.bind(CHANNEL, address);
-        for len in [0, 1, 2, 3, 4, 5, 1200] {
-            client.send_channel(CHANNEL, &payload(3, len));
-            assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-            assert_eq!(buffer[..len], payload(3, len));
-            peer.send_to(&payload(4, len), relayed).unwrap();
-            assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(4, len)));
-        }
+        relays_in_channels_and_indications(Client::tcp(accept(&pool, loopback)));
     }
 }
 

@@ -11,7 +11,8 @@ use turnkey::io::stream::Socket;
 use turnkey::worker::{self, Arrival, Backend, Pool, Setup};
 
 use crate::client::{Client, Data, Link};
-use crate::rig::{accept, echo, in_own_process, peer, pool, resident, setup, until};
+use crate::rig::{accept, echo, in_own_process, payload, peer, pool, resident, setup, until};
+use crate::streams::relays_in_channels_and_indications;
 
 on_each_backend!(
     a_tls_client_relays_in_channels_and_indications,
@@ -25,10 +26,6 @@ on_each_backend!(
 );
 
 const CHANNEL: u16 = 0x4001;
-
-fn payload(n: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + n) as u8).collect()
-}
 
 /// A certificate for localhost: what the server shows and what a client trusts.
 fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
@@ -74,26 +71,7 @@ fn accept_tls(pool: &Arc<Pool>) -> (SocketAddr, Arc<ClientConfig>) {
 fn a_tls_client_relays_in_channels_and_indications(backend: Backend) {
     let pool = Arc::new(pool(backend));
     let (address, config) = accept_tls(&pool);
-    let mut client = Client::tls(address, &config);
-    assert_eq!(client.mapped(), client.local());
-    let relayed = client.allocate(1);
-    let (peer, address) = peer("127.0.0.1");
-    client.permit(address);
-    let mut buffer = [0; 2000];
-    for len in [0, 1, 2, 3, 4, 5, 1200] {
-        client.send_indication(address, &payload(1, len));
-        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-        peer.send_to(&payload(2, len), relayed).unwrap();
-        assert_eq!(client.recv(), Data::Indication(address, payload(2, len)));
-    }
-    client.bind(CHANNEL, address);
-    for len in [0, 1, 2, 3, 4, 5, 1200] {
-        client.send_channel(CHANNEL, &payload(3, len));
-        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-        assert_eq!(buffer[..len], payload(3, len));
-        peer.send_to(&payload(4, len), relayed).unwrap();
-        assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(4, len)));
-    }
+    relays_in_channels_and_indications(Client::tls(address, &config));
 }
 
 fn many_messages_in_one_record_and_large_ones(backend: Backend) {

@@ -67,7 +67,7 @@ impl Hub {
     pub fn handle_identity(&mut self, now: Now, id: ConnId, result: Result<Identity, String>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Some(pending) = conn.joining.take() {
-            return self.join_checked(now, id, *pending, result);
+            return self.join_checked(now, id, &pending, result);
         }
         let Some(hello) = conn.greeting.take() else { return self.renew(now, id, result) };
         match result {

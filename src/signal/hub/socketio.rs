@@ -178,7 +178,7 @@ impl Hub {
             socket.joining = Some(Box::new(pending));
             return self.outputs.push_back(Output::Authenticate { conn, token });
         }
-        self.finish_join(now, conn, session, pending);
+        self.finish_join(now, conn, session, &pending);
     }
 
     /// The token of a join was checked.
@@ -186,7 +186,7 @@ impl Hub {
         &mut self,
         now: Now,
         conn: ConnId,
-        pending: Pending,
+        pending: &Pending,
         result: Result<Identity, String>,
     ) {
         let Some(session) = self.conns.get(&conn).and_then(|c| c.session) else { return };
@@ -204,15 +204,12 @@ impl Hub {
         self.refuse(conn, pending.ack.as_deref(), &refusal);
     }
 
-    fn finish_join(&mut self, now: Now, conn: ConnId, session: SessionId, pending: Pending) {
+    fn finish_join(&mut self, now: Now, conn: ConnId, session: SessionId, pending: &Pending) {
         let Pending { ack, join } = pending;
-        let result = self.enter_by_event(now, session, &join);
-        match result {
+        match self.enter_by_event(now, session, join) {
             Err(refusal) => self.refuse(conn, ack.as_deref(), &refusal),
             Ok(None) => {}
-            Ok(Some((room, member))) => {
-                self.joined_by_event(now, conn, session, ack.as_deref(), &room, member, &join)
-            }
+            Ok(Some(place)) => self.joined_by_event(now, conn, session, pending, &place),
         }
     }
 
@@ -249,23 +246,21 @@ impl Hub {
         self.enter(now, session, &join.room, join.user.clone(), role).map(Some)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, from the line above")]
     fn joined_by_event(
         &mut self,
         now: Now,
         conn: ConnId,
         session: SessionId,
-        ack: Option<&str>,
-        room_name: &Arc<str>,
-        member: MemberId,
-        join: &Join,
+        Pending { ack, join }: &Pending,
+        (room_name, member): &(Arc<str>, MemberId),
     ) {
         let Some(room) = self.rooms.get(room_name) else { return };
-        let joined = joined(room, member, join.vocabulary);
+        let joined = joined(room, *member, join.vocabulary);
+        // The other vocabularies have them in the answer.
         let others: Vec<(Sender, Option<Box<RawValue>>)> = room
             .members
             .iter()
-            .filter(|m| m.id != member)
+            .filter(|m| join.vocabulary == Vocabulary::Rooms && m.id != *member)
             .map(|m| (Sender::new(room_name, m), m.media.clone()))
             .collect();
         if let Some(ack) = ack {
@@ -280,7 +275,7 @@ impl Hub {
             Vocabulary::Invite => "call.joined",
         };
         self.emit(now, session, name, &joined.to_string());
-        for (other, media) in others.iter().filter(|_| join.vocabulary == Vocabulary::Rooms) {
+        for (other, media) in &others {
             self.emit(now, session, "user_joined", &user_joined(other));
             let media = media.as_deref().map_or("null", RawValue::get);
             for (track, enabled) in rooms::tracks(media) {
@@ -288,7 +283,7 @@ impl Hub {
                 self.emit(now, session, name, &payload);
             }
         }
-        self.give_mail(now, room_name, member, None);
+        self.give_mail(now, room_name, *member, None);
     }
 
     /// Tells a Socket.IO member of another one's coming or going, in its own words.

@@ -40,8 +40,8 @@ impl Server {
         Ok(Outcome::Deferred)
     }
 
-    /// The peer has been reached, or has not.
-    pub(in crate::turn) fn peer_connected(
+    /// The answer to [`Output::Connect`]; the Connect that waits for it is answered by the verdict.
+    pub fn handle_peer_connected(
         &mut self,
         now: Now,
         link: PeerLink,

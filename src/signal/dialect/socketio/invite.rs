@@ -1,13 +1,10 @@
 //! Seed 001: `call.invite`, `call.offer`, `call.answer`, `call.ice`, from user to user. A payload reaches
 //! its like as it came, with `from` and `callId`.
 
-use std::sync::Arc;
-
 use serde_json::value::RawValue;
 
-use super::{Dialect, Envelope, Fields, Kind, Limits, Refusal, Request, Sender, Verb, Vocabulary};
+use super::{Envelope, Fields, Kind, Limits, Refusal, Request, Sender, Verb, Vocabulary};
 use crate::signal::call::{Call, CallStatus};
-use crate::signal::envelope::Verbatim;
 use crate::signal::json;
 
 /// Reads an event of this vocabulary; `None` for those of others.
@@ -18,11 +15,8 @@ pub(super) fn request(
     limits: &Limits,
 ) -> Option<Result<Request, Refusal>> {
     let relay = |kind, canonical: Result<Box<RawValue>, Refusal>| {
-        let verbatim =
-            Verbatim { dialect: Dialect::SocketIo(Vocabulary::Invite), text: Arc::from(payload.get()) };
-        let envelope = |payload| Envelope { verbatim: Some(verbatim), ..super::envelope(kind, payload) };
-        canonical.map(|payload| {
-            let message = fields.message(envelope(payload));
+        canonical.map(|canonical| {
+            let message = fields.message(super::as_it_came(Vocabulary::Invite, kind, payload, canonical));
             // A call is between two: whom the client names is the other one.
             Request::Relay(super::Message { to: None, room: fields.call(), ..message })
         })

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::native::Hello;
 use super::{Dialect, Sender};
-use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
+use crate::signal::envelope::{Code, Envelope, Kind, Refusal, Verbatim};
 use crate::signal::json;
 use crate::signal::limits::Limits;
 
@@ -410,6 +410,18 @@ pub fn refuse(ack: Option<&str>, refusal: &Refusal) -> Arc<str> {
             format!(r#"2["error",{error}]"#).into()
         }
     }
+}
+
+/// A canonical message that also keeps the payload it came with, for those who hear `vocabulary`.
+pub(super) fn as_it_came(
+    vocabulary: Vocabulary,
+    kind: Kind,
+    payload: &RawValue,
+    canonical: Box<RawValue>,
+) -> Envelope {
+    let text = Arc::from(payload.get());
+    let verbatim = Some(Verbatim { dialect: Dialect::SocketIo(vocabulary), text });
+    Envelope { verbatim, ..envelope(kind, canonical) }
 }
 
 /// A canonical message without bytes of its own.

@@ -1,12 +1,9 @@
 //! Seed 002: `webrtc:join_room`, `webrtc:offer`, `webrtc:answer`, `webrtc:ice_candidate`, the older names
 //! of the same, and the chat on the same socket. A payload reaches its like as it came, with `from`.
 
-use std::sync::Arc;
-
 use serde_json::value::RawValue;
 
-use super::{Dialect, Envelope, Fields, Kind, Limits, Refusal, Request, Sender, Vocabulary};
-use crate::signal::envelope::Verbatim;
+use super::{Envelope, Fields, Kind, Limits, Refusal, Request, Sender, Vocabulary};
 use crate::signal::json;
 
 /// Reads an event of this vocabulary; `None` for those of others.
@@ -17,11 +14,10 @@ pub(super) fn request(
     limits: &Limits,
 ) -> Option<Result<Request, Refusal>> {
     use Vocabulary::{Webrtc, WebrtcOld};
-    let relay = |kind, vocabulary, canonical: Result<Box<RawValue>, Refusal>| {
-        let verbatim = Verbatim { dialect: Dialect::SocketIo(vocabulary), text: Arc::from(payload.get()) };
-        let envelope = |payload| Envelope { verbatim: Some(verbatim), ..super::envelope(kind, payload) };
-        canonical.map(|payload| Request::Relay(fields.message(envelope(payload))))
+    let message = |kind, vocabulary, canonical: Result<Box<RawValue>, Refusal>| {
+        canonical.map(|canonical| fields.message(super::as_it_came(vocabulary, kind, payload, canonical)))
     };
+    let relay = |kind, vocabulary, canonical| message(kind, vocabulary, canonical).map(Request::Relay);
     Some(match name {
         "webrtc:join_room" => fields.join(Webrtc),
         "join_consultation_room" => fields.join(WebrtcOld),
@@ -41,12 +37,7 @@ pub(super) fn request(
             Request::Join(join) => Request::JoinChat(join.room),
             other => other,
         }),
-        "chat:send_message" => {
-            let verbatim = Verbatim { dialect: Dialect::SocketIo(Webrtc), text: Arc::from(payload.get()) };
-            let envelope =
-                |payload| Envelope { verbatim: Some(verbatim), ..super::envelope(Kind::Chat, payload) };
-            fields.chat(limits).map(|payload| Request::Chat(fields.message(envelope(payload))))
-        }
+        "chat:send_message" => message(Kind::Chat, Webrtc, fields.chat(limits)).map(Request::Chat),
         "identify_as_doctor" => Ok(Request::Identify("doctor")),
         "identify_as_patient" => Ok(Request::Identify("patient")),
         _ => return None,
