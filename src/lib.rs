@@ -69,6 +69,8 @@ pub mod fuzzing;
 pub mod http;
 #[cfg(feature = "server")]
 pub mod io;
+#[cfg(feature = "server")]
+pub mod offload;
 pub mod proxy;
 pub mod signal;
 pub mod stun;

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proxy", &[]),
     ("fuzzing", &["stun", "credential", "dtls", "turn", "signal", "proxy"]),
     ("io", &[]),
+    ("offload", &["io", "turn"]),
     ("worker", &["io", "dtls", "turn", "stun", "credential"]),
     ("http", &["signal", "credential"]),
     ("admin", &["credential", "turn", "worker", "io", "http", "signal", "app"]),

@@ -9,12 +9,14 @@ mod control;
 mod recv;
 mod send;
 mod sys;
+mod words;
 
 use std::os::fd::AsRawFd;
 
 use super::{Capabilities, Counters, Datagrams, PeerError, RecvBatch, SendBatch, Sockets, UdpSocket};
 use recv::Receiver;
 use send::Sender;
+pub use words::{Words, monotonic_at};
 
 /// Larger segments than any common path takes are not worth a run, and the kernel would refuse it.
 const MAX_SEGMENT: usize = 1 << 14;

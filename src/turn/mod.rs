@@ -17,6 +17,7 @@ mod icmp;
 mod ip_header;
 mod limiter;
 mod mobility;
+mod offload;
 mod one_port;
 mod output;
 mod peer_connections;
@@ -37,6 +38,7 @@ pub use failures::AuthReport;
 pub use icmp::Icmp;
 pub use ip_header::IpFields;
 pub use mobility::{Asked, Moving};
+pub use offload::{Count, FlowId, NO_METER, OffloadRow, Usage};
 pub use output::{
     ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, PeerLink, Prefix, RelayId,
     Transport, Verdict, Via, WorkerId,

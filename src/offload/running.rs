@@ -1,0 +1,225 @@
+//! The program at work: its rows, its clock, and what it has counted.
+
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use aya::programs::links::FdLink;
+use aya::{Ebpf, include_bytes_aligned};
+
+use super::error::{InstallError, OffloadError};
+use super::maps::{Loaded, Tables};
+use super::outcome::Counters;
+use super::row::{Encoded, WORDS, nanos};
+use super::{Mode, attach, system};
+use crate::io::linux::Words;
+use crate::turn::{FlowId, OffloadRow, Usage};
+
+/// The program, built by bpf/build.
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/turn.bpf.o");
+
+/// Packets are relayed in the kernel while this is alive and [`beat`](Self::beat) is called.
+pub struct Offload {
+    origin: Instant,
+    flows: Words,
+    control: Words,
+    meters: &'static [AtomicU64],
+    state: Mutex<State>,
+    /// What keeps the program loaded and attached.
+    _programs: Ebpf,
+    _links: Vec<FdLink>,
+}
+
+struct State {
+    tables: Tables,
+    installed: Vec<Option<Installed>>,
+    refused: u64,
+}
+
+/// A row that is in the kernel, and what its slot had carried before.
+struct Installed {
+    row: Encoded,
+    generation: u32,
+    before: Usage,
+}
+
+impl Offload {
+    /// Loads the program for so many rows and attaches it to Ethernet interfaces. Also says in a line what
+    /// was chosen, and what keeps it from more. Times of rows count from `origin`.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to do about it.
+    pub fn start(
+        mode: Mode,
+        interfaces: &[String],
+        origin: Instant,
+        capacity: u32,
+    ) -> Result<(Self, String), OffloadError> {
+        let missing = system::missing_capabilities();
+        if !missing.is_empty() {
+            return Err(OffloadError::Capabilities(missing));
+        }
+        if interfaces.is_empty() {
+            return Err(OffloadError::NoInterface);
+        }
+        let lookups = system::lookups();
+        if lookups == [false; 2] {
+            return Err(OffloadError::Forwarding);
+        }
+        let start = |mode| Self::attached(mode, interfaces, origin, capacity);
+        let (offload, chosen) = match mode {
+            Mode::Tc | Mode::Xdp => start(mode)?,
+            Mode::Auto => match start(Mode::Tc) {
+                Ok(started) => started,
+                Err(tc) => match start(Mode::Xdp) {
+                    Ok((offload, chosen)) => (offload, format!("{chosen}; no tc: {tc}")),
+                    Err(xdp) => return Err(OffloadError::Neither(Box::new(tc), Box::new(xdp))),
+                },
+            },
+        };
+        let without = match lookups {
+            [true, true] => "",
+            [false, _] => "; not IPv4: the sysctl net.ipv4.conf.lo.forwarding is 0",
+            [_, false] => "; not IPv6: the sysctl net.ipv6.conf.lo.forwarding is 0",
+        };
+        Ok((offload, format!("{chosen}{without}")))
+    }
+
+    fn attached(
+        mode: Mode,
+        interfaces: &[String],
+        origin: Instant,
+        capacity: u32,
+    ) -> Result<(Self, String), OffloadError> {
+        let mut loaded = Loaded::new(OBJECT, origin, capacity)?;
+        let (links, chosen) = match mode {
+            Mode::Xdp => attach::xdp(&mut loaded.programs, &mut loaded.tables, interfaces)?,
+            Mode::Tc | Mode::Auto => attach::tc(&mut loaded.programs, interfaces)?,
+        };
+        Ok((Self::new(loaded, links, origin, capacity), chosen))
+    }
+
+    pub(super) fn new(loaded: Loaded, links: Vec<FdLink>, origin: Instant, capacity: u32) -> Self {
+        let installed = (0..capacity).map(|_| None).collect();
+        Self {
+            origin,
+            flows: loaded.flows,
+            control: loaded.control,
+            meters: loaded.meters.leak(),
+            state: Mutex::new(State { tables: loaded.tables, installed, refused: 0 }),
+            _programs: loaded.programs,
+            _links: links,
+        }
+    }
+
+    /// The words of the meters, two a pair: to peers, to clients. Zero at the start.
+    pub fn meters(&self) -> &'static [AtomicU64] {
+        self.meters
+    }
+
+    /// Bytes a second of an allocation, a user and all together, in each direction; 0 for no limit.
+    pub fn set_rates(&self, rates: [u64; 3]) {
+        for (word, rate) in self.control[1..].iter().zip(rates) {
+            word.store(rate, Ordering::Relaxed);
+        }
+    }
+
+    /// Says that user space is alive. Without it nothing is relayed in the kernel after a second.
+    pub fn beat(&self) {
+        self.control[0].store(nanos(self.origin.elapsed()), Ordering::Relaxed);
+    }
+
+    /// Installs a row, or moves the expiry of the one that is installed under this name.
+    ///
+    /// # Errors
+    /// Why it is not in the kernel. That is counted, and its packets pass up.
+    pub fn install(&self, row: &OffloadRow) -> Result<(), InstallError> {
+        let mut state = self.state();
+        let done = self.try_install(&mut state, row);
+        state.refused += u64::from(done.is_err());
+        done
+    }
+
+    /// Ends a row at once and returns what it has carried. A name that is not installed has carried nothing.
+    pub fn remove(&self, flow: FlowId) -> Usage {
+        let mut state = self.state();
+        let State { tables, installed, .. } = &mut *state;
+        let Some(place) = installed.get_mut(flow.slot as usize) else { return Usage::default() };
+        let Some(ended) = place.take_if(|installed| installed.generation == flow.generation) else {
+            return Usage::default();
+        };
+        self.words_of(flow.slot)[0].store(0, Ordering::Release);
+        // Keys that stay behind lead to a row that has expired.
+        let _ = tables.by_client.remove(&ended.row.by_client);
+        let _ = tables.by_peer.remove(&ended.row.by_peer);
+        tables.usage(flow.slot).since(ended.before)
+    }
+
+    /// What a row has carried since it was installed; payload only.
+    pub fn usage(&self, flow: FlowId) -> Usage {
+        let state = self.state();
+        let installed = state.installed.get(flow.slot as usize).and_then(Option::as_ref);
+        match installed.filter(|installed| installed.generation == flow.generation) {
+            Some(installed) => state.tables.usage(flow.slot).since(installed.before),
+            None => Usage::default(),
+        }
+    }
+
+    /// What became of all packets since the start.
+    pub fn counters(&self) -> Counters {
+        let state = self.state();
+        Counters::new(&state.tables.outcomes(), state.refused)
+    }
+
+    fn try_install(&self, state: &mut State, row: &OffloadRow) -> Result<(), InstallError> {
+        let encoded = Encoded::new(row)?;
+        let State { tables, installed, .. } = state;
+        let place = installed.get_mut(row.flow.slot as usize).ok_or(InstallError::Full)?;
+        let words = self.words_of(row.flow.slot);
+        if let Some(installed) = place {
+            if installed.row.words[1..] != encoded.words[1..] {
+                return Err(InstallError::Taken);
+            }
+            words[0].store(encoded.words[0], Ordering::Relaxed);
+            return Ok(());
+        }
+        // The row first, then the keys that lead to it; it lives when its expiry stands there.
+        for (word, value) in words.iter().zip(encoded.words).skip(1) {
+            word.store(value, Ordering::Relaxed);
+        }
+        words[0].store(encoded.words[0], Ordering::Release);
+        let before = tables.usage(row.flow.slot);
+        insert(tables, &encoded).inspect_err(|_| words[0].store(0, Ordering::Release))?;
+        *place = Some(Installed { row: encoded, generation: row.flow.generation, before });
+        Ok(())
+    }
+
+    fn words_of(&self, slot: u32) -> &[AtomicU64] {
+        let first = slot as usize * WORDS;
+        &self.flows[first..first + WORDS]
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Both keys, or none.
+fn insert(tables: &mut Tables, row: &Encoded) -> Result<(), InstallError> {
+    const ONLY_NEW: u64 = 1; // BPF_NOEXIST
+    tables.by_peer.insert(row.by_peer, row.value, ONLY_NEW).map_err(|error| reason(&error))?;
+    tables.by_client.insert(row.by_client, row.value, ONLY_NEW).map_err(|error| {
+        let _ = tables.by_peer.remove(&row.by_peer);
+        reason(&error)
+    })
+}
+
+fn reason(error: &aya::maps::MapError) -> InstallError {
+    let is_taken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::AlreadyExists;
+    match error {
+        aya::maps::MapError::SyscallError(call) if is_taken(&call.io_error) => InstallError::Taken,
+        _ => InstallError::Refused,
+    }
+}
