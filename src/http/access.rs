@@ -32,6 +32,10 @@ pub(super) const SET_A_KEY: &str =
 /// The name of the cookie that tells two browsers behind one address apart.
 pub(super) const COOKIE_NAME: &str = "turnkey_client";
 
+/// The name of the cookie in which a page that sends no header (seed 004) may carry its token to the
+/// REST endpoints. The Origin of a request with it is checked as of any other.
+const TOKEN_COOKIE: &str = "turnkey_token";
+
 /// Prefix of the subprotocol that carries a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
@@ -199,7 +203,14 @@ impl Asker<'_> {
         if !self.is_origin_allowed(settings) {
             return Err(Denied::Origin);
         }
-        check(settings, self.token().ok_or(Denied::NoToken)?, now_unix)
+        let token = self.token().or_else(|| self.cookie(TOKEN_COOKIE)).ok_or(Denied::NoToken)?;
+        check(settings, token, now_unix)
+    }
+
+    /// The URL of a path on the server as this client reached it.
+    pub(super) fn http_url(&self, settings: &Settings, path: &str) -> String {
+        let scheme = if settings.secure { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.text(&HOST).unwrap_or("localhost"))
     }
 
     /// The URL of a socket on the server as this client reached it.
@@ -258,7 +269,7 @@ impl Asker<'_> {
         ClientKey {
             user: identity.filter(|i| i.names_a_person()).map(|i| i.user.clone()),
             declared: self.query.find("client").map(|c| c.chars().take(64).collect::<String>().into()),
-            cookie: self.cookie().map(Into::into),
+            cookie: self.client_cookie().map(Into::into),
             issued: None,
             traits: traits.finish(),
             is_browser: self.headers.contains_key(ORIGIN),
@@ -266,11 +277,15 @@ impl Asker<'_> {
     }
 
     /// The cookie of an earlier socket.
-    pub(super) fn cookie(&self) -> Option<&str> {
+    fn client_cookie(&self) -> Option<&str> {
+        self.cookie(COOKIE_NAME).filter(|value| value.len() <= 64)
+    }
+
+    fn cookie(&self, wanted: &str) -> Option<&str> {
         let cookies = self.headers.get_all(COOKIE).iter().filter_map(|v| v.to_str().ok());
         cookies.flat_map(|v| v.split(';')).find_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;
-            (name == COOKIE_NAME && !value.is_empty() && value.len() <= 64).then_some(value)
+            (name == wanted && !value.is_empty()).then_some(value)
         })
     }
 

@@ -20,7 +20,8 @@ use super::ice;
 use super::settings::{Access, Settings};
 use crate::credential::{Credential, MintError, mint};
 use crate::signal::{
-    Call, CallAction, ConnId, Connect, Hub, Identity, Now, Output, PerClient, Refusal, Stats,
+    Admission, Call, CallAction, ConnId, Connect, Consultation, ConsultationAction, Hub, Identity, Now,
+    Output, PerClient, Refusal, Stats,
 };
 
 /// Inputs that wait for the hub; beyond it sockets wait, which their peers feel as back pressure.
@@ -55,17 +56,46 @@ pub struct App {
 
 /// What sockets tell the hub.
 pub(super) enum Input {
-    Connect { id: ConnId, connect: Box<Connect>, link: Link },
-    Frame { id: ConnId, text: Utf8Bytes },
-    Oversized { id: ConnId },
-    Binary { id: ConnId, size: usize },
-    Pong { id: ConnId, seq: u64 },
-    Disconnect { id: ConnId },
-    Call { who: Box<Identity>, action: CallAction, answer: oneshot::Sender<Result<Vec<Call>, Refusal>> },
+    Connect {
+        id: ConnId,
+        connect: Box<Connect>,
+        link: Link,
+    },
+    Frame {
+        id: ConnId,
+        text: Utf8Bytes,
+    },
+    Oversized {
+        id: ConnId,
+    },
+    Binary {
+        id: ConnId,
+        size: usize,
+    },
+    Pong {
+        id: ConnId,
+        seq: u64,
+    },
+    Disconnect {
+        id: ConnId,
+    },
+    Call {
+        who: Box<Identity>,
+        action: CallAction,
+        answer: oneshot::Sender<Result<Vec<Call>, Refusal>>,
+    },
+    Consultation {
+        who: Box<Identity>,
+        action: ConsultationAction,
+        answer: oneshot::Sender<ConsultationAnswer>,
+    },
     Reconfigure(Arc<Settings>),
     Answer(oneshot::Sender<()>),
     Drain(oneshot::Sender<()>),
 }
+
+/// A consultation as it is now, and what joining it gave.
+type ConsultationAnswer = Result<(Consultation, Option<Admission>), Refusal>;
 
 /// What the hub tells a socket.
 pub(super) enum Command {
@@ -200,6 +230,17 @@ impl App {
         answered.await.ok()
     }
 
+    /// What the hub says to somebody's wish about a consultation; `None` when it is no longer there.
+    pub(super) async fn consultation(
+        &self,
+        who: Identity,
+        action: ConsultationAction,
+    ) -> Option<ConsultationAnswer> {
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Consultation { who: Box::new(who), action, answer }).await.ok()?;
+        answered.await.ok()
+    }
+
     /// A random name of 16 hexadecimal digits.
     pub(super) fn random_name(&self) -> String {
         let number = self.rng.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
@@ -282,6 +323,9 @@ impl Task {
             }
             Input::Call { who, action, answer } => {
                 let _ = answer.send(self.hub.handle_call(now, &who, action));
+            }
+            Input::Consultation { who, action, answer } => {
+                let _ = answer.send(self.hub.handle_consultation(now, &who, action));
             }
             Input::Reconfigure(settings) => {
                 self.hub.reconfigure(settings.limits.clone(), protects_rooms(&settings));

@@ -2,29 +2,22 @@
 //! on `/ws/webrtc/{call_id}`. Errors are problem details (RFC 9457).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::access::Question;
-use super::app::{App, unix};
-use super::ice;
-use crate::signal::{Call, CallAction, Code, Identity, Refusal};
-
-/// Requests a minute of one client: one a second for its polling, and as many again.
-const PER_MINUTE: u32 = 120;
-
-/// Bytes of a request's body.
-pub(super) const MAX_BODY: usize = 16 * 1024;
+use super::app::App;
+use super::rest::{refused, user};
+use super::{ice, rest};
+use crate::signal::{Call, CallAction, Identity};
 
 /// Body of `POST /calls/initiate`.
 #[derive(Deserialize)]
@@ -45,16 +38,9 @@ pub(super) async fn initiate(
         Ok(who) => who,
         Err(response) => return *response,
     };
-    let Ok(body) = body else {
-        let detail = format!("a body has at most {MAX_BODY} bytes");
-        return details(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge.as_str(), &detail);
-    };
-    let initiate = match serde_json::from_slice::<Initiate>(&body) {
+    let initiate: Initiate = match rest::read(body, r#"{"callee_id":…, "media":…}"#) {
         Ok(initiate) => initiate,
-        Err(error) => {
-            let detail = format!("the body is {{\"callee_id\":…, \"media\":…}}: {error}");
-            return details(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", &detail);
-        }
+        Err(response) => return *response,
     };
     let action = CallAction::Initiate { callee: initiate.callee_id.into(), media: initiate.media };
     match ask(&app, &who, action).await {
@@ -167,55 +153,7 @@ async fn act(
     ask(app, &who, action).await.map(|calls| (who, calls))
 }
 
-/// The user whose token came with the request. Every request counts, so that nobody tries tokens.
-fn user(app: &App, question: &Question) -> Result<Identity, Box<Response>> {
-    let (settings, asker) = (&question.settings, question.asker());
-    if let Err(wait) = app.take_request(asker.ip(settings), PER_MINUTE) {
-        return Err(Box::new(refused(&Refusal::later(Code::RateLimited, "too many requests", wait))));
-    }
-    asker.user(settings, unix()).map_err(|denied| {
-        let (code, detail) = denied.words();
-        let status =
-            if denied.is_authentication() { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
-        Box::new(details(status, code, &detail))
-    })
-}
-
 async fn ask(app: &App, who: &Identity, action: CallAction) -> Result<Vec<Call>, Box<Response>> {
-    let stopping = || Refusal::later(Code::Busy, "the server is stopping", Duration::from_secs(1));
-    let answer = app.call(who.clone(), action).await.unwrap_or_else(|| Err(stopping()));
+    let answer = app.call(who.clone(), action).await.unwrap_or_else(|| Err(rest::stopping()));
     answer.map_err(|refusal| Box::new(refused(&refusal)))
-}
-
-fn refused(refusal: &Refusal) -> Response {
-    let status = match refusal.code {
-        Code::BadFrame | Code::UnknownType | Code::TooDeep => StatusCode::UNPROCESSABLE_ENTITY,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
-        Code::NoSuchCall | Code::NoSuchMember => StatusCode::NOT_FOUND,
-        Code::WrongState | Code::NotJoined => StatusCode::CONFLICT,
-        Code::Busy | Code::RoomFull | Code::MailboxFull => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let mut response = details(status, refusal.code.as_str(), &refusal.message);
-    if let Some(seconds) = refusal.retry_seconds() {
-        response.headers_mut().insert(RETRY_AFTER, seconds.into());
-    }
-    response
-}
-
-/// Problem details (RFC 9457), with our stable word as `code`.
-fn details(status: StatusCode, code: &str, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or_default();
-    let body = json!({
-        "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail, "code": code,
-    });
-    let mut response = (status, ice::private(Json(body))).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    response
 }

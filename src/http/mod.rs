@@ -9,6 +9,8 @@ mod app;
 mod calls;
 mod ice;
 mod pages;
+mod rest;
+mod sessions;
 mod settings;
 mod socketio;
 pub mod token;
@@ -21,6 +23,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -35,6 +38,7 @@ pub fn router(app: Arc<App>) -> Router {
     let engine = socketio::service(&app);
     let api = Router::new()
         .route("/health", get(health))
+        .route("/openapi.json", get(openapi))
         .route("/v1/ice", get(ice::ice))
         .route("/turn", get(ice::draft))
         .route("/_matrix/client/v3/voip/turnServer", get(ice::matrix))
@@ -44,11 +48,15 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/calls/end/{call_id}", post(calls::end))
         .route("/calls/active", get(calls::active))
         .route("/calls/{call_id}", get(calls::view))
+        .route("/api/video/sessions", post(sessions::create))
+        .route("/api/video/sessions/{session_id}", get(sessions::view).delete(sessions::delete))
+        .route("/api/video/sessions/{session_id}/join", post(sessions::join))
+        .route("/api/video/sessions/{session_id}/end", post(sessions::end))
         .route("/ws/webrtc/connection-state/{call_id}", get(calls::connection_state))
         .route("/ws/webrtc/active-connections", get(calls::active_connections))
         .route_service("/socket.io/", engine.clone())
         .route_service("/socket.io/{*rest}", engine)
-        .layer(DefaultBodyLimit::max(calls::MAX_BODY))
+        .layer(DefaultBodyLimit::max(rest::MAX_BODY))
         .layer(cors(app.clone()));
     Router::new()
         .route("/v1/ws", get(ws::native))
@@ -64,6 +72,11 @@ async fn health() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
+/// `GET /openapi.json`: the REST endpoints, for programs.
+async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
 /// Pages of other origins may ask if the settings list them.
 fn cors(app: Arc<App>) -> CorsLayer {
     let may = move |origin: &HeaderValue, parts: &Parts| {
@@ -72,7 +85,7 @@ fn cors(app: Arc<App>) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(may))
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("x-api-key")])
         .expose_headers([RETRY_AFTER])
         .max_age(Duration::from_secs(600))

@@ -14,6 +14,7 @@ use engineioxide::service::EngineIoService;
 use engineioxide::{DisconnectReason, Socket, Str};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tracing::info;
 
 use super::access::Question;
 use super::app::{App, Command, Input, Link, SOCKET_FRAMES, unix};
@@ -48,6 +49,8 @@ impl fmt::Debug for Handler {
 /// The service of `/socket.io/`.
 pub(super) fn service(app: &Arc<App>) -> EngineIoService<Handler> {
     let limits = app.settings().limits.clone();
+    // What people who run seed 002 look for.
+    info!("[WebRTC] ✅ WebRTC handlers registered on root namespace");
     let config = EngineIoConfig::builder()
         .req_path("/socket.io")
         .max_payload(limits.frame as u64)

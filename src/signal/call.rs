@@ -190,7 +190,9 @@ impl Calls {
         for user in [&call.caller, &call.callee] {
             if self.live.get(user).is_some_and(|calls| calls.len() >= limits.calls_per_user) {
                 let message = format!("{user} has {} calls already", limits.calls_per_user);
-                return Err(Refusal::new(Code::Busy, message));
+                let is_caller = *user == call.caller;
+                let code = if is_caller { Code::RateLimited } else { Code::Busy };
+                return Err(Refusal::new(code, message));
             }
         }
         for user in [&call.caller, &call.callee] {

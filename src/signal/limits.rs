@@ -71,6 +71,10 @@ pub struct Limits {
     pub calls: usize,
     /// Calls of one user that are not over.
     pub calls_per_user: usize,
+    /// Consultations of the server, those over but not yet forgotten included.
+    pub consultations: usize,
+    /// Consultations one user has created that are not over.
+    pub consultations_per_user: usize,
     /// How long a call rings.
     pub ring: Duration,
     /// How long a call that is over can be looked at.
@@ -114,6 +118,8 @@ impl Default for Limits {
             chats: 8,
             calls: 20_000,
             calls_per_user: 8,
+            consultations: 20_000,
+            consultations_per_user: 200,
             ring: Duration::from_secs(45),
             call_memory: Duration::from_secs(600),
             message_ids: 512,

@@ -10,6 +10,7 @@
 //! - identical inputs give identical outputs.
 
 mod call;
+mod consultation;
 pub mod dialect;
 mod envelope;
 mod hub;
@@ -23,6 +24,7 @@ mod session;
 mod stats;
 
 pub use call::{Call, CallAction, CallStatus};
+pub use consultation::{Admission, Attendee, Consultation, ConsultationAction, Role};
 pub use dialect::Dialect;
 pub use envelope::{Code, Envelope, Kind, Refusal};
 pub use hub::{AskedIce, Connect, Hub, Ice, Output, close};

@@ -123,7 +123,7 @@ fn calls_are_bounded_per_user_and_in_all() {
     let to = |callee: &str| CallAction::Initiate { callee: callee.into(), media: None };
     initiate(&mut sim, "ann", "bob");
     let second = initiate(&mut sim, "ann", "cid");
-    assert_eq!(code(act(&mut sim, "ann", to("dan"))), Code::Busy);
+    assert_eq!(code(act(&mut sim, "ann", to("dan"))), Code::RateLimited);
     assert_eq!(code(act(&mut sim, "ann", to("ann"))), Code::BadFrame);
     assert_eq!(code(act(&mut sim, "ann", to(""))), Code::BadFrame);
     initiate(&mut sim, "eve", "dan");

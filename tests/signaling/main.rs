@@ -2,8 +2,11 @@
 
 mod calls;
 mod chaos;
+mod consultations;
 mod limits;
+mod matrix;
 mod native;
+mod openapi;
 mod raw;
 mod server;
 mod sim;

@@ -6,6 +6,7 @@
 
 mod calls;
 mod conn;
+mod consultations;
 mod effects;
 mod native;
 mod presence;
@@ -22,6 +23,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::call::Calls;
+use super::consultation::Consultations;
 use super::dialect::Dialect;
 use super::dialect::socketio::connect_error;
 use super::envelope::{Code, Refusal};
@@ -42,6 +44,7 @@ enum Timer {
     Session(SessionId),
     Room(Arc<str>),
     Call(Arc<str>),
+    Consultation(Arc<str>),
 }
 
 /// All rooms, sessions and sockets of this server.
@@ -54,6 +57,7 @@ pub struct Hub {
     /// The sessions of users that are known by a token of their own.
     users: HashMap<Arc<str>, Vec<SessionId>>,
     calls: Calls,
+    consultations: Consultations,
     /// Who listens to the chat of a room without being a member.
     chats: HashMap<Arc<str>, Vec<SessionId>>,
     rooms: HashMap<Arc<str>, Room>,
@@ -80,6 +84,7 @@ impl Hub {
             sessions: HashMap::new(),
             users: HashMap::new(),
             calls: Calls::default(),
+            consultations: Consultations::default(),
             chats: HashMap::new(),
             rooms: HashMap::new(),
             room_timers: HashMap::new(),
@@ -224,6 +229,7 @@ impl Hub {
                 Timer::Session(id) => self.session_timeout(now, id),
                 Timer::Room(name) => self.room_timeout(now, &name),
                 Timer::Call(id) => self.call_timeout(now, &id),
+                Timer::Consultation(id) => self.consultation_timeout(now, &id),
             }
         }
     }

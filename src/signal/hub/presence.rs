@@ -202,6 +202,7 @@ impl Hub {
         let dialect = session.dialect;
         check_identity(&identity, room_name)?;
         self.check_call(room_name, dialect, &identity)?;
+        let place = self.check_consultation(room_name, &identity)?;
         let room_name = self.room_for(room_name)?;
         let is_protected = self.rooms.get(&room_name).is_some_and(|r| r.policy == Policy::Protected);
         if protects && identity.is_guest && is_protected {
@@ -212,7 +213,7 @@ impl Hub {
             self.turn_guests_out(now, &room_name);
         }
         self.make_room(now, &room_name);
-        let member = MemberId(self.fresh_id());
+        let member = place.unwrap_or_else(|| MemberId(self.fresh_id()));
         let max = self.limits.members;
         let room = self.rooms.entry(room_name.clone()).or_insert_with(|| Room::new(room_name.clone()));
         if names_it {

@@ -175,6 +175,10 @@ impl Hub {
         }
         let Some(socket) = self.conns.get_mut(&conn) else { return };
         if let Some(token) = pending.join.token.clone() {
+            // Tokens of consultations are the hub's own.
+            if let Some(attendee) = self.consultations.admits(&pending.join.room, &token, now.unix) {
+                return self.join_checked(now, conn, &pending, Ok(attendee));
+            }
             socket.joining = Some(Box::new(pending));
             return self.outputs.push_back(Output::Authenticate { conn, token });
         }

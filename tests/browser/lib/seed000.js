@@ -11,9 +11,9 @@ export const read = (path) => readFileSync(here + path, "utf8");
 
 /**
  * Starts the application's web server. Only origin and port of its signaling server are substituted: `signaling()`
- * gives that server's URL.
+ * gives that server's URL. `port` is the application's own; 0: any.
  */
-export async function serveSeed(signaling) {
+export async function serveSeed(signaling, port = 0) {
   execFileSync("node_modules/.bin/tsc", ["-p", "seed000"], { cwd: here });
   const script = () => read("node_modules/.seed000/VideoCallRoom.js").replace("ws://localhost:8000", base(signaling()).replace(/^http/, "ws"));
   const application = createServer((request, response) => {
@@ -21,7 +21,7 @@ export async function serveSeed(signaling) {
     response.setHeader("content-type", isScript ? "text/javascript" : "text/html");
     response.end(isScript ? script() : read("seed000/index.html"));
   });
-  await new Promise((resolve) => application.listen(0, "localhost", resolve));
+  await new Promise((resolve) => application.listen(port, "localhost", resolve));
   const origin = `http://localhost:${application.address().port}`;
   return { origin, close: () => application.close(), enter };
 

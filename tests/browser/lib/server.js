@@ -48,7 +48,8 @@ export async function serve(config, { prefix = [], args: more = [] } = {}) {
   const file = join(directory, "turnkey.toml");
   if (config !== undefined) writeFileSync(file, config);
   const [command, ...args] = [...prefix, binary(), "serve", ...(config === undefined ? [] : ["--config", file]), ...more];
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, STATE_DIRECTORY: directory, NO_COLOR: "1" } });
+  const environment = { ...process.env, STATE_DIRECTORY: directory, NO_COLOR: "1" };
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
   const lines = [];
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (output += text));
@@ -63,6 +64,8 @@ export async function serve(config, { prefix = [], args: more = [] } = {}) {
     /** The port of the first listener of that scheme: udp, tcp, http. */
     port: (scheme) => Number(address(lines, scheme)?.split(":").at(-1)),
     url: () => `http://${address(lines, "http")}/`,
+    /** A token signed with the server's own key. */
+    token: (...args) => execFileSync(binary(), ["token", "--config", file, ...args], { encoding: "utf8", env: environment }).trim(),
     async stop() {
       child.kill("SIGTERM");
       const timer = setTimeout(kill, STOP_TIMEOUT);

@@ -27,6 +27,8 @@ pub(super) fn request(
         "call.offer" => relay(Kind::Offer, fields.description("offer", limits)),
         "call.answer" => relay(Kind::Answer, fields.description("answer", limits)),
         "call.ice" => relay(Kind::Candidate, fields.candidate(limits)),
+        "call.chat" => relay(Kind::Chat, fields.chat(limits)),
+        "call.media" => relay(Kind::Media, fields.media()),
         "call.accept" => call(Verb::Accept),
         "call.reject" | "call.busy" => call(Verb::Reject),
         "call.cancel" | "call.end" => call(Verb::End),
@@ -52,6 +54,7 @@ pub(super) fn render(sender: &Sender, envelope: &Envelope) -> Option<(&'static s
     let as_it_came = super::own_words(envelope, Vocabulary::Invite).filter(|text| text.starts_with('{'));
     let object = match as_it_came {
         Some(text) => super::extended(text, &stamp),
+        None if envelope.kind == Kind::Chat => super::extended(&super::chat_object(payload), &stamp),
         None => format!(r#"{{"{key}":{payload},{stamp}}}"#),
     };
     Some((name, object))

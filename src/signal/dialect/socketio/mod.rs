@@ -161,6 +161,8 @@ pub(super) struct Fields<'a> {
     message: Option<&'a RawValue>,
     #[serde(borrow, default)]
     timestamp: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    media: Option<&'a RawValue>,
     #[serde(default)]
     enabled: Option<bool>,
 }
@@ -240,6 +242,14 @@ impl Fields<'_> {
     pub(super) fn toggle(&self, track: &str) -> Result<Box<RawValue>, Refusal> {
         let enabled = self.enabled.ok_or_else(|| Refusal::new(Code::BadFrame, "a toggle needs enabled"))?;
         Ok(json::raw(format!(r#"{{"{track}":{enabled}}}"#)))
+    }
+
+    /// The canonical state of several tracks.
+    pub(super) fn media(&self) -> Result<Box<RawValue>, Refusal> {
+        let media = self.media.filter(|media| media.get().starts_with('{'));
+        media
+            .map(json::own)
+            .ok_or_else(|| Refusal::new(Code::BadFrame, "a media state needs media, an object"))
     }
 
     pub(super) fn has_peer_ids(&self) -> bool {
@@ -436,6 +446,14 @@ pub(super) fn extended(object: &str, members: &str) -> String {
     match inner {
         Some("") | None => format!("{{{members}}}"),
         Some(inner) => format!("{{{inner},{members}}}"),
+    }
+}
+
+/// The members of a chat message, which a client of another dialect may also send as a bare value.
+pub(super) fn chat_object(payload: &str) -> std::borrow::Cow<'_, str> {
+    match payload.starts_with('{') {
+        true => payload.into(),
+        false => format!(r#"{{"message":{payload},"timestamp":null}}"#).into(),
     }
 }
 

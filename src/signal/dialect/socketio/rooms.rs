@@ -41,7 +41,7 @@ pub(super) fn render(sender: &Sender, envelope: &Envelope) -> Option<(&'static s
         }
         Kind::Chat => {
             let user = json::text(&sender.shown());
-            ("chat_message", super::extended(payload, &format!(r#""user_id":{user}"#)))
+            ("chat_message", super::extended(&super::chat_object(payload), &format!(r#""user_id":{user}"#)))
         }
         Kind::Restart => ("renegotiate", format!(r#"{{"from_peer_id":{from}}}"#)),
         Kind::State | Kind::Custom => return None,

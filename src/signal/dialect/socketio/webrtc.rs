@@ -38,6 +38,7 @@ pub(super) fn request(
             other => other,
         }),
         "chat:send_message" => message(Kind::Chat, Webrtc, fields.chat(limits)).map(Request::Chat),
+        "webrtc:media" => relay(Kind::Media, Webrtc, fields.media()),
         "identify_as_doctor" => Ok(Request::Identify("doctor")),
         "identify_as_patient" => Ok(Request::Identify("patient")),
         _ => return None,
@@ -73,7 +74,9 @@ pub(super) fn render(
         .filter(|text| text.starts_with('{'));
     let object = match as_it_came {
         Some(text) => super::extended(text, &format!(r#""from":{from}"#)),
-        None if envelope.kind == Kind::Chat => super::extended(payload, &format!(r#""from":{from}"#)),
+        None if envelope.kind == Kind::Chat => {
+            super::extended(&super::chat_object(payload), &format!(r#""from":{from}"#))
+        }
         None => {
             let room = json::text(&&*sender.room);
             format!(r#"{{"roomId":{room},"{key}":{payload},"from":{from}}}"#)

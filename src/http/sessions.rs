@@ -1,0 +1,144 @@
+//! REST of consultations (seed 004): a session is created, joined and ended here; its signaling
+//! happens over Socket.IO in its room, with the access token that joining gives.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::access::Question;
+use super::app::App;
+use super::ice;
+use super::rest::{self, refused, user};
+use crate::signal::{Admission, Consultation, ConsultationAction, Identity};
+
+/// Body of `POST /api/video/sessions`.
+#[derive(Deserialize)]
+struct Create {
+    #[serde(default)]
+    doctor_id: Option<String>,
+    patient_id: String,
+    #[serde(default)]
+    scheduled_start_time: Option<Box<str>>,
+    #[serde(default)]
+    scheduled_end_time: Option<Box<str>>,
+}
+
+/// Body of `POST /api/video/sessions/{session_id}/join`; what a client says of itself is not needed.
+#[derive(Deserialize)]
+struct Join {}
+
+type Outcome = (Identity, Consultation, Option<Admission>);
+
+/// `POST /api/video/sessions`.
+pub(super) async fn create(
+    question: Question,
+    State(app): State<Arc<App>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let who = match user(&app, &question) {
+        Ok(who) => who,
+        Err(response) => return *response,
+    };
+    let shape = r#"{"doctor_id":…, "patient_id":…, "scheduled_start_time":…, "scheduled_end_time":…}"#;
+    let create: Create = match rest::read(body, shape) {
+        Ok(create) => create,
+        Err(response) => return *response,
+    };
+    let action = ConsultationAction::Create {
+        doctor: create.doctor_id.map(Into::into),
+        patient: create.patient_id.into(),
+        start: create.scheduled_start_time,
+        end: create.scheduled_end_time,
+    };
+    match ask(&app, who, action).await {
+        Ok((_, made, _)) => (StatusCode::CREATED, Json(with_url(&question, &made))).into_response(),
+        Err(response) => *response,
+    }
+}
+
+/// `POST /api/video/sessions/{session_id}/join`.
+pub(super) async fn join(
+    question: Question,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let outcome = act(&app, &question, ConsultationAction::Join(id.into())).await;
+    let (who, found, admission) = match outcome {
+        Ok(outcome) => outcome,
+        Err(response) => return *response,
+    };
+    if body.as_ref().is_ok_and(|body| !body.is_empty())
+        && let Err(response) = rest::read::<Join>(body, r#"{"device_type":…, "browser_info":…}"#)
+    {
+        return *response;
+    }
+    let mut answer = with_url(&question, &found);
+    if let (Some(admission), Some(fields)) = (admission, answer.as_object_mut()) {
+        fields.retain(|field, _| {
+            matches!(&**field, "session_id" | "room_id" | "signaling_server_url" | "expires_at")
+                || field.starts_with("scheduled_")
+        });
+        let mut attendee = json!(admission.attendee);
+        attendee["access_token"] = json!(admission.access_token);
+        fields.insert("attendee".into(), attendee);
+        fields.insert("ice_servers".into(), ice::for_user(&app, &question.settings, &who));
+        fields.insert("ice_ttl".into(), json!(question.settings.ttl.as_secs()));
+    }
+    ice::private(Json(answer))
+}
+
+/// `POST /api/video/sessions/{session_id}/end`.
+pub(super) async fn end(question: Question, State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    one(&question, act(&app, &question, ConsultationAction::End(id.into())).await)
+}
+
+/// `DELETE /api/video/sessions/{session_id}`.
+pub(super) async fn delete(
+    question: Question,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Response {
+    one(&question, act(&app, &question, ConsultationAction::Delete(id.into())).await)
+}
+
+/// `GET /api/video/sessions/{session_id}`.
+pub(super) async fn view(
+    question: Question,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Response {
+    one(&question, act(&app, &question, ConsultationAction::View(id.into())).await)
+}
+
+fn one(question: &Question, outcome: Result<Outcome, Box<Response>>) -> Response {
+    match outcome {
+        Ok((_, found, _)) => Json(with_url(question, &found)).into_response(),
+        Err(response) => *response,
+    }
+}
+
+/// The session with where its signaling is, as this client reached the server. A page that makes
+/// the URL a namespace of Socket.IO is served all the same.
+fn with_url(question: &Question, found: &Consultation) -> Value {
+    let mut answer = json!(found);
+    answer["signaling_server_url"] = json!(question.asker().http_url(&question.settings, "/socket.io"));
+    answer
+}
+
+async fn act(app: &App, question: &Question, action: ConsultationAction) -> Result<Outcome, Box<Response>> {
+    let who = user(app, question)?;
+    ask(app, who, action).await
+}
+
+async fn ask(app: &App, who: Identity, action: ConsultationAction) -> Result<Outcome, Box<Response>> {
+    let answer = app.consultation(who.clone(), action).await.unwrap_or_else(|| Err(rest::stopping()));
+    answer.map(|(found, admission)| (who, found, admission)).map_err(|refusal| Box::new(refused(&refusal)))
+}

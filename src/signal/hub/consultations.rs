@@ -1,0 +1,117 @@
+//! What REST asks of consultations (seed 004), and what that means for the sockets in their rooms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+
+use super::{Hub, Now, Timer, close};
+use crate::signal::consultation::{self, Admission, Appointment, Consultation, ConsultationAction};
+use crate::signal::dialect::{Dialect, native, socketio};
+use crate::signal::envelope::{Code, Refusal};
+use crate::signal::identity::Identity;
+use crate::signal::{MemberId, SessionId};
+
+impl Hub {
+    /// Carries out what somebody wants of a consultation and says how it stands now; who joins also
+    /// gets a token for the room.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn handle_consultation(
+        &mut self,
+        now: Now,
+        who: &Identity,
+        action: ConsultationAction,
+    ) -> Result<(Consultation, Option<Admission>), Refusal> {
+        if !who.names_a_person() {
+            let message = "a session is between users: come with a token of your own";
+            return Err(Refusal::new(Code::Forbidden, message));
+        }
+        let mut chance = [0; 64];
+        match action {
+            ConsultationAction::Create { doctor, patient, start, end } => {
+                self.rng.fill_bytes(&mut chance);
+                let appointment = Appointment { doctor, patient, start, end };
+                let made = self.consultations.create(who, appointment, now.unix, &chance, &self.limits)?;
+                self.arm_consultation(&made.id, now.mono + consultation::life(&made, now.unix));
+                Ok((made, None))
+            }
+            ConsultationAction::Join(id) => {
+                self.rng.fill_bytes(&mut chance);
+                let member = MemberId(self.fresh_id());
+                let admission = self.consultations.join(&id, who, now.unix, (member, &chance))?;
+                let joined = self.consultations.visible(&id, who)?;
+                Ok((joined.clone(), Some(admission)))
+            }
+            ConsultationAction::End(id) => {
+                let ended = self.consultations.end(&id, who, now.unix)?;
+                self.consultation_ended(now, &ended);
+                Ok((ended, None))
+            }
+            ConsultationAction::Delete(id) => {
+                let ended = self.consultations.end(&id, who, now.unix)?;
+                self.consultation_ended(now, &ended);
+                if let Some(armed) = self.consultations.entry(&id).and_then(|found| found.armed.take()) {
+                    self.timers.remove(&(armed, Timer::Consultation(id.clone())));
+                }
+                self.consultations.forget(&id);
+                Ok((ended, None))
+            }
+            ConsultationAction::View(id) => Ok((self.consultations.visible(&id, who)?.clone(), None)),
+        }
+    }
+
+    /// Whether somebody may enter a room as far as consultations are concerned, and the place that is
+    /// kept for it there.
+    pub(super) fn check_consultation(&self, room: &str, who: &Identity) -> Result<Option<MemberId>, Refusal> {
+        let Some(found) = self.consultations.of_room(room) else { return Ok(None) };
+        if found.is_over() {
+            return Err(Refusal::new(Code::NoSuchCall, "the session is over"));
+        }
+        let is_party = who.names_a_person() && found.role_of(&who.user).is_some();
+        if !is_party && !who.rooms.names(room) {
+            return Err(Refusal::new(Code::Forbidden, "this session is between others"));
+        }
+        let place = found.attendees.iter().find(|one| one.user_id == who.user).map(|one| one.member);
+        let is_free = |place: &MemberId| self.rooms.get(room).is_none_or(|r| r.member(*place).is_none());
+        Ok(place.filter(is_free))
+    }
+
+    /// Its tokens have ended, or it is to be forgotten.
+    pub(super) fn consultation_timeout(&mut self, now: Now, id: &Arc<str>) {
+        let Some(found) = self.consultations.entry(id) else { return };
+        found.armed = None;
+        if found.is_over() {
+            return self.consultations.forget(id);
+        }
+        if let Some(ended) = self.consultations.finish(id, now.unix) {
+            self.consultation_ended(now, &ended);
+        }
+    }
+
+    fn arm_consultation(&mut self, id: &Arc<str>, at: Duration) {
+        let Some(found) = self.consultations.entry(id) else { return };
+        super::rearm(&mut self.timers, &mut found.armed, Some(at), || Timer::Consultation(id.clone()));
+    }
+
+    /// Tells everybody in the room and closes their sockets.
+    fn consultation_ended(&mut self, now: Now, ended: &Consultation) {
+        self.arm_consultation(&ended.id, now.mono + self.limits.call_memory);
+        let members = self.rooms.get(&ended.room).map(|room| room.members.as_slice()).unwrap_or_default();
+        let inside: Vec<SessionId> = members.iter().map(|member| member.session).collect();
+        for session in inside {
+            let data = serde_json::json!({ "session_id": &*ended.id, "room_id": &*ended.room });
+            self.deliver(now, session, None, |dialect, seq| match dialect {
+                Dialect::SocketIo(_) => Some(socketio::emit("session_ended", &data.to_string(), seq)),
+                Dialect::Native => Some(native::event("session-ended", seq, &data)),
+                Dialect::Call | Dialect::Broadcast => None,
+            });
+            let conn = self.sessions.get(&session).and_then(|s| s.conn);
+            self.end_session(now, session, "ended");
+            if let Some(conn) = conn {
+                self.close(now, conn, close::NORMAL, "the session is over");
+            }
+        }
+    }
+}
