@@ -70,9 +70,8 @@ pub(super) async fn join(
     Path(id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let outcome = act(&app, &question, ConsultationAction::Join(id.into())).await;
-    let (who, found, admission) = match outcome {
-        Ok(outcome) => outcome,
+    let who = match user(&app, &question) {
+        Ok(who) => who,
         Err(response) => return *response,
     };
     if body.as_ref().is_ok_and(|body| !body.is_empty())
@@ -80,6 +79,10 @@ pub(super) async fn join(
     {
         return *response;
     }
+    let (who, found, admission) = match ask(&app, who, ConsultationAction::Join(id.into())).await {
+        Ok(outcome) => outcome,
+        Err(response) => return *response,
+    };
     let mut answer = with_url(&question, &found);
     if let (Some(admission), Some(fields)) = (admission, answer.as_object_mut()) {
         fields.retain(|field, _| {
