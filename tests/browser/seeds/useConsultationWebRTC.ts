@@ -51,9 +51,11 @@ socketRef.current?.emit('webrtc:ice_candidate', { roomId, candidate });
 async function join() {
   if (role === "doctor") socketRef.current.emit("identify_as_doctor");
   socketRef.current.emit("chat:join_room", { roomId });
+  const joined = new Promise((resolve) => socketRef.current.once("webrtc:joined_room", resolve));
 // ---- verbatim: 002.txt 2
 socketRef.current?.emit('webrtc:join_room', { roomId });
 // ---- end
+  await joined;
 }
 
 async function call() {
