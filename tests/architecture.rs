@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proxy", &[]),
     ("fuzzing", &["stun", "credential", "dtls", "turn", "signal", "proxy"]),
     ("io", &[]),
-    ("offload", &["io", "turn"]),
+    ("offload", &["io", "turn", "stun"]),
     ("worker", &["io", "dtls", "turn", "stun", "credential"]),
     ("http", &["signal", "credential"]),
     ("admin", &["credential", "turn", "worker", "io", "http", "signal", "app"]),

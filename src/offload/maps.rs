@@ -88,6 +88,20 @@ impl Tables {
     }
 }
 
+#[cfg(test)]
+impl Tables {
+    pub(super) fn set_lookups(&mut self, slot: u32, lookups: u8) {
+        let mut ways = [0; WAYS];
+        for at in COUNTS {
+            let hop = [0, 0, 0, 0, 0, 0, 0, lookups];
+            ways[at + 3] = u64::from_ne_bytes(hop);
+        }
+        let processors = aya::util::nr_cpus().expect("there are some");
+        let values = aya::maps::PerCpuValues::try_from(vec![ways; processors]).expect("one for each");
+        self.traffic.set(slot, values, 0).expect("a slot");
+    }
+}
+
 fn words(programs: &Ebpf, name: &str, count: usize) -> Result<Words, OffloadError> {
     let Some(Map::Array(map)) = programs.map(name) else { return Err(missing(name)) };
     Words::map(map.fd().as_fd(), count).map_err(|error| OffloadError::Load(format!("{name}: {error}")))

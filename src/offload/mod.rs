@@ -20,6 +20,8 @@ mod row;
 mod running;
 #[cfg(target_os = "linux")]
 mod system;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 
 pub use error::{InstallError, OffloadError};
 pub use outcome::{Counters, PASSED};

@@ -21,6 +21,16 @@ impl Offload {
         Err(OffloadError::System)
     }
 
+    /// Where times of rows count from.
+    pub fn origin(&self) -> Instant {
+        match self.0 {}
+    }
+
+    /// How many rows there may be.
+    pub fn capacity(&self) -> u32 {
+        match self.0 {}
+    }
+
     /// The words of the meters.
     pub fn meters(&self) -> &'static [AtomicU64] {
         match self.0 {}

@@ -23,12 +23,14 @@ pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/turn.bpf.o")
 /// Packets are relayed in the kernel while this is alive and [`beat`](Self::beat) is called.
 pub struct Offload {
     origin: Instant,
+    capacity: u32,
     flows: Words,
-    control: Words,
+    pub(super) control: Words,
     meters: &'static [AtomicU64],
     state: Mutex<State>,
     /// What keeps the program loaded and attached.
-    _programs: Ebpf,
+    #[cfg_attr(not(test), expect(dead_code, reason = "only kept"))]
+    pub(super) programs: Ebpf,
     _links: Vec<FdLink>,
 }
 
@@ -105,13 +107,24 @@ impl Offload {
         let installed = (0..capacity).map(|_| None).collect();
         Self {
             origin,
+            capacity,
             flows: loaded.flows,
             control: loaded.control,
             meters: loaded.meters.leak(),
             state: Mutex::new(State { tables: loaded.tables, installed, refused: 0 }),
-            _programs: loaded.programs,
+            programs: loaded.programs,
             _links: links,
         }
+    }
+
+    /// Where times of rows count from.
+    pub fn origin(&self) -> Instant {
+        self.origin
+    }
+
+    /// How many rows there may be, with slots from zero.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// The words of the meters, two a pair: to peers, to clients. Zero at the start.
@@ -203,6 +216,14 @@ impl Offload {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Offload {
+    /// Forgets the next hops of a slot, after so many look-ups.
+    pub(super) fn set_lookups(&self, slot: u32, lookups: u8) {
+        self.state().tables.set_lookups(slot, lookups);
     }
 }
 
