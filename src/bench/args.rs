@@ -10,7 +10,8 @@ pub struct Args {
     pub server: String,
 
     /// What to do: relay traffic, make and delete allocations, ask for bindings, hold idle
-    /// allocations, or send the relay traffic straight to the peer without any server.
+    /// allocations, flood the server with what must not cost it anything, or send the relay traffic
+    /// straight to the peer without any server.
     #[arg(long, value_enum, default_value = "relay")]
     pub mode: Mode,
 
@@ -30,12 +31,12 @@ pub struct Args {
     #[arg(long)]
     pub realm: Option<String>,
 
-    /// Allocations at a time (relay, idle), clients at a time (cycles, binding).
+    /// Allocations at a time (relay, idle), clients at a time (cycles, binding), ports at a time (flood).
     #[arg(short = 'n', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub allocations: u32,
 
-    /// Packets a second in each direction over all allocations (relay), cycles or requests a
-    /// second (cycles, binding) [default: 1000].
+    /// Packets a second in each direction over all allocations (relay), cycles, requests or packets a
+    /// second (cycles, binding, flood) [default: 1000].
     #[arg(long, conflicts_with_all = ["saturate", "find_max"])]
     pub rate: Option<u32>,
 
@@ -51,6 +52,12 @@ pub struct Args {
     #[arg(long, default_value = "0.1%", value_parser = fraction)]
     pub loss: f64,
 
+    /// Packets that senders hand to the kernel as one (UDP_SEGMENT); receivers then take runs as one
+    /// (UDP_GRO), so that the generator is not the limit.
+    #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64),
+          conflicts_with_all = ["indications", "find_max"])]
+    pub gso: u16,
+
     /// UDP payload bytes of each relayed packet, at least 24.
     #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u16).range(24..=8192))]
     pub size: u16,
@@ -58,6 +65,14 @@ pub struct Args {
     /// up: client to peer; down: peer to client.
     #[arg(long, value_enum, default_value = "both")]
     pub direction: Direction,
+
+    /// Allocations that stand while others come and go (cycles).
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60_000))]
+    pub standing: u32,
+
+    /// What a flood consists of.
+    #[arg(long, value_enum, default_value = "binding")]
+    pub flood: Flood,
 
     /// Transport between clients and server.
     #[arg(long, value_enum, default_value = "udp")]
@@ -120,8 +135,23 @@ pub enum Mode {
     Binding,
     /// Holds allocations without traffic and weighs the server.
     Idle,
+    /// Packets of strangers, each from a port of its own; weighs the server before and after.
+    Flood,
     /// The traffic of `relay` without a server: what this machine and generator can do.
     Direct,
+}
+
+/// What strangers send.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// Binding requests.
+    Binding,
+    /// Allocate requests without credentials.
+    Allocate,
+    /// Datagrams that are neither STUN nor ChannelData.
+    Garbage,
+    /// TCP connections on which nothing follows.
+    HalfOpen,
 }
 
 /// Which way packets flow.

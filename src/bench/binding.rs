@@ -158,7 +158,7 @@ impl Binding {
             self.turn = (self.turn + 1) % self.askers.len();
             outcome.ways[0].sent += u64::from((spec.measure..spec.end).contains(&now));
             if let Some(schedule) = schedule.as_mut() {
-                schedule.sent();
+                schedule.sent(1);
             }
         }
         Ok(())

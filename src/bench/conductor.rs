@@ -9,8 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::binding::Binding;
 use super::cycles::Cycles;
+use super::flood::Flood;
 use super::load::{Load, Ports, Spec};
-use super::meter::{Meter, Reading, Usage};
+use super::meter::{Growth, Meter, Reading, Usage};
 use super::plan::{Pace, Plan, pace, tick};
 use super::relay::Relay;
 use super::search::{Search, Verdict};
@@ -32,8 +33,8 @@ pub(super) struct Measurement {
     pub(super) pace: Pace,
     pub(super) outcome: Outcome,
     pub(super) usage: Usage,
-    /// Growth of the server's memory since before the first allocation.
-    pub(super) grown: Option<i64>,
+    /// What has come since before the first allocation, and until a flood was over.
+    pub(super) grown: Growth,
     pub(super) drops: Drops,
 }
 
@@ -64,6 +65,7 @@ pub(super) fn conduct(args: &Args, plan: &Plan, meter: Meter, bar: &ProgressBar)
         Mode::Idle => with::<Idle>(args, plan, meter, bar),
         Mode::Cycles => with::<Cycles>(args, plan, meter, bar),
         Mode::Binding => with::<Binding>(args, plan, meter, bar),
+        Mode::Flood => with::<Flood>(args, plan, meter, bar),
     }
 }
 
@@ -167,7 +169,7 @@ impl Conductor<'_> {
             pace,
             outcome,
             usage: end.since(&begin),
-            grown: end.since(&self.before).grown,
+            grown: if self.plan.mode == Mode::Flood { &after } else { &end }.growth_since(&self.before),
             drops: self.crew.drops(self.plan, &ports_before, &after),
         })
     }

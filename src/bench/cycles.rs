@@ -10,7 +10,7 @@ use mio::{Events, Poll, Token};
 
 use crate::stun::ChannelNumber;
 
-use super::crew::{Client, socket_failure};
+use super::crew::{Client, Crew, socket_failure};
 use super::link::{Link, READ_BUFFER};
 use super::load::{Load, Ports, SETTLE, Schedule, Spec, UPKEEP};
 use super::packet::{Received, received};
@@ -27,6 +27,8 @@ const PORTS: Range<u16> = 10_000..49_152;
 /// The churn of one worker.
 pub(super) struct Cycles {
     plan: Plan,
+    /// Those that stay.
+    standing: Crew,
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
@@ -44,8 +46,11 @@ struct Cycle {
 impl Load for Cycles {
     fn prepare(plan: &Plan, worker: u32) -> Result<Self, Failure> {
         let count = plan.allocations_of(worker) as usize;
+        let mut standing = Crew::open(plan, plan.standing_of(worker))?;
+        standing.each(plan, |_| Some(Step::Allocate))?;
         let mut cycles = Self {
             plan: plan.clone(),
+            standing,
             poll: Poll::new().map_err(|error| socket_failure(plan, &error))?,
             events: Events::with_capacity(1024),
             buffer: vec![0; READ_BUFFER],
@@ -88,7 +93,10 @@ impl Load for Cycles {
         Ports::default()
     }
 
-    fn finish(self, _plan: &Plan) {}
+    fn finish(mut self, plan: &Plan) {
+        // Only politeness, as for any allocation.
+        let _ = self.standing.each(plan, |_| Some(Step::Delete));
+    }
 }
 
 impl Cycles {
@@ -114,7 +122,7 @@ impl Cycles {
         for _ in 0..due.min(self.vacant.len() as u64) {
             self.begin(now)?;
             if let Some(schedule) = schedule.as_mut() {
-                schedule.sent();
+                schedule.sent(1);
             }
         }
         Ok(())

@@ -59,6 +59,14 @@ pub(super) fn outcome(result: io::Result<usize>) -> io::Result<Sent> {
     }
 }
 
+/// Lets a socket send and receive runs of datagrams of `segment` bytes as one.
+pub(super) fn use_runs(socket: &UdpSocket, segment: usize) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return crate::io::linux::use_runs(socket, u16::try_from(segment).unwrap_or(u16::MAX));
+    #[cfg(not(target_os = "linux"))]
+    Err(io::Error::new(ErrorKind::Unsupported, format!("runs of {segment} bytes need Linux: {:?}", socket)))
+}
+
 /// One client's connection to the server.
 pub(super) enum Link {
     /// Connected, so that the kernel filters and looks the route up once.

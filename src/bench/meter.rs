@@ -17,6 +17,9 @@ pub(super) struct Reading {
     process: Option<Duration>,
     machine: Option<Duration>,
     resident: Option<u64>,
+    sockets: Option<u64>,
+    machine_sockets: Option<u64>,
+    kernel: Option<u64>,
     drops: Vec<(u16, u64)>,
 }
 
@@ -31,8 +34,17 @@ pub(super) struct Usage {
     pub(super) machine: Option<Duration>,
     /// Resident bytes of the server at the second reading.
     pub(super) resident: Option<u64>,
-    /// Growth of resident bytes.
-    pub(super) grown: Option<i64>,
+}
+
+/// What has been added between two readings.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Growth {
+    /// Resident bytes of the server.
+    pub(super) resident: Option<i64>,
+    /// Sockets of the server.
+    pub(super) sockets: Option<i64>,
+    /// Kernel memory for one socket of any process, without what it queues. Only root may read it.
+    pub(super) bytes_each: Option<i64>,
 }
 
 /// Reads the meters.
@@ -59,6 +71,9 @@ impl Meter {
             process: self.pid.and_then(process_time),
             machine: machine_time(),
             resident: self.pid.and_then(resident),
+            sockets: self.pid.and_then(sockets),
+            machine_sockets: machine_sockets(),
+            kernel: socket_memory(),
             drops: udp_drops(),
         }
     }
@@ -73,10 +88,17 @@ impl Reading {
             server: cpu(self.process, earlier.process),
             machine: cpu(self.machine, earlier.machine),
             resident: self.resident,
-            grown: self
-                .resident
-                .zip(earlier.resident)
-                .map(|(now, then)| now.cast_signed() - then.cast_signed()),
+        }
+    }
+
+    /// What has been added since `earlier`.
+    pub(super) fn growth_since(&self, earlier: &Self) -> Growth {
+        let grown = |now: Option<u64>, then: Option<u64>| Some(now?.cast_signed() - then?.cast_signed());
+        let all = grown(self.machine_sockets, earlier.machine_sockets).filter(|count| *count > 0);
+        Growth {
+            resident: grown(self.resident, earlier.resident),
+            sockets: grown(self.sockets, earlier.sockets),
+            bytes_each: all.and_then(|all| Some(grown(self.kernel, earlier.kernel)? / all)),
         }
     }
 
@@ -121,6 +143,39 @@ fn resident(pid: u32) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
+/// What the kernel keeps for a socket, as its caches are called in slabinfo(5): itself, its file and its place in
+/// an epoll.
+const SOCKET_CACHES: [&str; 8] =
+    ["UDP", "UDPv6", "TCP", "TCPv6", "sock_inode_cache", "filp", "eventpoll_epi", "eventpoll_pwq"];
+
+/// Bytes in the caches of sockets, of all processes.
+fn socket_memory() -> Option<u64> {
+    Some(bytes_of_caches(&read_to_string("/proc/slabinfo").ok()?))
+}
+
+fn bytes_of_caches(slabinfo: &str) -> u64 {
+    let bytes = slabinfo.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        fields.next().filter(|name| SOCKET_CACHES.contains(name))?;
+        let objects: u64 = fields.next()?.parse().ok()?;
+        Some(objects * fields.nth(1)?.parse::<u64>().ok()?)
+    });
+    bytes.sum()
+}
+
+/// Sockets of all processes.
+fn machine_sockets() -> Option<u64> {
+    let summary = read_to_string("/proc/net/sockstat").ok()?;
+    summary.lines().find_map(|line| line.strip_prefix("sockets: used "))?.trim().parse().ok()
+}
+
+/// Open sockets of a process.
+fn sockets(pid: u32) -> Option<u64> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let names = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    Some(names.filter(|name| name.to_string_lossy().starts_with("socket:")).count() as u64)
+}
+
 /// Local port and drop count of every UDP socket that has dropped something.
 fn udp_drops() -> Vec<(u16, u64)> {
     ["/proc/net/udp", "/proc/net/udp6"]
@@ -159,6 +214,21 @@ mod tests {
         let line = "  61: 0100007F:0D96 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 \
                     5128 2 00000000f4aa8b01 12";
         assert_eq!(drops_of_line(line), Some((3478, 12)));
+    }
+
+    #[test]
+    fn the_caches_of_sockets_are_found_among_others() {
+        let table = "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\n\
+                     UDP 10 20 1344 12 4 : tunables\nUDP-Lite 9 9 1344 1 1\nfilp 3 30 192 1 1\n";
+        assert_eq!(bytes_of_caches(table), 10 * 1344 + 3 * 192);
+    }
+
+    #[test]
+    fn sockets_are_told_from_other_files() {
+        let before = sockets(std::process::id());
+        let held: Vec<_> = (0..3).map(|_| std::net::UdpSocket::bind("127.0.0.1:0")).collect();
+        // Other tests of this process open and close theirs meanwhile, but not all of these.
+        assert!(before.is_some() && sockets(std::process::id()) >= Some(held.len() as u64));
     }
 
     #[test]

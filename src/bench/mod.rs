@@ -12,6 +12,7 @@ mod conductor;
 mod crew;
 mod cycles;
 mod error;
+mod flood;
 mod histogram;
 mod link;
 mod load;
@@ -25,7 +26,7 @@ mod session;
 mod still;
 mod tally;
 
-pub use args::{Args, Direction, Mode, Transport};
+pub use args::{Args, Direction, Flood, Mode, Transport};
 pub use error::Error;
 
 use std::io::{self, Write};

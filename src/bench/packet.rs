@@ -48,10 +48,11 @@ impl Stamp {
     }
 }
 
-/// A packet that only lacks its stamp.
+/// Packets that only lack their stamps: one, or as many equal ones as leave with one call.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     bytes: Vec<u8>,
+    packet_len: usize,
     payload_at: usize,
 }
 
@@ -79,19 +80,33 @@ impl Template {
             .expect("128 bytes hold the header and an address");
         bytes.truncate(len);
         let payload_at = len - size.next_multiple_of(4);
-        Self { bytes, payload_at }
+        Self { bytes, packet_len: len, payload_at }
     }
 
     fn new(prefix: &[u8], size: usize, padding: usize) -> Self {
         let mut bytes = prefix.to_vec();
         bytes.resize(prefix.len() + size + padding, 0);
-        Self { bytes, payload_at: prefix.len() }
+        Self { packet_len: bytes.len(), bytes, payload_at: prefix.len() }
     }
 
-    /// The packet with this stamp.
-    pub(super) fn stamped(&mut self, stamp: Stamp) -> &[u8] {
-        stamp.write(&mut self.bytes[self.payload_at..]);
-        &self.bytes
+    /// The same packet `count` times.
+    pub(super) fn repeated(mut self, count: usize) -> Self {
+        self.bytes = self.bytes.repeat(count);
+        self
+    }
+
+    /// Bytes of one packet.
+    pub(super) fn packet_len(&self) -> usize {
+        self.packet_len
+    }
+
+    /// `count` packets, the first with this stamp and the others with the sequence numbers after it.
+    pub(super) fn stamped(&mut self, stamp: Stamp, count: usize) -> &[u8] {
+        let packets = self.bytes.chunks_exact_mut(self.packet_len).take(count);
+        for (packet, sequence) in packets.zip(stamp.sequence..) {
+            Stamp { sequence, ..stamp }.write(&mut packet[self.payload_at..]);
+        }
+        &self.bytes[..count * self.packet_len]
     }
 }
 
@@ -140,7 +155,7 @@ mod tests {
         let number = ChannelNumber::from_wire(0x4001).expect("in range");
         for (stream, len) in [(false, 4 + 25), (true, 4 + 28)] {
             let mut template = Template::channel(number, 25, stream);
-            let packet = template.stamped(STAMP);
+            let packet = template.stamped(STAMP, 1);
             assert_eq!(packet.len(), len);
             assert_eq!(Stamp::read(&payload_of(packet)), Some(STAMP));
             assert_eq!(payload_of(packet).len(), 25);
@@ -152,13 +167,23 @@ mod tests {
         let peer = "127.0.0.1:9".parse().expect("valid");
         for size in [24, 25, 160] {
             let mut template = Template::indication(peer, size, &mut TransactionIds::new());
-            let packet = template.stamped(STAMP);
+            let packet = template.stamped(STAMP, 1);
             let message = Message::parse(packet).expect("valid");
             let peer_attribute = message.attribute(AttributeType::XOR_PEER_ADDRESS).expect("there");
             assert_eq!(peer_attribute.as_xor_address(message.transaction()), Some(peer));
             assert_eq!(payload_of(packet).len(), size);
             assert_eq!(Stamp::read(&payload_of(packet)), Some(STAMP));
         }
+    }
+
+    #[test]
+    fn the_packets_of_a_run_count_up() {
+        let number = ChannelNumber::from_wire(0x4000).expect("in range");
+        let mut template = Template::channel(number, 100, false).repeated(4);
+        let run = template.stamped(STAMP, 3);
+        let sequences = run.chunks(104).map(|packet| Stamp::read(&payload_of(packet)));
+        let sequences: Vec<_> = sequences.map(|stamp| stamp.map_or(0, |stamp| stamp.sequence)).collect();
+        assert_eq!(sequences, [1 << 40, (1 << 40) + 1, (1 << 40) + 2]);
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::link::any_like;
-use super::{Args, Direction, Error, Mode, Transport};
+use super::{Args, Direction, Error, Flood, Mode, Transport};
 
 /// Packets a second when neither --rate, --saturate nor --find-max is given.
 const DEFAULT_RATE: u32 = 1000;
 /// Peer sockets of a worker unless --peers says otherwise.
 const DEFAULT_PEERS: u32 = 16;
 const DEFAULT_PORT: u16 = 3478;
+/// Payload of the largest UDP datagram that both families carry.
+const MAX_DATAGRAM: usize = 65_487;
 
 /// Everything that stays the same over all measurements of a run.
 #[derive(Clone)]
@@ -25,6 +27,10 @@ pub(super) struct Plan {
     pub(super) direction: Direction,
     pub(super) indications: bool,
     pub(super) relay_to_relay: bool,
+    /// Packets that leave as one.
+    pub(super) run: usize,
+    pub(super) flood: Flood,
+    pub(super) standing: u32,
     pub(super) size: usize,
     pub(super) allocations: u32,
     pub(super) peers: u32,
@@ -79,6 +85,10 @@ impl Plan {
         if args.mode == Mode::Direct && args.transport == Transport::Tcp {
             return Err(Error::Usage("--mode direct is for --transport udp".into()));
         }
+        if args.standing > 0 && args.mode != Mode::Cycles {
+            return Err(Error::Usage("--standing is for --mode cycles".into()));
+        }
+        check_runs(args, workers)?;
         if args.duration.is_zero() {
             return Err(Error::Usage("--duration must be above 0".into()));
         }
@@ -91,6 +101,9 @@ impl Plan {
             direction: args.direction,
             indications: args.indications,
             relay_to_relay: args.relay_to_relay,
+            run: usize::from(args.gso),
+            flood: args.flood,
+            standing: args.standing,
             size: usize::from(args.size),
             allocations: args.allocations,
             peers: args.peers.unwrap_or(DEFAULT_PEERS).max(1),
@@ -100,8 +113,16 @@ impl Plan {
 
     /// How many allocations worker number `worker` holds; pairs stay together.
     pub(super) fn allocations_of(&self, worker: u32) -> u32 {
-        let spare = self.allocations % self.workers;
-        self.allocations / self.workers + u32::from(worker < spare)
+        self.part(self.allocations, worker)
+    }
+
+    /// How many of the allocations that stay worker number `worker` holds.
+    pub(super) fn standing_of(&self, worker: u32) -> u32 {
+        self.part(self.standing, worker)
+    }
+
+    fn part(&self, whole: u32, worker: u32) -> u32 {
+        whole / self.workers + u32::from(worker < whole % self.workers)
     }
 
     /// Directions in which packets are sent: up, down. Relay to relay both are "up".
@@ -111,6 +132,23 @@ impl Plan {
             Direction::Down => [false, true],
             Direction::Both => [true, true],
         }
+    }
+}
+
+/// Whether what is asked to leave as one can.
+fn check_runs(args: &Args, workers: u32) -> Result<(), Error> {
+    let refused = |why: String| Err(Error::Usage(format!("--gso {}: {why}", args.gso)));
+    let most = MAX_DATAGRAM / (usize::from(args.size) + 4);
+    match args.gso {
+        1 => Ok(()),
+        _ if args.transport == Transport::Tcp => {
+            refused("a stream has no runs; leave out --transport tcp".into())
+        }
+        run if usize::from(run) > most => refused(format!("at most {most} packets of --size {}", args.size)),
+        run if args.saturate && u32::from(run) * workers > args.window => {
+            refused("--window must be at least that for each of --workers".into())
+        }
+        _ => Ok(()),
     }
 }
 

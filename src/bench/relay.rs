@@ -14,7 +14,7 @@ use crate::stun::ChannelNumber;
 
 use super::Transport;
 use super::crew::{Client, Crew, socket_failure};
-use super::link::{Link, READ_BUDGET, Sent, bind_udp, outcome};
+use super::link::{Link, READ_BUDGET, READ_BUFFER, Sent, bind_udp, outcome, use_runs};
 use super::load::{BURST, Load, Ports, SETTLE, STALL, Schedule, Spec, UPKEEP};
 use super::packet::{Received, Stamp, Template, received};
 use super::plan::{Pace, Plan};
@@ -31,6 +31,8 @@ pub(super) struct Relay {
     sources: Vec<SocketAddr>,
     templates: Vec<Template>,
     down: Template,
+    /// Bytes after which the next packet of what a client, or a peer, reads begins.
+    strides: [usize; 2],
     sequences: Vec<u64>,
     /// Tokens with something left to read, and which these are.
     ready: Vec<usize>,
@@ -44,6 +46,8 @@ struct Shape {
     indications: bool,
     ways: [bool; 2],
     relay_to_relay: bool,
+    /// Packets that leave as one.
+    run: usize,
 }
 
 /// A direction while it is being driven.
@@ -125,13 +129,15 @@ impl Relay {
                 indications: plan.indications,
                 ways: plan.ways(),
                 relay_to_relay: plan.relay_to_relay,
+                run: plan.run,
             },
             peer_addresses: peer_addresses.collect(),
             crew,
             peers,
             sources: Vec::new(),
             templates: Vec::new(),
-            down: Template::bare(plan.size),
+            down: Template::bare(plan.size).repeated(plan.run),
+            strides: [READ_BUFFER; 2],
             sequences: vec![0; 2 * count as usize],
             ready: Vec::new(),
             is_ready: vec![false; (count + peer_sockets) as usize],
@@ -148,7 +154,7 @@ impl Relay {
         let steps: Vec<Step> = (0..self.sources.len()).map(|n| self.binding(n)).collect();
         self.crew.each(plan, |n| Some(steps[n]))?;
         self.write_templates(plan);
-        Ok(())
+        self.use_runs().map_err(|error| socket_failure(plan, &error))
     }
 
     /// Turns clients and peers into plain sockets that talk to each other without a server.
@@ -158,9 +164,24 @@ impl Relay {
                 socket.connect(*peer)?;
                 self.sources.push(socket.local_addr()?);
             }
-            self.templates.push(Template::bare(plan.size));
+            self.templates.push(Template::bare(plan.size).repeated(plan.run));
         }
-        Ok(())
+        self.use_runs()
+    }
+
+    /// From here on packets leave and arrive in runs, where that was asked for.
+    fn use_runs(&mut self) -> io::Result<()> {
+        if self.plan.run == 1 {
+            return Ok(());
+        }
+        let client = self.templates.first().map_or(READ_BUFFER, Template::packet_len);
+        self.strides = [client, self.down.packet_len()];
+        for client in &self.crew.clients {
+            if let Link::Udp(socket) = &client.link {
+                use_runs(socket, self.strides[0])?;
+            }
+        }
+        self.peers.iter().try_for_each(|peer| use_runs(peer, self.strides[1]))
     }
 
     /// Keeps the allocations alive without any traffic.
@@ -187,11 +208,11 @@ impl Relay {
         let stream = plan.transport == Transport::Tcp;
         let mut ids = TransactionIds::new();
         for peer in &self.peer_addresses {
-            self.templates.push(if plan.indications {
-                Template::indication(*peer, plan.size, &mut ids)
-            } else {
-                Template::channel(first_channel(), plan.size, stream)
-            });
+            let template = match plan.indications {
+                true => Template::indication(*peer, plan.size, &mut ids),
+                false => Template::channel(first_channel(), plan.size, stream),
+            };
+            self.templates.push(template.repeated(plan.run));
         }
     }
 
@@ -254,26 +275,30 @@ impl Relay {
     fn drive(
         &mut self,
         lane: &mut Lane,
-        run: u32,
+        number: u32,
         tracker: &mut Tracker,
         now: Instant,
     ) -> io::Result<Duration> {
-        let in_flight = tracker.in_flight(lane.way);
+        let (in_flight, run) = (tracker.in_flight(lane.way), self.plan.run as u64);
         let due = match &mut lane.pace {
             Driver::Schedule(schedule) => schedule.due(now),
             Driver::Window(window) => window.saturating_sub(in_flight),
         };
+        // A window that opens packet by packet still lets whole runs out.
+        let due = if matches!(lane.pace, Driver::Window(_)) { due / run * run } else { due };
         if matches!(lane.pace, Driver::Window(_)) {
             self.unstall(lane, due, in_flight, tracker, now);
         }
-        for _ in 0..due.min(BURST) {
-            let client = lane.turn;
-            if self.send(2 * client + lane.way, run, tracker)? == Sent::Full {
+        let mut left = due.min(BURST.max(run));
+        while left > 0 {
+            let (client, count) = (lane.turn, left.min(run));
+            if self.send(2 * client + lane.way, count, number, tracker)? == Sent::Full {
                 break;
             }
+            left -= count;
             lane.turn = (client + 1) % self.crew.clients.len();
             if let Driver::Schedule(schedule) = &mut lane.pace {
-                schedule.sent();
+                schedule.sent(count);
             }
         }
         Ok(match &lane.pace {
@@ -295,19 +320,20 @@ impl Relay {
         }
     }
 
-    fn send(&mut self, flow: usize, run: u32, tracker: &mut Tracker) -> io::Result<Sent> {
+    /// Sends `count` packets of one flow.
+    fn send(&mut self, flow: usize, count: u64, run: u32, tracker: &mut Tracker) -> io::Result<Sent> {
         let sent_ns = self.epoch.elapsed().as_nanos() as u64;
         let stamp = Stamp { run, flow: flow as u32, sequence: self.sequences[flow], sent_ns };
         let client = flow / 2;
         let sent = if flow.is_multiple_of(2) {
-            self.crew.clients[client].link.send(self.templates[client].stamped(stamp))?
+            self.crew.clients[client].link.send(self.templates[client].stamped(stamp, count as usize))?
         } else {
             let peer = &self.peers[client % self.peers.len()];
-            outcome(peer.send_to(self.down.stamped(stamp), self.sources[client]))?
+            outcome(peer.send_to(self.down.stamped(stamp, count as usize), self.sources[client]))?
         };
         if sent == Sent::Yes {
-            self.sequences[flow] += 1;
-            tracker.sent(&stamp);
+            self.sequences[flow] += count;
+            tracker.sent(&stamp, count);
         }
         Ok(sent)
     }
@@ -345,9 +371,9 @@ impl Relay {
 
     fn read_client(&mut self, index: usize, tracker: &mut Tracker) -> io::Result<bool> {
         let Client { link, session, .. } = &mut self.crew.clients[index];
-        let epoch = self.epoch;
+        let (epoch, stride) = (self.epoch, self.strides[0]);
         let mut again = false;
-        let drained = link.receive(&mut self.crew.buffer, |packet| match received(packet) {
+        let mut take = |packet: &[u8]| match received(packet) {
             Received::Payload(payload) => tracker.received(payload, epoch.elapsed().as_nanos() as u64),
             Received::Answer(answer) => match session.handle(&answer, Instant::now()) {
                 Progress::Again => again = true,
@@ -356,7 +382,8 @@ impl Relay {
             },
             // Without a server the client gets what the peer sent, as it is.
             Received::Other => tracker.received(packet, epoch.elapsed().as_nanos() as u64),
-        })?;
+        };
+        let drained = link.receive(&mut self.crew.buffer, |run| run.chunks(stride).for_each(&mut take))?;
         if again {
             link.send(session.request())?;
         }
@@ -368,7 +395,8 @@ impl Relay {
             match self.peers[index].recv(&mut self.crew.buffer) {
                 Ok(len) => {
                     let now = self.epoch.elapsed().as_nanos() as u64;
-                    tracker.received(&self.crew.buffer[..len], now);
+                    let packets = self.crew.buffer[..len].chunks(self.strides[1]);
+                    packets.for_each(|packet| tracker.received(packet, now));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),

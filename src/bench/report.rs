@@ -38,6 +38,9 @@ pub(super) struct Report {
     server_resident_bytes: Option<u64>,
     server_grown_bytes: Option<i64>,
     server_bytes_per_allocation: Option<i64>,
+    server_sockets_opened: Option<i64>,
+    /// Of one socket of this machine without what it queues.
+    kernel_bytes_per_socket: Option<i64>,
     dropped_at_generator: u64,
     dropped_at_server_sockets: u64,
     failures: u64,
@@ -75,10 +78,12 @@ impl Report {
         let seconds = usage.elapsed.as_secs_f64();
         let traffic = matches!(plan.mode, Mode::Relay | Mode::Direct);
         let received = outcome.received();
+        // Of a flood it matters what a packet costs, not whether there was an answer.
+        let count = if plan.mode == Mode::Flood { outcome.sent() } else { received };
         let each = |cpu: Option<Duration>| {
-            cpu.filter(|_| received > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / received as f64)
+            cpu.filter(|_| count > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / count as f64)
         };
-        let rate = received as f64 / seconds;
+        let rate = count as f64 / seconds;
         let per_second = each(usage.server).filter(|us| *us > 0.0).map(|us| 1e6 / us);
         Self {
             mode: name(&args.mode),
@@ -104,10 +109,13 @@ impl Report {
             each_per_server_cpu_second: per_second,
             machine_cpu_us_each: each(usage.machine),
             server_resident_bytes: usage.resident,
-            server_grown_bytes: *grown,
+            server_grown_bytes: grown.resident,
             server_bytes_per_allocation: grown
+                .resident
                 .filter(|_| plan.mode == Mode::Idle)
                 .map(|bytes| bytes / i64::from(plan.allocations)),
+            server_sockets_opened: grown.sockets,
+            kernel_bytes_per_socket: grown.bytes_each.filter(|_| plan.mode == Mode::Idle),
             dropped_at_generator: drops.own,
             dropped_at_server_sockets: drops.server,
             failures: outcome.failures,
@@ -115,7 +123,7 @@ impl Report {
             limited_by_generator: findings.limited,
             tries: findings.tries.iter().map(|&(rate, loss)| Try { rate, loss }).collect(),
             what: match plan.mode {
-                Mode::Relay | Mode::Direct | Mode::Idle => "packet",
+                Mode::Relay | Mode::Direct | Mode::Idle | Mode::Flood => "packet",
                 Mode::Cycles => "cycle",
                 Mode::Binding => "answer",
             },
@@ -208,8 +216,11 @@ impl Report {
             write!(out, "memory     {:.1} MiB resident", bytes as f64 / f64::from(1 << 20))?;
             match self.server_bytes_per_allocation {
                 Some(each) => writeln!(out, ", {each} bytes per allocation")?,
-                None => writeln!(out)?,
+                None => writeln!(out, ", {} more than before", kib(self.server_grown_bytes.unwrap_or(0)))?,
             }
+        }
+        if let (Some(each), Some(count)) = (self.kernel_bytes_per_socket, self.server_sockets_opened) {
+            writeln!(out, "kernel     {each} bytes per socket, {count} sockets opened by the server")?;
         }
         Ok(())
     }
@@ -236,6 +247,10 @@ impl Direction {
             max_us: us(way.latency.max()),
         })
     }
+}
+
+fn kib(bytes: i64) -> String {
+    format!("{:.0} KiB", bytes as f64 / 1024.0)
 }
 
 fn name(value: &impl clap::ValueEnum) -> String {

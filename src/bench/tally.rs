@@ -99,12 +99,12 @@ impl Tracker {
         Self { run, measured, expected: vec![0; flows], in_flight: [0; 2], outcome: Outcome::new() }
     }
 
-    /// A packet has left.
-    pub(super) fn sent(&mut self, stamp: &Stamp) {
+    /// `count` packets have left, the first of them with this stamp.
+    pub(super) fn sent(&mut self, stamp: &Stamp, count: u64) {
         let way = stamp.flow as usize % 2;
-        self.in_flight[way] += 1;
+        self.in_flight[way] += count.cast_signed();
         if self.measured.contains(&stamp.sent_ns) {
-            self.outcome.ways[way].sent += 1;
+            self.outcome.ways[way].sent += count;
         }
     }
 
@@ -168,13 +168,14 @@ mod tests {
 
     fn payload(stamp: Stamp) -> Vec<u8> {
         let mut template = crate::bench::packet::Template::bare(24);
-        template.stamped(stamp).to_vec()
+        template.stamped(stamp, 1).to_vec()
     }
 
     #[test]
     fn losses_and_reorders_are_told_apart() {
         let mut tracker = Tracker::new(1, 2, 0..1000);
-        (0..4).for_each(|n| tracker.sent(&stamp(0, n)));
+        tracker.sent(&stamp(0, 0), 1);
+        tracker.sent(&stamp(0, 1), 3);
         [0, 3, 2].iter().for_each(|&n| tracker.received(&payload(stamp(0, n)), 150));
         assert!(tracker.is_settled());
         let outcome = tracker.finish();
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn warm_up_and_strangers_do_not_count() {
         let mut tracker = Tracker::new(1, 2, 200..1000);
-        tracker.sent(&stamp(1, 0));
+        tracker.sent(&stamp(1, 0), 1);
         tracker.received(&payload(stamp(1, 0)), 150);
         tracker.received(&payload(Stamp { run: 2, ..stamp(1, 0) }), 150);
         tracker.received(&payload(stamp(9, 0)), 150);
@@ -199,7 +200,7 @@ mod tests {
     #[test]
     fn what_is_on_its_way_can_be_written_off() {
         let mut tracker = Tracker::new(1, 2, 0..1000);
-        (0..5).for_each(|n| tracker.sent(&stamp(0, n)));
+        tracker.sent(&stamp(0, 0), 5);
         assert_eq!((tracker.in_flight(0), tracker.in_flight(1)), (5, 0));
         tracker.write_off(0, |_| 5);
         assert!(tracker.is_settled());

@@ -142,6 +142,16 @@ pub fn raise_descriptor_limit() -> u64 {
     sys::raise_descriptor_limit()
 }
 
+/// Lets a socket send runs of datagrams of `segment` bytes with one call (UDP_SEGMENT) and hand out what arrives
+/// as such a run with one (UDP_GRO). For programs that know how long their datagrams are.
+///
+/// # Errors
+/// What the kernel does not know of the two.
+pub fn use_runs(socket: &impl AsRawFd, segment: u16) -> std::io::Result<()> {
+    sys::set_option(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, libc::c_int::from(segment))?;
+    sys::set_option(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
 pub(super) use sys::trim_memory;
 
 #[cfg(test)]

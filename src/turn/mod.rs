@@ -22,6 +22,7 @@ mod one_port;
 mod output;
 mod peer_connections;
 mod policy;
+mod ports;
 mod reach;
 mod redirect;
 mod relay;

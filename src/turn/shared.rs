@@ -4,23 +4,20 @@
 //! Ports are drawn from one pool for each relay address, in random order, under a lock that only Allocate
 //! and the end of an allocation take. The data path reads nothing but an atomic bit map of the live ports.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::bandwidth::Meters;
 use super::one_port::OnePort;
+pub(super) use super::ports::Parity;
+use super::ports::PortPool;
 use super::reservation::{Reservation, Token};
-
-/// A port that was given back rests this long before it is drawn again while others are free, so that
-/// packets meant for the allocation before do not reach the next one.
-const COOL_DOWN: Duration = Duration::from_secs(120);
 
 /// Most local relay addresses over the life of a process; an address once used keeps its pool.
 pub const MAX_RELAY_ADDRESSES: usize = 64;
@@ -280,125 +277,6 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which ports will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parity {
-    Any,
-    /// EVEN-PORT (RFC 8656 §18.7).
-    Even,
-    /// EVEN-PORT with the R bit: an even one whose next higher one is free as well.
-    Pair,
-}
-
-/// Where a port of the range is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Taken,
-    Rested,
-    Resting,
-}
-
-/// Free ports of one address. Drawing is O(1) however few are left: a random one of those that rested,
-/// or else the one that has rested longest.
-#[derive(Debug)]
-struct PortPool {
-    first: u16,
-    places: Box<[Place]>,
-    rested: Vec<u16>,
-    resting: VecDeque<(Duration, u16)>,
-}
-
-impl PortPool {
-    fn new(ports: RangeInclusive<u16>) -> Self {
-        let places = ports.clone().map(|_| Place::Rested).collect();
-        Self { first: *ports.start(), places, rested: ports.collect(), resting: VecDeque::new() }
-    }
-
-    fn free(&self) -> usize {
-        self.rested.len() + self.resting.len()
-    }
-
-    fn has(&self, parity: Parity) -> bool {
-        let is_free = |place: Place| place != Place::Taken;
-        match parity {
-            Parity::Any => self.free() > 0,
-            Parity::Even => (0..self.places.len()).any(|at| self.is_even(at) && is_free(self.places[at])),
-            Parity::Pair => (0..self.places.len()).any(|at| self.is_pair(at, is_free)),
-        }
-    }
-
-    fn take(&mut self, parity: Parity, now: Duration, rng: &mut StdRng) -> Option<u16> {
-        while let Some((_, port)) = self.resting.pop_front_if(|(until, _)| *until <= now) {
-            self.rested.push(port);
-            self.note(port, Place::Rested);
-        }
-        let port = match parity {
-            Parity::Any if self.rested.is_empty() => self.resting.pop_front().map(|(_, port)| port),
-            Parity::Any => {
-                let index = rng.random_range(0..self.rested.len());
-                Some(self.rested.swap_remove(index))
-            }
-            Parity::Even => self.take_even(rng),
-            Parity::Pair => self.take_pair(rng),
-        }?;
-        self.note(port, Place::Taken);
-        Some(port)
-    }
-
-    /// Half of all ports are even, so a walk from a random start is short on average.
-    fn take_even(&mut self, rng: &mut StdRng) -> Option<u16> {
-        let found = from_random_start(self.rested.len(), rng).find(|&at| self.rested[at].is_multiple_of(2));
-        if let Some(index) = found {
-            return Some(self.rested.swap_remove(index));
-        }
-        let index = self.resting.iter().position(|(_, port)| port.is_multiple_of(2))?;
-        self.resting.remove(index).map(|(_, port)| port)
-    }
-
-    /// The lower port of a pair; rather one that rested too little than none.
-    fn take_pair(&mut self, rng: &mut StdRng) -> Option<u16> {
-        let port = self
-            .find_pair(|place| place == Place::Rested, rng)
-            .or_else(|| self.find_pair(|place| place != Place::Taken, rng))?;
-        for port in [port, port + 1] {
-            self.rested.retain(|other| *other != port);
-            self.resting.retain(|(_, other)| *other != port);
-            self.note(port, Place::Taken);
-        }
-        Some(port)
-    }
-
-    fn find_pair(&self, is_free: impl Fn(Place) -> bool, rng: &mut StdRng) -> Option<u16> {
-        let at = from_random_start(self.places.len(), rng).find(|&at| self.is_pair(at, &is_free))?;
-        Some(self.first + at as u16)
-    }
-
-    fn is_even(&self, at: usize) -> bool {
-        (usize::from(self.first) + at).is_multiple_of(2)
-    }
-
-    fn is_pair(&self, at: usize, is_free: impl Fn(Place) -> bool) -> bool {
-        self.is_even(at)
-            && is_free(self.places[at])
-            && self.places.get(at + 1).is_some_and(|next| is_free(*next))
-    }
-
-    fn give_back(&mut self, port: u16, now: Duration) {
-        self.resting.push_back((now + COOL_DOWN, port));
-        self.note(port, Place::Resting);
-    }
-
-    fn note(&mut self, port: u16, place: Place) {
-        self.places[usize::from(port - self.first)] = place;
-    }
-}
-
-/// The numbers below `count`, each once, in a circle.
-fn from_random_start(count: usize, rng: &mut StdRng) -> impl Iterator<Item = usize> + use<> {
-    let start = if count == 0 { 0 } else { rng.random_range(0..count) };
-    (start..count).chain(0..start)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -407,6 +285,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+    use crate::turn::ports::COOL_DOWN;
 
     const START: Duration = Duration::ZERO;
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));

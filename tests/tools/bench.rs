@@ -78,6 +78,47 @@ fn a_saturated_server_answers() {
 }
 
 #[test]
+fn runs_of_packets_are_counted_one_by_one() {
+    let server = Server::start(OPEN);
+    for more in [&[][..], &["--rate", "2000"], &["--relay-to-relay"]] {
+        let pace: &[&str] = if more.contains(&"--rate") { &[] } else { &["--saturate"] };
+        let report = measure(&server, &[&["-n", "2", "--size", "1200", "--gso", "8"], pace, more].concat());
+        assert_eq!(count(&report, "/failures"), 0, "{more:?}: {report}");
+        for way in ["up", "down"].iter().filter(|way| !report[**way].is_null()) {
+            assert!(count(&report, &format!("/{way}/received")) > 50, "{more:?}: {report}");
+        }
+    }
+    let direct = run(&["bench", "--mode", "direct", "--gso", "8", "--duration", "0.5", "--json"]);
+    let direct: Value = serde_json::from_str(&direct.1).expect("JSON");
+    assert!(count(&direct, "/up/received") > 50 && count(&direct, "/down/received") > 50, "{direct}");
+}
+
+#[test]
+fn cycles_go_on_beside_allocations_that_stay() {
+    let server = Server::start(OPEN);
+    let report = measure(&server, &["--mode", "cycles", "--saturate", "-n", "4", "--standing", "20"]);
+    assert!(count(&report, "/received") > 10, "{report}");
+    assert_eq!(count(&report, "/failures"), 0, "{report}");
+    assert_eq!(server.metric("turnkey_allocations "), 0, "nothing is left behind");
+}
+
+#[test]
+fn floods_are_sent_and_weighed() {
+    let server = Server::start(OPEN);
+    for kind in ["binding", "allocate", "garbage", "half-open"] {
+        let report = measure(&server, &["--mode", "flood", "--flood", kind, "-n", "200", "--rate", "1000"]);
+        assert!(count(&report, "/sent") > 50, "{kind}: {report}");
+        assert_eq!(count(&report, "/failures"), 0, "{kind}: {report}");
+        assert_eq!(
+            count(&report, "/received") > 0,
+            matches!(kind, "binding" | "allocate"),
+            "{kind}: {report}"
+        );
+        assert!(report["server_grown_bytes"].is_i64(), "{kind}: {report}");
+    }
+}
+
+#[test]
 fn cycles_and_bindings_keep_a_rate() {
     let server = Server::start(OPEN);
     for mode in ["cycles", "binding"] {
@@ -93,6 +134,7 @@ fn idle_allocations_are_weighed() {
     let report = measure(&server, &["--mode", "idle", "-n", "200"]);
     assert_eq!(count(&report, "/failures"), 0, "{report}");
     assert!(report["server_bytes_per_allocation"].is_i64(), "{report}");
+    assert!(count(&report, "/server_sockets_opened") >= 190, "{report}");
 }
 
 #[test]
@@ -182,6 +224,13 @@ fn what_does_not_fit_together_is_told() {
         (&["--secret", "s", "--relay-to-relay", "-n", "3"], "multiple"),
         (&["--secret", "s", "--find-max", "--mode", "cycles"], "--find-max is for"),
         (&["--secret", "s", "--duration", "0"], "--duration must be above 0"),
+        (&["--secret", "s", "--standing", "5"], "--standing is for"),
+        (&["--secret", "s", "--gso", "8", "--transport", "tcp"], "a stream has no runs"),
+        (&["--secret", "s", "--gso", "64", "--size", "1200"], "at most 54 packets"),
+        (
+            &["--secret", "s", "--gso", "16", "--saturate", "--window", "31", "--workers", "2", "-n", "2"],
+            "--window",
+        ),
     ] {
         let error = refused(arguments);
         assert!(error.contains(words), "{arguments:?}: {error}");
