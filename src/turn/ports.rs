@@ -102,9 +102,7 @@ impl PortPool {
     /// Gives a port back, to rest first.
     pub(super) fn give_back(&mut self, port: u16, now: Duration) {
         let at = port - self.first;
-        // Rounded up: rather a second too long than a packet too early.
-        let until = (now + COOL_DOWN + Duration::from_nanos(999_999_999)).as_secs();
-        self.links[usize::from(at)].until = u32::try_from(until).unwrap_or(u32::MAX);
+        self.links[usize::from(at)].until = now + COOL_DOWN;
         self.put(at, Place::Resting);
     }
 
@@ -132,7 +130,7 @@ impl PortPool {
     }
 
     fn until(&self, at: u16) -> Duration {
-        Duration::from_secs(self.links[usize::from(at)].until.into())
+        self.links[usize::from(at)].until
     }
 
     /// Moves a port from where it is to another place, and its pair with it.
@@ -225,12 +223,12 @@ impl Bag {
     }
 }
 
-/// A resting port: its neighbours in the queue, and the second in which it has rested.
+/// A resting port: its neighbours in the queue, and when it has rested.
 #[derive(Clone, Copy, Debug, Default)]
 struct Link {
     earlier: u16,
     later: u16,
-    until: u32,
+    until: Duration,
 }
 
 /// Resting ports in the order in which they were given back.
