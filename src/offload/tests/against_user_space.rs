@@ -56,14 +56,18 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 impl Case {
-    fn frame(&self, rows: &[OffloadRow]) -> Vec<u8> {
+    fn sent(&self, rows: &[OffloadRow]) -> Udp {
         let row = &rows[self.row];
         let mut udp = match self.to_peer || row.peer_is_relay {
             true => Udp::new(row.client, row.server, &channel_data(row.channel, &self.payload, self.behind)),
             false => Udp::new(row.peer, row.relay, &self.payload),
         };
         (udp.tos, udp.ttl, udp.fragment) = (self.tos, self.ttl, u16::from(self.dont_fragment) << 14);
-        let mut frame = udp.frame();
+        udp
+    }
+
+    fn frame(&self, rows: &[OffloadRow]) -> Vec<u8> {
+        let mut frame = self.sent(rows).frame();
         frame.extend(std::iter::repeat_n(0xAA, self.trailer));
         if let Some((at, change)) = self.damage
             && let Some(byte) = frame.get_mut(at)
@@ -73,8 +77,13 @@ impl Case {
         frame
     }
 
-    /// Nothing about it gives the program a reason to leave it.
-    fn is_plain(&self) -> bool {
+    /// Nothing about it gives the program a reason to leave it. One checksum in 65,535 looks like one that is not
+    /// filled in yet.
+    fn is_plain(&self, rows: &[OffloadRow]) -> bool {
+        let sent = self.sent(rows);
+        if sent.frame() == sent.frame_with_partial_checksum() {
+            return false;
+        }
         let is_padded =
             self.behind == 0 || self.behind < 4 && (self.payload.len() + self.behind).is_multiple_of(4);
         self.damage.is_none() && (is_padded || !self.to_peer && self.row < 4)
@@ -151,7 +160,7 @@ pub(super) fn holds(rig: Rig, cases: u32) {
                 }
                 Fate::Passed(left) => {
                     prop_assert_eq!(left, frame);
-                    prop_assert!(!case.is_plain(), "nothing is wrong with it: {:?}", rig.counters());
+                    prop_assert!(!case.is_plain(&rows), "nothing is wrong with it: {:?}", rig.counters());
                 }
                 Fate::Dropped => prop_assert!(false, "dropped"),
             }
