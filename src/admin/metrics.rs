@@ -3,6 +3,7 @@
 use super::page::Page;
 use crate::credential::AuthFailure;
 use crate::io::{Counters, DtlsCounters, SendFailure};
+use crate::offload;
 use crate::signal;
 use crate::turn::{self, DropReason, METHODS, RESULTS};
 
@@ -13,6 +14,8 @@ pub struct Snapshot {
     pub relay: turn::Stats,
     /// Sockets, all workers together.
     pub io: Counters,
+    /// What the kernel relays, where it does.
+    pub offload: Option<offload::Counters>,
     /// Connections that were not let in, by reason.
     pub refused: Vec<(&'static str, u64)>,
     /// Each worker's beat.
@@ -30,6 +33,9 @@ pub(super) fn render(snapshot: &Snapshot) -> String {
     let mut page = Page::default();
     process(&mut page, snapshot);
     relay(&mut page, &snapshot.relay);
+    if let Some(kernel) = &snapshot.offload {
+        offloaded(&mut page, &snapshot.relay, kernel);
+    }
     sockets(&mut page, &snapshot.io);
     dtls(&mut page, &snapshot.io.dtls);
     entrances(&mut page, &snapshot.refused);
@@ -93,6 +99,38 @@ fn relay(page: &mut Page, stats: &turn::Stats) {
         "STUN and TURN requests by method and result.",
         "counter",
         requests,
+    );
+}
+
+fn offloaded(page: &mut Page, stats: &turn::Stats, kernel: &offload::Counters) {
+    page.gauge("turnkey_offload_flows", "Channels that the kernel relays.", stats.offload_flows);
+    let ways = ["to_peer", "to_client", "local"].map(|way| [("direction", way)]);
+    let counts = [kernel.to_peer, kernel.to_client, kernel.local];
+    page.family(
+        "turnkey_offload_packets_total",
+        "Packets relayed in the kernel; they are among turnkey_relayed_packets_total within a second.",
+        "counter",
+        ways.iter().map(|labels| &labels[..]).zip(counts),
+    );
+    let reasons = offload::PASSED.map(|reason| [("reason", reason)]);
+    page.family(
+        "turnkey_offload_passed_total",
+        "Packets that passed the offload program and went on to the sockets, by reason.",
+        "counter",
+        reasons.iter().map(|labels| &labels[..]).zip(kernel.passed),
+    );
+    let failed = [("no_slot", stats.offload_full), ("refused", kernel.not_installed)];
+    let labels = failed.map(|(reason, _)| [("reason", reason)]);
+    page.family(
+        "turnkey_offload_failed_inserts_total",
+        "Flows that are relayed the usual way because the kernel's tables did not take them.",
+        "counter",
+        labels.iter().map(|labels| &labels[..]).zip(failed.map(|(_, count)| count)),
+    );
+    page.counter(
+        "turnkey_offload_failed_packets_total",
+        "Packets the kernel could not resize.",
+        kernel.failed,
     );
 }
 

@@ -9,6 +9,7 @@ mod entrance;
 mod failures;
 mod health;
 mod moving;
+mod offload;
 mod settings;
 mod start;
 mod tls;
@@ -243,6 +244,7 @@ impl Observe for Running {
         Snapshot {
             relay: self.pool.stats(),
             io: self.pool.io_stats(),
+            offload: self.pool.offload_counters(),
             refused: self.gate.refused(),
             beats: self.pool.beats(),
             signal: self.web.stats(),

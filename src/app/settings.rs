@@ -211,6 +211,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
         ("relay.proxy_from", old.relay.proxy_from != new.relay.proxy_from),
         ("relay.workers", old.relay.workers != new.relay.workers),
         ("relay.backend", old.relay.backend != new.relay.backend),
+        ("relay.offload", old.relay.offload != new.relay.offload),
         ("relay.tcp_connections", old.relay.tcp_connections != new.relay.tcp_connections),
         ("relay.socket_buffer", old.relay.socket_buffer != new.relay.socket_buffer),
         ("relay.drain_timeout", old.relay.drain_timeout != new.relay.drain_timeout),

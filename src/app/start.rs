@@ -14,12 +14,14 @@ use tokio::task::JoinSet;
 use super::discovery::Discovery;
 use super::entrance::{self, CurrentCertificate, Entrance, Gate, Inside};
 use super::health::Health;
+use super::offload;
 use super::settings::{Located, Place};
 use super::tls::{Certificate, FileWatch};
 use super::{Addresses, Current, Handle, Running, unix_now};
 use crate::config::secret::{self, Keys};
 use crate::config::{self, Backend, Config, HttpListener, RelayListener, RelayTransport, address};
 use crate::credential::{Issued, Nonces};
+use crate::offload::Offload;
 use crate::worker::{self, Pool};
 use crate::{admin, http, systemd};
 
@@ -98,7 +100,8 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
         nonces: Arc::new(Nonces::new(secret::random())),
         issued: Arc::new(Issued::new(&config.relay.realm)),
     };
-    let pool = start_workers(&config, &keys, &place, certificate.as_ref())?;
+    let offload = offload::start(&config, &place)?;
+    let pool = start_workers(&config, &keys, &place, certificate.as_ref(), offload)?;
     resolve_ports(&mut place.relay, &pool, &bound.relay);
     // Only now the ports are known that no peer may be at.
     pool.reconfigure(place.relay_settings(&config, &keys));
@@ -162,6 +165,7 @@ fn start_workers(
     keys: &Keys,
     place: &Place,
     certificate: Option<&Certificate>,
+    offload: Option<Arc<Offload>>,
 ) -> Result<Pool, StartError> {
     let of = |wanted| {
         let listeners = place.relay.iter().filter(move |listener| listener.transport == wanted);
@@ -178,6 +182,7 @@ fn start_workers(
             Backend::Linux => worker::Backend::Linux,
             Backend::Portable => worker::Backend::Portable,
         },
+        offload,
         shared_relay_port: config.relay.ports.shared(),
         sock_buf: config.relay.socket_buffer,
         tcp_connections: config.relay.tcp_connections,

@@ -81,6 +81,8 @@ pub struct Relay {
     pub workers: usize,
     /// How datagrams are read and written.
     pub backend: Backend,
+    /// Relaying in the kernel.
+    pub offload: Option<Offload>,
     /// Accept channel numbers 0x5000-0x7FFE of RFC 5766.
     pub legacy_channels: bool,
     /// TCP allocations (RFC 6062).
@@ -227,6 +229,24 @@ pub enum Backend {
     Linux,
     /// One datagram a call, on any system.
     Portable,
+}
+
+/// `relay.offload`: bound channels are relayed by the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offload {
+    /// Where; none: whichever works, and it is no error if nothing does.
+    pub mode: Option<OffloadMode>,
+    /// At these interfaces; empty: those that have the relay's addresses.
+    pub interfaces: Vec<String>,
+}
+
+/// Where in the kernel packets are relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffloadMode {
+    /// Traffic control.
+    Tc,
+    /// XDP.
+    Xdp,
 }
 
 /// `[credentials]`: who may use the relay.

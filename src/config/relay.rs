@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::source::Error;
 use super::values::{Check, is_host_name};
-use super::{Alternate, PublicAddress, RelayListener, RelayPorts, RelayTransport, StunServer, file};
+use super::{
+    Alternate, Offload, OffloadMode, PublicAddress, RelayListener, RelayPorts, RelayTransport, StunServer,
+    file,
+};
 
 /// Fewer ports than this serve nobody: a call between two clients takes two, and a closed one rests.
 const MIN_PORTS: u16 = 8;
@@ -174,6 +177,27 @@ impl Check<'_> {
             return self.fail(key, "is for relay.public_address = \"auto\"; remove one of them");
         }
         Ok(Some(server))
+    }
+
+    /// `relay.offload` and `relay.offload_interfaces`.
+    pub(super) fn offload(&self, relay: &file::Relay) -> Result<Option<Offload>, Error> {
+        let key = "relay.offload";
+        let modes = [
+            ("off", None),
+            ("auto", Some(None)),
+            ("tc", Some(Some(OffloadMode::Tc))),
+            ("xdp", Some(Some(OffloadMode::Xdp))),
+        ];
+        let Some(mode) = self.one_of(key, &relay.offload, &modes)? else {
+            return match relay.offload_interfaces.is_empty() {
+                true => Ok(None),
+                false => self.fail("relay.offload_interfaces", "is of no use with relay.offload = \"off\""),
+            };
+        };
+        if relay.ports.starts_with("shared") {
+            return self.fail(key, "needs a range of ports; relay.ports is one port for all");
+        }
+        Ok(Some(Offload { mode, interfaces: relay.offload_interfaces.clone() }))
     }
 
     pub(super) fn resolve_every(&self, text: &str) -> Result<Duration, Error> {

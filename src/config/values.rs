@@ -65,9 +65,6 @@ impl Check<'_> {
     fn unsupported(&self, file: &File) -> Result<(), Error> {
         let refuse =
             |key: &str, default: &str| self.fail(key, format!("not in this version; leave it at {default}"));
-        if file.relay.offload != "off" {
-            return refuse("relay.offload", "\"off\"");
-        }
         if !file.signaling.jwks_url.is_empty() {
             return refuse("signaling.jwks_url", "\"\" and set signaling.jwt_public_key_file");
         }
@@ -105,6 +102,7 @@ impl Check<'_> {
                 &relay.backend,
                 &[("auto", Backend::Auto), ("linux", Backend::Linux), ("portable", Backend::Portable)],
             )?,
+            offload: self.offload(relay)?,
             legacy_channels: relay.legacy_channels,
             tcp: relay.tcp,
             mobility: relay.mobility,
@@ -395,7 +393,7 @@ impl Check<'_> {
         Ok(Log { level: log.level.clone(), format })
     }
 
-    fn one_of<T: Copy>(&self, key: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Error> {
+    pub(super) fn one_of<T: Copy>(&self, key: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Error> {
         match choices.iter().find(|(name, _)| *name == text) {
             Some((_, value)) => Ok(*value),
             None => {

@@ -371,6 +371,7 @@ impl Bench {
                     self.peers.remove(index.expect("it was open"));
                 }
                 Output::CloseRelay { relay } => drop(self.open.remove(&relay).expect("it was open")),
+                Output::Offload(_) | Output::Unload(_) => unreachable!("nothing is offloaded"),
             }
         }
     }

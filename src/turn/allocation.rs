@@ -144,6 +144,7 @@ pub(super) struct NewAllocation {
     pub(super) key: IntegrityKey,
     pub(super) expiry: Option<Expiry>,
     pub(super) quota: QuotaSlot,
+    pub(super) meters: Meters,
 }
 
 impl Allocation {
@@ -164,7 +165,7 @@ impl Allocation {
             expiry: start.expiry,
             quota: start.quota,
             scheduled: Duration::ZERO,
-            meters: Meters::default(),
+            meters: start.meters,
             peer_errors: Meter::default(),
             permissions: Vec::new(),
             channels: Vec::new(),
@@ -243,6 +244,15 @@ impl Allocation {
         let at = self.peer_index(peer).ok()?;
         let number = self.channels_by_peer[at].1;
         self.peer_of(number, now).map(|_| number)
+    }
+
+    /// The channels of peers that have a permission: number, peer, and when the earlier of both ends.
+    pub(super) fn bindings(&self) -> impl Iterator<Item = (u16, SocketAddr, Duration)> {
+        self.channels.iter().filter_map(|channel| {
+            let at = self.permission_index(channel.peer.ip()).ok()?;
+            let expires = channel.expires.min(self.permissions[at].expires);
+            Some((channel.number.to_u16(), channel.peer, expires))
+        })
     }
 
     /// Whether permissions for all these addresses fit.

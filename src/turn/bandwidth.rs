@@ -4,8 +4,12 @@
 //! can share one without a lock. Each limit holds for the two directions apart, to peers and to clients,
 //! and counts the payload of what is relayed. What exceeds it is dropped, as a narrow link would drop it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use super::shared::lock;
 
 /// How much of its rate a meter passes at once after a rest.
 const BURST: Duration = Duration::from_secs(1);
@@ -39,18 +43,23 @@ impl Bandwidth {
 
     /// Whether something may pass.
     pub(super) fn is_open(&self, meters: [&Meter; 3], now: Duration) -> bool {
-        self.limited(meters).all(|(_, meter)| meter.is_open(now))
+        self.limited(meters).all(|(_, meter)| is_open(meter, now))
     }
 
     /// Counts what has passed.
     pub(super) fn pass(&self, meters: [&Meter; 3], bytes: usize, now: Duration) {
-        self.limited(meters).for_each(|(rate, meter)| meter.pass(now, time_of(bytes, rate)));
+        self.limited(meters).for_each(|(rate, meter)| pass(meter, now, time_of(bytes, rate)));
+    }
+
+    /// Of an allocation, its user and all.
+    #[must_use]
+    pub fn rates(&self) -> [u64; 3] {
+        [self.allocation, self.user, self.total]
     }
 
     /// The meters that have a rate.
     fn limited<'a>(&self, meters: [&'a Meter; 3]) -> impl Iterator<Item = (u64, &'a Meter)> + use<'a> {
-        let rates = [self.allocation, self.user, self.total];
-        rates.into_iter().zip(meters).filter(|(rate, _)| *rate != 0)
+        self.rates().into_iter().zip(meters).filter(|(rate, _)| *rate != 0)
     }
 }
 
@@ -67,43 +76,95 @@ pub(super) enum Direction {
 }
 
 /// A meter for each direction.
-#[derive(Debug, Default)]
-pub(super) struct Meters([Meter; 2]);
+#[derive(Debug)]
+pub(super) enum Meters {
+    /// Seen by this program only.
+    Own([Meter; 2]),
+    /// Seen by whoever relays offloaded flows as well.
+    Lent(Lent),
+}
 
-impl Meters {
-    pub(super) fn of(&self, direction: Direction) -> &Meter {
-        &self.0[direction as usize]
+impl Default for Meters {
+    fn default() -> Self {
+        Self::Own(Default::default())
     }
 }
 
-/// A token bucket. Time is that of `Now::mono`, which all workers of a process share.
-#[derive(Debug, Default)]
-pub(super) struct Meter(
-    /// Nanoseconds at which the bucket is full again.
-    AtomicU64,
-);
-
-impl Meter {
-    /// Whether something may pass now. What does may be more than what is left, and the next waits for
-    /// it, so that no packet is too large for a low rate.
-    fn is_open(&self, now: Duration) -> bool {
-        self.0.load(Ordering::Relaxed) < nanos(now + BURST)
-    }
-
-    /// Notes that something passes which takes the rate `cost` to make up for.
-    fn pass(&self, now: Duration, cost: Duration) {
-        let later = |full: u64| Some(full.max(nanos(now)).saturating_add(nanos(cost)));
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
-    }
-
-    /// Both at once.
-    pub(super) fn take(&self, now: Duration, cost: Duration) -> bool {
-        let is_open = self.is_open(now);
-        if is_open {
-            self.pass(now, cost);
+impl Meters {
+    pub(super) fn of(&self, direction: Direction) -> &Meter {
+        match self {
+            Self::Own(meters) => &meters[direction as usize],
+            Self::Lent(lent) => &lent.of.all[2 * lent.pair as usize + direction as usize],
         }
-        is_open
     }
+
+    /// Which of the lent ones, if it is one.
+    pub(super) fn pair(&self) -> Option<u32> {
+        match self {
+            Self::Own(_) => None,
+            Self::Lent(lent) => Some(lent.pair),
+        }
+    }
+}
+
+/// Meters that something outside of this program reads and writes as well, by the rule of [`take`].
+#[derive(Debug)]
+pub(super) struct Words {
+    all: &'static [Meter],
+    /// Pairs nobody has, the one that was given back last at the end.
+    free: Mutex<VecDeque<u32>>,
+}
+
+impl Words {
+    pub(super) fn new(all: &'static [Meter]) -> Self {
+        Self { all, free: Mutex::new((0..all.len() as u32 / 2).collect()) }
+    }
+
+    /// A pair of meters that are at rest; of this program's own when there are no more.
+    pub(super) fn lend(self: &Arc<Self>) -> Meters {
+        let Some(pair) = lock(&self.free).pop_front() else { return Meters::default() };
+        let words = &self.all[2 * pair as usize..][..2];
+        words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        Meters::Lent(Lent { of: Arc::clone(self), pair })
+    }
+}
+
+/// A pair of [`Words`], given back when dropped.
+#[derive(Debug)]
+pub(super) struct Lent {
+    of: Arc<Words>,
+    pair: u32,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        lock(&self.of.free).push_back(self.pair);
+    }
+}
+
+/// A token bucket: nanoseconds at which it is full again. Time is that of `Now::mono`, which all workers of a
+/// process share.
+pub(super) type Meter = AtomicU64;
+
+/// Whether something may pass now. What does may be more than what is left, and the next waits for it, so
+/// that no packet is too large for a low rate.
+fn is_open(meter: &Meter, now: Duration) -> bool {
+    meter.load(Ordering::Relaxed) < nanos(now + BURST)
+}
+
+/// Notes that something passes which takes the rate `cost` to make up for.
+fn pass(meter: &Meter, now: Duration, cost: Duration) {
+    let later = |full: u64| Some(full.max(nanos(now)).saturating_add(nanos(cost)));
+    let _ = meter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+}
+
+/// Both at once.
+pub(super) fn take(meter: &Meter, now: Duration, cost: Duration) -> bool {
+    let is_open = is_open(meter, now);
+    if is_open {
+        pass(meter, now, cost);
+    }
+    is_open
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -144,8 +205,8 @@ mod tests {
         let passed = (0..50).filter(|_| limit.may_pass([allocation, user, total], 1000, now)).count();
         assert_eq!(passed, 1);
         let one = Meter::default();
-        one.pass(now, time_of(1000, 1 << 40));
-        assert_eq!(total.0.load(Ordering::Relaxed), one.0.load(Ordering::Relaxed));
+        pass(&one, now, time_of(1000, 1 << 40));
+        assert_eq!(total.load(Ordering::Relaxed), one.load(Ordering::Relaxed));
     }
 
     proptest! {

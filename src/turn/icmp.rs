@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use super::bandwidth;
 use super::output::{DropReason, Now, RelayId, Verdict};
 use super::shared::Family;
 use super::{IpFields, ReplyBuffer, Server};
@@ -70,7 +71,7 @@ impl Server {
         let Some(value) = icmp.attribute(Family::of(peer.ip())) else {
             return self.drop(DropReason::PeerError);
         };
-        if !allocation.peer_errors.take(now.mono, PACE) {
+        if !bandwidth::take(&allocation.peer_errors, now.mono, PACE) {
             return self.drop(DropReason::PeerError);
         }
         let path = allocation.path;

@@ -163,7 +163,9 @@ impl Server {
         let allocation = moving.allocation;
         let has_path = allocation.mobile.is_some_and(|mobile| !mobile.is_lost);
         self.timers.schedule(allocation.scheduled, allocation.id);
+        let id = allocation.id;
         self.table.put_back(allocation, has_path);
+        self.settle_flows(id);
     }
 
     fn settle(&mut self, allocation: Allocation, has_path: bool) -> AllocationId {
@@ -182,6 +184,7 @@ impl Server {
     pub(super) fn depart(&mut self, id: AllocationId, to: ClientPath, answer: Answered) {
         self.forget_next(id);
         if let Some(allocation) = self.table.remove(id) {
+            self.settle_flows(id);
             self.leaving = Some(Box::new(Moving { allocation, to, answer }));
         }
     }
@@ -200,6 +203,7 @@ impl Server {
             mobile.next = Some(to);
             self.moves += 1;
         }
+        self.settle_flows(id);
     }
 
     /// The client uses the new path: the old one is forgotten. `transaction` is the message's, if it has
@@ -226,6 +230,7 @@ impl Server {
         let before = std::mem::replace(&mut allocation.path, next);
         self.moves -= 1;
         self.table.remove_path(id, before.five_tuple);
+        self.settle_flows(id);
     }
 
     /// The path an allocation was about to move to is of no use.
@@ -250,6 +255,7 @@ impl Server {
                 mobile.is_lost = true;
                 let five_tuple = allocation.path.five_tuple;
                 self.table.remove_path(id, five_tuple);
+                self.settle_flows(id);
             }
             Some(_) => {}
         }

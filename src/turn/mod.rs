@@ -66,6 +66,7 @@ use crate::stun::{self, Class, Message, Method, PacketKind};
 use allocation::{Allocation, Relay};
 use failures::Failures;
 use limiter::Limiter;
+use offload::Mirror;
 use peer_connections::PeerConnections;
 use reach::may_permit;
 use relay::DataPath;
@@ -165,6 +166,7 @@ pub struct Server {
     /// The allocation that leaves for another worker.
     leaving: Option<Box<Moving>>,
     timers: Timers,
+    mirror: Mirror,
     limiter: Limiter,
     /// Ports this core has reserved, by when; some have been claimed since.
     reserved: VecDeque<(Duration, Token)>,
@@ -193,6 +195,7 @@ impl Server {
             shared,
             worker,
             timers: Timers::default(),
+            mirror: Mirror::default(),
             reserved: VecDeque::new(),
             outputs: VecDeque::new(),
             mode: Mode::Serving,
@@ -320,6 +323,7 @@ impl Server {
         allocation.scheduled = allocation.next_deadline();
         self.timers.schedule(allocation.scheduled, id);
         self.settle_claims(id);
+        self.settle_flows(id);
     }
 
     /// The next effect to carry out.
@@ -355,6 +359,7 @@ impl Server {
                 allocation.retain_peers(|ip| may_permit(&self.settings, &self.shared, ip));
             }
             self.settle_claims(id);
+            self.settle_flows(id);
         }
         self.close_lost_peers();
     }
@@ -373,7 +378,11 @@ impl Server {
     /// Counters since start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { allocations: self.table.len() as u64, ..self.stats.clone() }
+        Stats {
+            allocations: self.table.len() as u64,
+            offload_flows: self.mirror.rows(),
+            ..self.stats.clone()
+        }
     }
 
     /// Whether an allocation stands on this 5-tuple.
@@ -425,6 +434,7 @@ impl Server {
     fn close(&mut self, id: AllocationId, now: Now) -> Option<Box<Allocation>> {
         self.forget_next(id);
         let mut allocation = self.table.remove(id)?;
+        self.settle_flows(id);
         self.leave_claims(&mut allocation);
         for (family, relay) in allocation.relays() {
             self.end_relay(id, family, relay, now);
@@ -450,6 +460,7 @@ impl Server {
         if self.table.get(id).is_some_and(|allocation| allocation.relays().count() < 2) {
             self.close(id, now);
         } else if let Some(relay) = self.table.remove_relay(id, family) {
+            self.settle_flows(id);
             self.end_relay(id, family, &relay, now);
             self.settle_claims(id);
         }
@@ -472,6 +483,7 @@ impl Server {
             self.timers.schedule(deadline, id);
         }
         self.settle_claims(id);
+        self.settle_flows(id);
     }
 }
 

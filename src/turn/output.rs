@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::ip_header::IpFields;
+use super::offload::{FlowId, OffloadRow};
 
 /// The only source of time in the core. `mono` counts from an arbitrary start and never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +217,10 @@ pub enum Output {
         /// Which.
         relay: RelayId,
     },
+    /// This flow may be relayed without asking until it expires; said again when that changes.
+    Offload(OffloadRow),
+    /// Not any longer.
+    Unload(FlowId),
 }
 
 /// Why a relay socket could not be opened.

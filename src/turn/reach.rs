@@ -99,7 +99,7 @@ pub(super) fn is_lost(settings: &Settings, shared: &Shared, peer: SocketAddr) ->
 }
 
 /// The relay address of this server that `ip` names, by its local or its public name.
-fn own_address(settings: &Settings, ip: IpAddr) -> Option<&RelayAddress> {
+pub(super) fn own_address(settings: &Settings, ip: IpAddr) -> Option<&RelayAddress> {
     own_addresses(settings).find(|own| own.public == ip || own.bind == ip)
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 
 use super::bandwidth::Meters;
+use super::offload::Ground;
 use super::one_port::OnePort;
 pub(super) use super::ports::Parity;
 use super::ports::PortPool;
@@ -68,6 +69,8 @@ pub struct Shared {
     total: AtomicU32,
     /// Bytes relayed.
     pub(super) meters: Meters,
+    /// Where flows are offloaded.
+    offload: Option<Ground>,
 }
 
 /// The ports of one local relay address.
@@ -98,7 +101,30 @@ impl Shared {
             users: Mutex::default(),
             total: AtomicU32::new(0),
             meters: Meters::default(),
+            offload: None,
         }
+    }
+
+    /// Flows are offloaded, at most `slots` of them, by something that counts what it relays on `meters` too.
+    /// Of those the first pair is that of the whole server.
+    #[must_use]
+    pub fn with_offload(self, slots: u32, meters: &'static [AtomicU64]) -> Self {
+        let ground = Ground::new(slots, meters);
+        Self { meters: ground.words.lend(), offload: Some(ground), ..self }
+    }
+
+    pub(super) fn offload(&self) -> Option<&Ground> {
+        self.offload.as_ref()
+    }
+
+    /// Meters of one more allocation or user.
+    pub(super) fn new_meters(&self) -> Meters {
+        self.offload.as_ref().map_or_else(Meters::default, |ground| ground.words.lend())
+    }
+
+    /// Whether relays may have this port.
+    pub(super) fn may_be_relay(&self, port: u16) -> bool {
+        self.range.contains(&port)
     }
 
     /// Nothing allocated; all allocations share the sockets with these local addresses.
@@ -208,7 +234,8 @@ impl Shared {
             return None;
         }
         if !users.contains_key(user) {
-            users.insert(user.into(), User::default());
+            let meters = Arc::new(self.new_meters());
+            users.insert(user.into(), User { allocations: 0, meters });
         }
         let entry = users.get_mut(user).expect("it is there or was inserted");
         entry.allocations += 1;
@@ -232,7 +259,7 @@ fn has_bit(map: &[AtomicU64], port: u16) -> bool {
 }
 
 /// A user with allocations.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct User {
     allocations: u32,
     /// Bytes relayed by all of them, in whichever worker.

@@ -14,7 +14,7 @@ pub const RESULTS: [&str; 17] = [
     "486", "508",
 ];
 
-/// Counters since start; `allocations` is a gauge.
+/// Counters since start; `allocations` and `offload_flows` are gauges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Live allocations.
@@ -29,6 +29,10 @@ pub struct Stats {
     pub to_client_packets: u64,
     /// Payload bytes relayed from peers to clients.
     pub to_client_bytes: u64,
+    /// Flows that are offloaded now.
+    pub offload_flows: u64,
+    /// Flows that could not be offloaded because all slots were taken.
+    pub offload_full: u64,
     /// Dropped packets by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
     /// Requests that proved no credential, by step, indexed as `AuthFailure::STEPS`.
@@ -46,6 +50,8 @@ impl Stats {
         self.to_peer_bytes += other.to_peer_bytes;
         self.to_client_packets += other.to_client_packets;
         self.to_client_bytes += other.to_client_bytes;
+        self.offload_flows += other.offload_flows;
+        self.offload_full += other.offload_full;
         self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
         self.auth_failures.iter_mut().zip(other.auth_failures).for_each(|(sum, n)| *sum += n);
         for (sums, counts) in self.requests.iter_mut().zip(other.requests) {

@@ -14,6 +14,7 @@ mod connections;
 mod desk;
 mod dtls;
 mod moving;
+mod offload;
 mod one_port;
 mod peer_errors;
 mod pool;
@@ -31,9 +32,11 @@ pub use bind::{BindCause, StartError};
 pub use pool::{AdoptError, Pool, start};
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dtls::Identity;
+use crate::offload::Offload;
 use crate::turn;
 
 /// How datagrams are moved.
@@ -65,6 +68,8 @@ pub struct Setup {
     pub shared_relay_port: Option<u16>,
     /// How datagrams are moved.
     pub backend: Backend,
+    /// The kernel relays bound channels by itself.
+    pub offload: Option<Arc<Offload>>,
     /// Bytes of kernel buffer to ask for at each listener, in each direction; relay sockets ask for a
     /// quarter.
     pub sock_buf: usize,
@@ -90,6 +95,7 @@ impl Setup {
             settings,
             shared_relay_port: None,
             backend: Backend::Auto,
+            offload: None,
             sock_buf: 4 << 20,
             tcp_connections: 10_000,
             connections_per_source: 0,

@@ -84,6 +84,8 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn part_with(&mut self, to: WorkerId, moving: Moving, relays: Vec<RelayId>) {
+        // The other worker says them anew.
+        self.drain();
         // Packets that wait to leave through these sockets leave first.
         self.flush();
         let sockets = relays.iter().filter_map(|relay| self.release(*relay)).collect();

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::bind::{self, StartError};
 use super::desk::{Command, Hand, Newcomer, Place, Snapshot, merge};
 use super::dtls::SecureKit;
+use super::offload::Mirrored;
 use super::one_port::Share;
 use super::reserved::Reserved;
 use super::ring;
@@ -24,7 +25,8 @@ use super::{Arrival, Backend, Setup};
 use crate::dtls::{Cookies, Identity};
 use crate::io::Counters;
 use crate::io::stream::Writer;
-use crate::turn::{self, AuthReport, Mode, Settings, Stats, WorkerId};
+use crate::offload::{self, Offload};
+use crate::turn::{self, AuthReport, DropReason, Mode, Settings, Stats, WorkerId};
 
 /// Commands that may wait at a worker.
 const COMMANDS: usize = 1024;
@@ -46,6 +48,7 @@ pub struct Pool {
     udp: Vec<SocketAddr>,
     dtls: Vec<SocketAddr>,
     backend: &'static str,
+    offload: Option<Arc<Offload>>,
     connections: Arc<AtomicUsize>,
     max_connections: usize,
     sources: Arc<Sources>,
@@ -109,12 +112,18 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
             (turn::Shared::with_one_port(&relays), shares)
         }
     };
-    let shared = Arc::new(shared);
+    let shared = Arc::new(match &setup.offload {
+        Some(kernel) => {
+            kernel.set_rates(settings.bandwidth.rates());
+            shared.with_offload(kernel.capacity(), kernel.meters())
+        }
+        None => shared,
+    });
     let cookies = Cookies::new(seed_of(&setup.seed, usize::MAX));
     let sessions = Arc::default();
     let sources = Sources::new(setup.connections_per_source);
     let reserved = Arc::new(Reserved::default());
-    let origin = Instant::now();
+    let origin = setup.offload.as_ref().map_or_else(Instant::now, |kernel| kernel.origin());
     let (hands, inboxes) = hands(workers).map_err(StartError::Resources)?;
     let pool = Pool {
         hands: Arc::clone(&hands),
@@ -123,6 +132,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         udp,
         dtls,
         backend: if linux { "linux" } else { "portable" },
+        offload: setup.offload.clone(),
         connections: Arc::default(),
         max_connections: setup.tcp_connections,
         sources: Arc::clone(&sources),
@@ -154,6 +164,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
                 sources: Arc::clone(&sources),
                 origin,
             },
+            mirrored: setup.offload.clone().map(Mirrored::new),
             ready: ready.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -257,6 +268,9 @@ impl Pool {
     pub fn reconfigure(&self, settings: Settings) {
         let dont_fragment = self.backend == "linux";
         let settings = Arc::new(Settings { dont_fragment, ..settings });
+        if let Some(kernel) = &self.offload {
+            kernel.set_rates(settings.bandwidth.rates());
+        }
         for hand in self.hands.iter() {
             hand.tell(Command::Reconfigure(Arc::clone(&settings)));
         }
@@ -280,7 +294,16 @@ impl Pool {
     pub fn stats(&self) -> Stats {
         let mut sum = Stats::default();
         self.snapshots().iter().for_each(|snapshot| sum.merge(&snapshot.stats));
+        if let Some(kernel) = self.offload_counters() {
+            sum.drops[DropReason::OverBandwidth as usize] += kernel.over_bandwidth;
+        }
         sum
+    }
+
+    /// What became of packets in the kernel, if it relays any.
+    #[must_use]
+    pub fn offload_counters(&self) -> Option<offload::Counters> {
+        self.offload.as_ref().map(|kernel| kernel.counters())
     }
 
     /// Who failed to authenticate since the last call, at most one report a step. A worker hands its own over

@@ -15,6 +15,7 @@ use super::connections::Connections;
 use super::desk::{Command, Desk, Hand, Snapshot};
 use super::dtls::{Secure, SecureKit};
 use super::moving::Questions;
+use super::offload::Mirrored;
 use super::one_port::{OnePort, Share};
 use super::relayed::Relayed;
 use super::reserved::Reserved;
@@ -64,6 +65,7 @@ pub(super) struct Kit {
     pub(super) relay_buf: usize,
     pub(super) tcp_idle: Duration,
     pub(super) secure: SecureKit,
+    pub(super) mirrored: Option<Mirrored>,
     /// Told when the worker reads its sockets, or why it cannot.
     pub(super) ready: SyncSender<io::Result<()>>,
 }
@@ -109,6 +111,7 @@ pub(super) struct Worker<D> {
     pub(super) relayed: Relayed,
     pub(super) secure: Secure,
     pub(super) questions: Questions,
+    pub(super) mirrored: Option<Mirrored>,
     pub(super) received: RecvBatch,
     pub(super) outgoing: SendBatch,
     /// Sockets that were left with something to read.
@@ -155,6 +158,7 @@ impl<D: Datagrams> Worker<D> {
             relayed: Relayed::default(),
             secure: Secure::new(kit.secure),
             questions: Questions::default(),
+            mirrored: kit.mirrored,
             received: RecvBatch::new(),
             outgoing: SendBatch::new(),
             unfinished: Vec::new(),
@@ -213,7 +217,8 @@ impl<D: Datagrams> Worker<D> {
         }
         let timeouts = [self.core.poll_timeout(), self.secure.due(), self.relayed.resume_at()];
         let due = timeouts.into_iter().flatten().fold(self.next_second, Duration::min);
-        due.saturating_sub(self.now.mono)
+        let at_most = self.mirrored.as_ref().map_or(SECOND, Mirrored::patience);
+        due.saturating_sub(self.now.mono).min(at_most)
     }
 
     /// Lists what is to be served: what was left unfinished and what has become ready. Returns whether
@@ -390,6 +395,8 @@ impl<D: Datagrams> Worker<D> {
                 Output::ClosePeer { link } => self.close_peer(link),
                 Output::CloseRelay { relay } => self.close_relay(relay),
                 Output::ReleaseRelay { bind } => drop(self.reserved.take(bind)),
+                Output::Offload(row) => self.install(&row),
+                Output::Unload(flow) => self.uninstall(flow),
             }
         }
     }
@@ -472,6 +479,7 @@ impl<D: Datagrams> Worker<D> {
     // Time and commands.
 
     fn keep_time(&mut self) {
+        self.attend_offload();
         if self.core.poll_timeout().is_some_and(|due| due <= self.now.mono) {
             self.core.handle_timeout(self.now);
             self.drain();
@@ -483,6 +491,7 @@ impl<D: Datagrams> Worker<D> {
             self.close_idle();
             self.unfinished.append(&mut self.relayed.blocked);
             self.close_idle_sessions();
+            self.count_flows();
             self.publish();
         }
     }
@@ -506,6 +515,7 @@ impl<D: Datagrams> Worker<D> {
                 Command::Stall(duration) => std::thread::sleep(duration),
                 Command::Stop => {
                     self.close_sessions();
+                    self.uninstall_all();
                     return false;
                 }
             }

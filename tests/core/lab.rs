@@ -8,9 +8,9 @@ use std::time::Duration;
 use turnkey::credential::{self, Nonces, Secrets, Users, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    Asked, Bandwidth, ClientPath, FiveTuple, Icmp, IpFields, LinkId, MAX_REPLY, Moving, Now, OpenError,
-    Output, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict, Via,
-    WorkerId,
+    Asked, Bandwidth, ClientPath, FiveTuple, FlowId, Icmp, IpFields, LinkId, MAX_REPLY, Moving, Now,
+    OffloadRow, OpenError, Output, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings, Shared,
+    Transport, Verdict, Via, WorkerId,
 };
 
 pub(crate) const START_UNIX: u64 = 1_700_000_000;
@@ -113,6 +113,8 @@ pub(crate) struct Lab {
     pub(crate) open_results: Vec<Result<(), OpenError>>,
     /// Connections of peers.
     pub(crate) peers: BTreeMap<PeerLink, Peer>,
+    /// Flows that may be relayed without the core.
+    pub(crate) rows: Rows,
     /// Effects seen, for tests about them.
     pub(crate) outputs: Vec<Output>,
     /// What the IP headers of the next packets say.
@@ -148,6 +150,7 @@ impl Lab {
             reserved: HashSet::new(),
             open_results: Vec::new(),
             peers: BTreeMap::new(),
+            rows: Rows::default(),
             outputs: Vec::new(),
             ip: IpFields::default(),
             left_with: None,
@@ -360,6 +363,8 @@ impl Lab {
                 Output::ClosePeer { link } => {
                     self.peers.remove(&link).expect("it was open");
                 }
+                Output::Offload(row) => self.rows.install(row),
+                Output::Unload(flow) => self.rows.remove(flow),
             }
         }
     }
@@ -388,6 +393,34 @@ impl Lab {
 
     pub(crate) fn allocations(&self) -> u64 {
         self.server.stats().allocations
+    }
+}
+
+/// The rows of offloaded flows by their slots, as whoever relays them keeps them.
+#[derive(Default)]
+pub(crate) struct Rows(pub(crate) BTreeMap<u32, OffloadRow>);
+
+impl Rows {
+    pub(crate) fn install(&mut self, row: OffloadRow) {
+        let before = self.0.insert(row.flow.slot, row);
+        let again = before.map(|before| OffloadRow { expires: row.expires, ..before });
+        assert!(again.is_none_or(|again| again == row), "only its end moves: {before:?} {row:?}");
+        let count = |key: fn(&OffloadRow) -> (SocketAddr, SocketAddr, u16)| {
+            self.0.values().filter(|other| key(other) == key(&row)).count()
+        };
+        assert_eq!(count(|row| (row.client, row.server, row.channel)), 1, "no channel twice: {row:?}");
+        assert_eq!(count(|row| (row.peer, row.relay, 0)), 1, "no peer twice: {row:?}");
+    }
+
+    pub(crate) fn remove(&mut self, flow: FlowId) {
+        let row = self.0.remove(&flow.slot).expect("it was installed");
+        assert_eq!(row.flow, flow, "under this name");
+    }
+
+    /// The row of a client's channel that has not ended.
+    pub(crate) fn of_channel(&self, client: SocketAddr, number: u16, now: Duration) -> Option<&OffloadRow> {
+        let is_it = |row: &&OffloadRow| row.client == client && row.channel == number && now < row.expires;
+        self.0.values().find(is_it)
     }
 }
 

@@ -20,6 +20,7 @@ mod malformed;
 mod mobility;
 mod model;
 mod modern;
+mod offload;
 mod one_port;
 mod permissions;
 mod redirect;

@@ -6,11 +6,13 @@
 //! `TURNKEY_MODEL_STEPS=10000000 cargo test --release --test core model -- --nocapture`.
 
 mod client;
+mod offload;
 mod reference;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -22,7 +24,7 @@ use turnkey::turn::{
     Server, Settings, Shared, Verdict, Via, WorkerId,
 };
 
-use crate::lab::{REALM, START_UNIX, UDP, channel_data, data_indication, send_indication};
+use crate::lab::{REALM, Rows, START_UNIX, UDP, channel_data, data_indication, send_indication};
 use client::{Client, error_of, granted, plain};
 use reference::{
     CLIENTS, Granted, LISTENER_PORT, Out, PORTS, Parity, Reference, TOTAL_QUOTA, USER_QUOTA, WORKERS, Want,
@@ -31,6 +33,8 @@ use reference::{
 
 const SEED: u64 = 1;
 const STEPS: u64 = 200_000;
+/// Channels that data is sent on.
+const NUMBERS: [u16; 5] = [0x4000, 0x4001, 0x4002, 0x4003, 0x4004];
 const PAYLOAD: &[u8] = b"payload";
 /// Must be understood, and is not.
 const UNKNOWN: A = A(0x7F01);
@@ -93,6 +97,8 @@ struct World {
     clients: Vec<Client>,
     open: [BTreeMap<RelayId, SocketAddr>; WORKERS],
     reserved: BTreeSet<SocketAddr>,
+    /// Of all workers: there is but one kernel.
+    rows: Rows,
     tokens: VecDeque<[u8; 8]>,
     rng: StdRng,
     transactions: u64,
@@ -138,7 +144,8 @@ impl World {
     fn new(seed: u64) -> Self {
         let nonces = Nonces::new([4; 32]).with_lifetime(Duration::from_secs(1 << 40));
         let settings = settings(&nonces, false, true);
-        let shared = Arc::new(Shared::new(PORTS));
+        let meters = Vec::leak((0..64).map(|_| AtomicU64::new(0)).collect());
+        let shared = Arc::new(Shared::new(PORTS).with_offload(256, meters));
         let server = |n: usize| {
             Server::new(settings.clone(), Arc::clone(&shared), WorkerId(n as u8), [n as u8 + 1; 32])
         };
@@ -149,6 +156,7 @@ impl World {
             clients,
             open: Default::default(),
             reserved: BTreeSet::new(),
+            rows: Rows::default(),
             tokens: VecDeque::new(),
             rng: StdRng::seed_from_u64(seed),
             transactions: 0,
@@ -482,6 +490,8 @@ impl World {
                 Output::ReleaseRelay { bind } => {
                     assert!(self.reserved.remove(&bind), "it was reserved");
                 }
+                Output::Offload(row) => self.rows.install(row),
+                Output::Unload(flow) => self.rows.remove(flow),
                 other => panic!("no request of the model leads to {other:?}"),
             }
         }
@@ -531,7 +541,7 @@ impl World {
     }
 
     fn channel(&mut self) {
-        let (client, number) = (self.busy_client(), self.pick(&[0x4000, 0x4001, 0x4002, 0x4003, 0x4004]));
+        let (client, number) = (self.busy_client(), self.pick(&NUMBERS));
         self.note(|| format!("{client} sends on {number:#x}"));
         let packet = channel_data(number, PAYLOAD);
         let expected = self.reference.channel_data(client, number);
@@ -661,7 +671,11 @@ impl World {
         self.note(|| format!("settings: strict {is_strict}, IPv6 {has_v6}"));
         self.reference.reconfigure();
         let settings = settings(&self.nonces, is_strict, has_v6);
-        self.servers.iter_mut().for_each(|server| server.reconfigure(settings.clone()));
+        let path = self.clients[0].path;
+        for worker in 0..WORKERS {
+            self.servers[worker].reconfigure(settings.clone());
+            self.drain(worker, path, &mut Vec::new());
+        }
     }
 
     fn drain_mode(&mut self) {
@@ -691,6 +705,7 @@ impl World {
             let is_there = self.servers[worker_of(client)].has_allocation(&known.path.five_tuple);
             assert_eq!(is_there, self.reference.allocations.contains_key(&client));
         }
+        self.check_rows();
     }
 
     fn count(&mut self, what: &'static str) {
@@ -712,7 +727,17 @@ fn random_operations_lead_to_what_a_plain_reference_foretells() {
     }
     println!("seed {seed}, {steps} steps: {:?}", world.counts);
     // A run that never came to what matters has shown nothing.
-    let kinds = ["pairs", "half dual allocations", "dual allocations", "allocations", "486", "508"];
+    let kinds = [
+        "pairs",
+        "half dual allocations",
+        "dual allocations",
+        "allocations",
+        "486",
+        "508",
+        "flows offloaded",
+    ];
+    let between = ["flows between clients offloaded", "flows between workers offloaded"];
+    assert!(steps < STEPS || between.iter().all(|kind| world.counts.contains_key(kind)));
     assert!(kinds.iter().all(|kind| world.counts.contains_key(kind)));
     assert!(steps < STEPS || world.counts["packets relayed"] > steps / 1000);
 }

@@ -45,6 +45,25 @@ fn unit_is_valid() {
     assert!(ok && output.trim().is_empty(), "{output}");
 }
 
+/// The drop-in for relaying in the kernel, with the unit it belongs to.
+#[test]
+fn drop_in_for_offload_is_valid() {
+    if !has("systemd-analyze") {
+        return;
+    }
+    let home = Home::new();
+    let text = std::fs::read_to_string(unit())
+        .expect("the unit")
+        .replace("/usr/local/bin/turnkey", env!("CARGO_BIN_EXE_turnkey"));
+    let copy = home.write("turnkey.service", &text);
+    let folder = home.path().join("turnkey.service.d");
+    std::fs::create_dir(&folder).expect("a folder");
+    let drop_in = unit().with_file_name("turnkey.service.d/offload.conf");
+    std::fs::copy(drop_in, folder.join("offload.conf")).expect("the drop-in");
+    let (ok, output) = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(copy));
+    assert!(ok && output.trim().is_empty(), "{output}");
+}
+
 #[test]
 fn unit_is_locked_up() {
     if !has("systemd-analyze") {

@@ -194,6 +194,7 @@ impl Server {
             key: caller.key.clone(),
             expiry: caller.expiry,
             quota,
+            meters: self.shared.new_meters(),
         }));
         let allocation = self.table.get(id).into_iter();
         for (family, relay) in allocation.flat_map(Allocation::relays) {
