@@ -11,6 +11,8 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { chmodSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
+/** Whether the server relays in the kernel. */
+export const OFFLOAD = Boolean(process.env.TURNKEY_RELAY__OFFLOAD);
 export const SERVER = ["203.0.113.1", "203.0.113.2"];
 const PREFIX = "turnkeylab";
 
@@ -61,6 +63,8 @@ export class Network {
     ip("-n", client, "addr", "add", `10.77.${n}.2/24`, "dev", "eth0");
     for (const [space, link] of [[nat, "wan"], [nat, "lan"], [client, "eth0"]]) ip("-n", space, "link", "set", link, "up");
     ip("-n", client, "route", "add", "default", "via", `10.77.${n}.1`);
+    // A veth would leave the checksums of UDP to the receiver, and such packets are not relayed in the kernel.
+    if (OFFLOAD) this.run(client, "ethtool", "-K", "eth0", "tx", "off");
     this.run(nat, "sysctl", "-qw", "net.ipv4.ip_forward=1");
     this.#nft(nat, `
       table ip lab {
