@@ -6,6 +6,7 @@
 
 mod failure;
 mod issued;
+mod known;
 mod nonce;
 mod opaque;
 mod secret;
@@ -16,6 +17,7 @@ mod verifier;
 
 pub use failure::AuthFailure;
 pub use issued::Issued;
+pub use known::KnownKeys;
 pub use nonce::{NonceCheck, Nonces};
 pub use opaque::opaque_string;
 pub use secret::{Credential, MintError, Secrets, id, mint};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::failure::AuthFailure;
+use super::known::KnownKeys;
 use super::secret::Secrets;
 use super::token::ThirdParty;
 use super::users::{Proof, Users};
@@ -68,7 +69,8 @@ pub struct Expiry {
 }
 
 impl Verifier {
-    /// Checks `message`, sent under `claim`, at Unix time `now`.
+    /// Checks `message`, sent under `claim`, at Unix time `now`. `known` holds keys of these secrets and this
+    /// realm only.
     ///
     /// # Errors
     /// The step that failed.
@@ -78,6 +80,7 @@ impl Verifier {
         claim: &Claim<'_>,
         realm: &str,
         now: u64,
+        known: &mut KnownKeys,
     ) -> Result<Authenticated, AuthFailure> {
         let sent = Sent { message, algorithm: claim.algorithm, realm, now };
         let issued;
@@ -96,12 +99,17 @@ impl Verifier {
             (Some(token), Some(third_party)) => by_token(third_party, &sent, username, token),
             _ => match self.users.proof(username) {
                 Some(proof) => static_user(&sent, username, proof),
-                None => self.time_limited(&sent, username),
+                None => self.time_limited(&sent, username, known),
             },
         }
     }
 
-    fn time_limited(&self, sent: &Sent<'_>, username: &str) -> Result<Authenticated, AuthFailure> {
+    fn time_limited(
+        &self,
+        sent: &Sent<'_>,
+        username: &str,
+        known: &mut KnownKeys,
+    ) -> Result<Authenticated, AuthFailure> {
         if self.secrets.is_empty() {
             return Err(AuthFailure::UnknownUser);
         }
@@ -112,11 +120,16 @@ impl Verifier {
         if expires_at - sent.now > self.max_ttl.as_secs() {
             return Err(AuthFailure::TooFarAhead);
         }
-        let key = self
-            .secrets
-            .passwords(username)
-            .find_map(|password| sent.verify(username, &password))
-            .ok_or(AuthFailure::WrongPassword)?;
+        let key = match known.find(username, sent.algorithm).filter(|key| sent.message.verify(key)) {
+            Some(key) => key.clone(),
+            None => {
+                let mut passwords = self.secrets.passwords(username);
+                let key = passwords.find_map(|password| sent.verify(username, &password));
+                let key = key.ok_or(AuthFailure::WrongPassword)?;
+                known.note(username, sent.algorithm, &key);
+                key
+            }
+        };
         let expiry = Some(Expiry { at: expires_at, ends_allocation: false });
         Ok(Authenticated { key, username: username.into(), user: user_of(id).into(), expiry })
     }
@@ -200,6 +213,15 @@ mod tests {
     }
 
     fn check(verifier: &Verifier, username: &str, password: &str) -> Result<Authenticated, AuthFailure> {
+        check_knowing(verifier, username, password, &mut KnownKeys::default())
+    }
+
+    fn check_knowing(
+        verifier: &Verifier,
+        username: &str,
+        password: &str,
+        known: &mut KnownKeys,
+    ) -> Result<Authenticated, AuthFailure> {
         let mut buffer = [0; 1024];
         let key = IntegrityKey::long_term(username, REALM, password);
         let len = MessageWriter::new(&mut buffer, Class::Request, Method::ALLOCATE, TransactionId([7; 12]))
@@ -209,7 +231,7 @@ mod tests {
             .expect("fits");
         let message = Message::parse(&buffer[..len]).expect("valid");
         let claim = Claim { name: Name::Plain(username), algorithm: PasswordAlgorithm::Md5, token: None };
-        verifier.authenticate(&message, &claim, REALM, NOW)
+        verifier.authenticate(&message, &claim, REALM, NOW, known)
     }
 
     fn minted(secret: &str, ttl: u64, id: &str) -> (String, String) {
@@ -235,6 +257,26 @@ mod tests {
         let (username, password) = minted("old", 60, "a");
         assert!(check(&verifier(&["new", "old"]), &username, &password).is_ok());
         assert_eq!(check(&verifier(&["new"]), &username, &password).err(), Some(AuthFailure::WrongPassword));
+    }
+
+    #[test]
+    fn a_known_key_lets_in_who_knows_the_password_and_nobody_else() {
+        let (v, mut known) = (verifier(&["s"]), KnownKeys::default());
+        let (username, password) = minted("s", 60, "a");
+        assert!(known.find(&username, PasswordAlgorithm::Md5).is_none());
+        for _ in 0..3 {
+            assert!(check_knowing(&v, &username, &password, &mut known).is_ok());
+            let wrong = check_knowing(&v, &username, "wrong", &mut known);
+            assert_eq!(wrong.err(), Some(AuthFailure::WrongPassword));
+        }
+        assert!(known.find(&username, PasswordAlgorithm::Md5).is_some());
+        // Neither does it outlive its credential, nor does a wrong password leave anything behind.
+        let (expired, password) = minted("s", 1, "b");
+        let later = Verifier { max_ttl: Duration::ZERO, ..verifier(&["s"]) };
+        assert!(check_knowing(&later, &expired, &password, &mut known).is_err());
+        assert!(check_knowing(&v, &expired, "wrong", &mut known).is_err());
+        assert!(known.find(&expired, PasswordAlgorithm::Md5).is_none());
+        assert!(check_knowing(&later, &username, &password, &mut known).is_err(), "known, but not good");
     }
 
     #[test]
@@ -289,7 +331,9 @@ mod tests {
             let len = writer.integrity(&key).finish().expect("fits");
             let message = Message::parse(&buffer[..len]).expect("valid");
             let claim = Claim { name: Name::Plain("ninefingers"), algorithm, token: None };
-            v.authenticate(&message, &claim, "north.gov", NOW).map(|who| who.user).map_err(Some)
+            v.authenticate(&message, &claim, "north.gov", NOW, &mut KnownKeys::default())
+                .map(|who| who.user)
+                .map_err(Some)
         };
         let (right, wrong) = ("youhavetoberealistic", "youhavetobe");
         assert_eq!(ask(PasswordAlgorithm::Md5, right).as_deref(), Ok("ninefingers"));

@@ -91,7 +91,7 @@ struct Proof<'a> {
 
 impl Server {
     /// Who sent the request. Nothing is remembered of those who fail.
-    pub(super) fn authenticate(&self, request: &Request<'_>) -> Result<Caller, Refusal> {
+    pub(super) fn authenticate(&mut self, request: &Request<'_>) -> Result<Caller, Refusal> {
         let message = &request.message;
         if !message.has_integrity() && !message.has_integrity_sha256() {
             return Err(Refusal::Challenge);
@@ -164,7 +164,7 @@ impl Server {
     /// Finds the user and checks the integrity: with the key of the allocation, which outlives its credential
     /// and needs no token, or else by what the request brings.
     fn identify(
-        &self,
+        &mut self,
         request: &Request<'_>,
         proof: &Proof<'_>,
         id: Option<AllocationId>,
@@ -185,7 +185,13 @@ impl Server {
                 });
             }
         }
-        let who = settings.verifier.authenticate(&request.message, &proof.claim, &settings.realm, now);
+        let who = settings.verifier.authenticate(
+            &request.message,
+            &proof.claim,
+            &settings.realm,
+            now,
+            &mut self.known,
+        );
         let Authenticated { key, username, user, expiry } = who.map_err(|failure| match failure {
             AuthFailure::WrongPassword if proof.realm != settings.realm.as_bytes() => AuthFailure::WrongRealm,
             other => other,

@@ -61,7 +61,7 @@ use foldhash::fast::SeedableRandomState;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::credential::{Nonces, Verifier};
+use crate::credential::{KnownKeys, Nonces, Verifier};
 use crate::stun::{self, Class, Message, Method, PacketKind};
 use allocation::{Allocation, Relay};
 use failures::Failures;
@@ -157,6 +157,8 @@ pub enum Mode {
 /// One relay core. A worker owns exactly one.
 pub struct Server {
     settings: Settings,
+    /// Keys under these settings.
+    known: KnownKeys,
     shared: Arc<Shared>,
     worker: WorkerId,
     table: Table,
@@ -192,6 +194,7 @@ impl Server {
             leaving: None,
             limiter: Limiter::new(settings.unauthenticated_rate, hasher),
             settings,
+            known: KnownKeys::default(),
             shared,
             worker,
             timers: Timers::default(),
@@ -353,6 +356,7 @@ impl Server {
     pub fn reconfigure(&mut self, settings: Settings) {
         self.limiter.set_rate(settings.unauthenticated_rate);
         self.settings = settings;
+        self.known = KnownKeys::default();
         let ids: Vec<_> = self.table.iter_mut().map(|allocation| allocation.id).collect();
         for id in ids {
             if let Some(allocation) = self.table.get_mut(id) {
