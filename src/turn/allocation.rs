@@ -185,6 +185,14 @@ impl Allocation {
         self.relays[family as usize].as_mut()
     }
 
+    /// Moves a relay that is still to be opened to another port; its local address.
+    pub(super) fn set_relayed_port(&mut self, family: Family, port: u16) -> Option<SocketAddr> {
+        let relay = self.relay_mut(family)?;
+        relay.relayed.set_port(port);
+        relay.bind.set_port(port);
+        Some(relay.bind)
+    }
+
     /// The relays by family; IPv4 first.
     pub(super) fn relays(&self) -> impl Iterator<Item = (Family, &Relay)> {
         Family::BOTH.into_iter().filter_map(|family| Some((family, self.relay(family)?)))

@@ -13,7 +13,7 @@ use super::allocation::Allocation;
 use super::ip_header::IpFields;
 use super::output::{ClientPath, Now, RelayId, Transport, Verdict, WorkerId};
 use super::request::{Answered, Origin, Request};
-use super::table::AllocationId;
+use super::table::{AllocationId, Owner};
 use super::{ReplyBuffer, Server};
 use crate::credential::{Nonces, SEAL};
 use crate::stun::{Class, Message, Method, TransactionId};
@@ -148,6 +148,7 @@ impl Server {
             mobile.moved_by = answer.transaction;
         }
         let id = self.settle(*allocation, has_old);
+        self.own_relays(id);
         let relays = self.relays_of(id);
         if is_taken {
             // The client has allocated anew meanwhile.
@@ -166,6 +167,15 @@ impl Server {
         let id = allocation.id;
         self.table.put_back(allocation, has_path);
         self.settle_flows(id);
+    }
+
+    /// Tells the other workers whose the relayed addresses are now. What is on its way to the worker that
+    /// had them finds nobody there.
+    fn own_relays(&self, id: AllocationId) {
+        let owner = Owner { worker: self.worker, allocation: id };
+        for (_, relay) in self.table.get(id).into_iter().flat_map(Allocation::relays) {
+            self.shared.set_owner(relay.bind, Some(owner));
+        }
     }
 
     fn settle(&mut self, allocation: Allocation, has_path: bool) -> AllocationId {

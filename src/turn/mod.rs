@@ -49,6 +49,7 @@ pub use redirect::Redirect;
 pub use request::{Vantage, Vantages};
 pub use shared::{MAX_RELAY_ADDRESSES, Shared};
 pub use stats::{METHODS, RESULTS, Stats};
+pub use table::Owner;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -296,6 +297,21 @@ impl Server {
         self.forward_to_client(result)
     }
 
+    /// What a client of another worker has sent to the relayed address of an allocation of this one: the
+    /// payload of a [`Via::Neighbour`], from that client's relayed address.
+    pub fn handle_neighbour(
+        &mut self,
+        now: Now,
+        to: Owner,
+        from: SocketAddr,
+        ip: IpFields,
+        payload: &[u8],
+    ) -> Verdict {
+        let (data_path, rng) = self.data_path(now, ip);
+        let result = data_path.neighbour_datagram(to, from, payload.len(), rng);
+        self.forward_to_client(result)
+    }
+
     /// A client's connection is gone: its allocation goes with it, unless a ticket may lead back to it.
     pub fn handle_client_closed(&mut self, now: Now, path: ClientPath) {
         let Some(id) = self.table.id_of(&path.five_tuple) else { return };
@@ -396,8 +412,8 @@ impl Server {
     }
 
     fn data_path(&mut self, now: Now, ip: IpFields) -> (DataPath<'_>, &mut StdRng) {
-        let Self { table, settings, shared, rng, .. } = self;
-        (DataPath { table, settings, shared, now, ip }, rng)
+        let Self { table, settings, shared, worker, rng, .. } = self;
+        (DataPath { table, settings, shared, worker: *worker, now, ip }, rng)
     }
 
     /// Counts a packet of a client; one that goes straight to another client counts for that one too.
@@ -463,7 +479,7 @@ impl Server {
     fn close_relay(&mut self, id: AllocationId, family: Family, now: Now) {
         if self.table.get(id).is_some_and(|allocation| allocation.relays().count() < 2) {
             self.close(id, now);
-        } else if let Some(relay) = self.table.remove_relay(id, family) {
+        } else if let Some(relay) = self.table.get_mut(id).and_then(|held| held.remove_relay(family)) {
             self.settle_flows(id);
             self.end_relay(id, family, &relay, now);
             self.settle_claims(id);

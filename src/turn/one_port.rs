@@ -24,7 +24,7 @@ use super::output::{DropReason, Now, RelayId, Verdict, WorkerId};
 use super::reach::{Reach, reach};
 use super::request::Request;
 use super::shared::{Family, Parity};
-use super::table::AllocationId;
+use super::table::{AllocationId, Owner};
 use crate::stun::AttributeType;
 
 /// Claims of all allocations together. One allocation may have [`MAX_PEERS`].
@@ -38,13 +38,6 @@ const SHARDS: usize = 256;
 pub(super) struct OnePort {
     relays: Vec<SocketAddr>,
     claims: Claims,
-}
-
-/// An allocation of some worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    worker: WorkerId,
-    allocation: AllocationId,
 }
 
 /// What an allocation has entered into the table; each list is sorted.

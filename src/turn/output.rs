@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::ip_header::IpFields;
 use super::offload::{FlowId, OffloadRow};
+use super::table::Owner;
 
 /// The only source of time in the core. `mono` counts from an arbitrary start and never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +86,10 @@ pub enum Via {
     Client(ClientPath),
     /// To a peer, from a relay socket.
     Relay(RelayId, SocketAddr),
+    /// To the worker that has this allocation, for its
+    /// [`Server::handle_neighbour`](super::Server::handle_neighbour): the payload comes from this relayed
+    /// address. Never to the core's own worker.
+    Neighbour(Owner, SocketAddr),
 }
 
 /// Bytes that go in front of a forwarded payload.

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::shared::Shared;
+use super::table::Owner;
 use super::{RelayAddress, Settings};
 
 /// Where packets for a permitted peer go.
@@ -12,8 +13,8 @@ use super::{RelayAddress, Settings};
 pub(super) enum Reach {
     /// Out, to the address as it is.
     Outside,
-    /// To a relay socket of this server, at this local address.
-    Relay(SocketAddr),
+    /// To the client whose relayed address it is.
+    Relay(Owner),
     /// Nowhere: an own address without a relay.
     Nowhere,
 }
@@ -25,12 +26,10 @@ pub(super) fn reach(settings: &Settings, shared: &Shared, peer: SocketAddr) -> R
     if is_shared_relay(shared, local) {
         return Reach::Nowhere;
     }
-    if shared.is_live(local) {
-        Reach::Relay(local)
-    } else if settings.peers.may_reach(peer.ip()) {
-        Reach::Outside
-    } else {
-        Reach::Nowhere
+    match shared.owner_of(local) {
+        Some(owner) => Reach::Relay(owner),
+        None if settings.peers.may_reach(peer.ip()) => Reach::Outside,
+        None => Reach::Nowhere,
     }
 }
 

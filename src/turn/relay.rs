@@ -1,5 +1,6 @@
 //! The data path (RFC 8656 §11, §12): client to peer, peer to client, and client to client of this
-//! server without touching a relay socket. Reads state, changes none, allocates nothing.
+//! server without touching a relay socket, by way of the other client's worker where that is another one.
+//! Reads state, changes none, allocates nothing.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -11,10 +12,10 @@ use super::Settings;
 use super::allocation::{Allocation, Relayed};
 use super::bandwidth::Direction;
 use super::ip_header::IpFields;
-use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via};
+use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via, WorkerId};
 use super::reach::{Reach, public_name, reach};
 use super::shared::{Family, Shared};
-use super::table::{AllocationId, Table};
+use super::table::{AllocationId, Owner, Table};
 use crate::stun::{
     AttributeType, CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method,
     TransactionId,
@@ -26,6 +27,8 @@ pub(super) struct DataPath<'a> {
     pub(super) table: &'a Table,
     pub(super) settings: &'a Settings,
     pub(super) shared: &'a Shared,
+    /// Whose table it is.
+    pub(super) worker: WorkerId,
     pub(super) now: Now,
     /// What the packet's IP header said.
     pub(super) ip: IpFields,
@@ -101,6 +104,24 @@ impl DataPath<'_> {
         self.deliver(allocation, peer, 0..len, rng)
     }
 
+    /// What a client of another worker has sent to the relayed address of an allocation: judged as what
+    /// comes from the network is. That one's worker has judged the rest.
+    pub(super) fn neighbour_datagram(
+        &self,
+        to: Owner,
+        from: SocketAddr,
+        len: usize,
+        rng: &mut StdRng,
+    ) -> Result<Forward, DropReason> {
+        self.deliver(self.neighbour(to)?, from, 0..len, rng)
+    }
+
+    /// The allocation of this worker that goes by the name; gone when it has ended or moved on.
+    fn neighbour(&self, owner: Owner) -> Result<&Allocation, DropReason> {
+        let is_here = owner.worker == self.worker;
+        is_here.then(|| self.table.get(owner.allocation)).flatten().ok_or(DropReason::RelayGone)
+    }
+
     /// Sends a payload of `allocation`'s client on. The relayed address of another client of this
     /// server is answered inside, whichever of its names is used.
     fn send_on(
@@ -116,15 +137,14 @@ impl DataPath<'_> {
             return Err(DropReason::NoPermission);
         }
         self.charge(allocation, Direction::ToPeer, payload.len())?;
-        let to = match reach(self.settings, self.shared, peer) {
-            Reach::Outside => peer,
-            Reach::Relay(local) => match self.table.of_relay_address(local) {
-                Some(other) => return self.deliver(other, relayed, payload, rng),
-                None => local,
-            },
+        let via = match reach(self.settings, self.shared, peer) {
+            Reach::Outside => Via::Relay(allocation.id.relay(Family::of(peer.ip())), peer),
+            Reach::Relay(owner) if owner.worker == self.worker => {
+                return self.deliver(self.neighbour(owner)?, relayed, payload, rng);
+            }
+            Reach::Relay(owner) => Via::Neighbour(owner, relayed),
             Reach::Nowhere => return Err(DropReason::PeerForbidden),
         };
-        let via = Via::Relay(allocation.id.relay(Family::of(peer.ip())), to);
         Ok(Forward { via, prefix: Prefix::None, payload, pad: 0, ip: self.ip, dont_fragment })
     }
 

@@ -2,7 +2,7 @@
 //! user has.
 //!
 //! Ports are drawn from one pool for each relay address, in random order, under a lock that only Allocate
-//! and the end of an allocation take. The data path reads nothing but an atomic bit map of the live ports.
+//! and the end of an allocation take. The data path reads nothing but atomics: whose the live ports are.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +19,7 @@ use super::one_port::OnePort;
 pub(super) use super::ports::Parity;
 use super::ports::PortPool;
 use super::reservation::{Reservation, Token};
+use super::table::Owner;
 
 /// Most local relay addresses over the life of a process; an address once used keeps its pool.
 pub const MAX_RELAY_ADDRESSES: usize = 64;
@@ -78,14 +79,16 @@ pub struct Shared {
 struct RelayPorts {
     bind: IpAddr,
     pool: Mutex<PortPool>,
-    live: Box<[AtomicU64]>,
+    /// By port, from the first of the range: whose open relay socket it is, as [`Owner::to_bits`].
+    owners: Box<[AtomicU64]>,
     listening: Box<[AtomicU64]>,
 }
 
 impl RelayPorts {
     fn new(bind: IpAddr, range: RangeInclusive<u16>) -> Self {
-        let none = || (0..=u16::MAX / 64).map(|_| AtomicU64::new(0)).collect();
-        Self { bind, pool: Mutex::new(PortPool::new(range)), live: none(), listening: none() }
+        let owners = range.clone().map(|_| AtomicU64::new(Owner::NOBODY)).collect();
+        let listening = (0..=u16::MAX / 64).map(|_| AtomicU64::new(0)).collect();
+        Self { bind, pool: Mutex::new(PortPool::new(range)), owners, listening }
     }
 }
 
@@ -189,18 +192,29 @@ impl Shared {
 
     /// Gives a port back, to rest first.
     pub(super) fn return_port(&self, bind: SocketAddr, now: Duration) {
-        self.set_live(bind, false);
+        self.set_owner(bind, None);
         self.set_listening(bind, false);
         if let Some(ports) = self.ports(bind.ip()) {
             lock(&ports.pool).give_back(bind.port(), now);
         }
     }
 
-    /// Notes that a relay socket is open at the local address.
-    pub(super) fn set_live(&self, bind: SocketAddr, live: bool) {
-        if let Some(ports) = self.ports(bind.ip()) {
-            set_bit(&ports.live, bind.port(), live);
+    /// Notes whose relay socket is open at the local address.
+    pub(super) fn set_owner(&self, bind: SocketAddr, owner: Option<Owner>) {
+        if let Some(place) = self.owner_at(bind) {
+            place.store(owner.map_or(Owner::NOBODY, Owner::to_bits), Ordering::Relaxed);
         }
+    }
+
+    /// Whose relay socket is open at the local address.
+    pub(super) fn owner_of(&self, bind: SocketAddr) -> Option<Owner> {
+        let bits = self.owner_at(bind)?.load(Ordering::Relaxed);
+        (bits != Owner::NOBODY).then(|| Owner::from_bits(bits))
+    }
+
+    fn owner_at(&self, bind: SocketAddr) -> Option<&AtomicU64> {
+        let index = bind.port().checked_sub(*self.range.start())?;
+        self.ports(bind.ip())?.owners.get(usize::from(index))
     }
 
     /// Notes that a relay listens for TCP connections at the local address.
@@ -217,7 +231,7 @@ impl Shared {
 
     /// Whether a relay socket of any worker is open at the local address.
     pub(super) fn is_live(&self, bind: SocketAddr) -> bool {
-        self.ports(bind.ip()).is_some_and(|ports| has_bit(&ports.live, bind.port()))
+        self.owner_of(bind).is_some()
     }
 
     /// Counts one more allocation of `user`; `None` when that is one too many (limits of 0 are none).
@@ -374,12 +388,14 @@ mod tests {
     }
 
     #[test]
-    fn live_ports_are_seen_by_everyone() {
+    fn live_ports_and_their_owners_are_seen_by_everyone() {
         let shared = Shared::new(50_000..=65_535);
         let (here, there) = ((HERE, 65_535).into(), (THERE, 65_535).into());
         assert!(shared.free_ports(HERE) == shared.free_ports(THERE));
-        shared.set_live(here, true);
+        let owner = Owner::from_bits(7 << 56 | 0x12_3456 << 32 | 0x89AB_CDEF);
+        shared.set_owner(here, Some(owner));
         assert!(shared.is_live(here));
+        assert_eq!(shared.owner_of(here), Some(owner));
         assert!(!shared.is_live(there) && !shared.is_live((HERE, 65_534).into()));
         shared.return_port(here, START);
         assert!(!shared.is_live(here));

@@ -1,12 +1,11 @@
-//! All allocations of one worker, found by 5-tuple, by relay socket and by its local address.
+//! All allocations of one worker, found by 5-tuple and by relay socket.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use foldhash::fast::SeedableRandomState;
 
-use super::allocation::{Allocation, Relay};
-use super::output::{FiveTuple, RelayId};
+use super::allocation::Allocation;
+use super::output::{FiveTuple, RelayId, WorkerId};
 use super::shared::Family;
 
 /// Names an allocation; the generation tells a slot's allocations apart over time.
@@ -32,6 +31,42 @@ impl AllocationId {
     }
 }
 
+/// An allocation of some worker of the process: no other one is ever called so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub(super) worker: WorkerId,
+    pub(super) allocation: AllocationId,
+}
+
+/// Bits of a slot's number in [`Owner::to_bits`]: each allocation holds a port, and 64 addresses have no more
+/// than 2²² of them.
+const INDEX_BITS: u32 = 24;
+
+impl Owner {
+    /// No owner's bits.
+    pub(super) const NOBODY: u64 = u64::MAX;
+
+    /// The worker that has the allocation.
+    #[must_use]
+    pub fn worker(self) -> WorkerId {
+        self.worker
+    }
+
+    /// The whole name as a number.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        debug_assert!(self.allocation.index < 1 << INDEX_BITS);
+        u64::from(self.worker.0) << (32 + INDEX_BITS) | self.allocation.to_bits()
+    }
+
+    /// The name that [`Owner::to_bits`] made the number of.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        let allocation = AllocationId::from_bits(bits & ((1 << (32 + INDEX_BITS)) - 1));
+        Self { worker: WorkerId((bits >> (32 + INDEX_BITS)) as u8), allocation }
+    }
+}
+
 /// Removals between two looks at whether memory can be given back.
 const LOOK_EVERY: u32 = 256;
 
@@ -40,7 +75,6 @@ pub(super) struct Table {
     slots: Vec<Option<Box<Allocation>>>,
     free: Vec<u32>,
     by_five_tuple: HashMap<FiveTuple, u32, SeedableRandomState>,
-    by_relay_address: HashMap<SocketAddr, u32, SeedableRandomState>,
     /// Counts insertions: no two allocations have one id.
     generation: u32,
     removals: u32,
@@ -51,8 +85,7 @@ impl Table {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_five_tuple: HashMap::with_hasher(hasher.clone()),
-            by_relay_address: HashMap::with_hasher(hasher),
+            by_five_tuple: HashMap::with_hasher(hasher),
             generation: 0,
             removals: 0,
         }
@@ -78,7 +111,6 @@ impl Table {
         if has_path {
             self.by_five_tuple.insert(allocation.path.five_tuple, index);
         }
-        self.by_relay_address.extend(allocation.relays().map(|(_, relay)| (relay.bind, index)));
         allocation.id = id;
         self.slots[index as usize] = Some(Box::new(allocation));
         id
@@ -90,9 +122,6 @@ impl Table {
         self.free.push(id.index);
         if self.by_five_tuple.get(&allocation.path.five_tuple) == Some(&id.index) {
             self.by_five_tuple.remove(&allocation.path.five_tuple);
-        }
-        for (_, relay) in allocation.relays() {
-            self.by_relay_address.remove(&relay.bind);
         }
         self.removals = self.removals.wrapping_add(1);
         if self.removals.is_multiple_of(LOOK_EVERY) || self.len() == 0 {
@@ -112,7 +141,6 @@ impl Table {
         }
         if self.by_five_tuple.capacity() > 4 * self.by_five_tuple.len() {
             self.by_five_tuple.shrink_to_fit();
-            self.by_relay_address.shrink_to_fit();
         }
     }
 
@@ -139,32 +167,7 @@ impl Table {
         if has_path {
             self.by_five_tuple.insert(allocation.path.five_tuple, index);
         }
-        self.by_relay_address.extend(allocation.relays().map(|(_, relay)| (relay.bind, index)));
         self.slots[index as usize] = Some(allocation);
-    }
-
-    /// Takes one relay of a dual allocation away.
-    pub(super) fn remove_relay(&mut self, id: AllocationId, family: Family) -> Option<Relay> {
-        let relay = self.get_mut(id)?.remove_relay(family)?;
-        self.by_relay_address.remove(&relay.bind);
-        Some(relay)
-    }
-
-    /// Moves a relay that is still to be opened to another port; its local address.
-    pub(super) fn set_relayed_port(
-        &mut self,
-        id: AllocationId,
-        family: Family,
-        port: u16,
-    ) -> Option<SocketAddr> {
-        let relay = self.get_mut(id)?.relay_mut(family)?;
-        let before = relay.bind;
-        relay.relayed.set_port(port);
-        relay.bind.set_port(port);
-        let after = relay.bind;
-        self.by_relay_address.remove(&before);
-        self.by_relay_address.insert(after, id.index);
-        Some(after)
     }
 
     pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {
@@ -192,11 +195,6 @@ impl Table {
     /// The allocation a relay socket belongs to, and the family of the socket.
     pub(super) fn id_of_relay(&self, relay: RelayId) -> Option<(AllocationId, Family)> {
         self.of_relay(relay).map(|allocation| (allocation.id, family_of(relay)))
-    }
-
-    /// The allocation whose relay socket is bound to this local address.
-    pub(super) fn of_relay_address(&self, bind: SocketAddr) -> Option<&Allocation> {
-        self.at(*self.by_relay_address.get(&bind)?)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation> {

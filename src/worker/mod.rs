@@ -14,6 +14,7 @@ mod connections;
 mod desk;
 mod dtls;
 mod moving;
+mod neighbours;
 mod offload;
 mod one_port;
 mod peer_errors;

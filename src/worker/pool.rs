@@ -16,7 +16,6 @@ use super::bind::{self, StartError};
 use super::desk::{Command, Hand, Newcomer, Place, Snapshot, merge};
 use super::dtls::SecureKit;
 use super::offload::Mirrored;
-use super::one_port::Share;
 use super::reserved::Reserved;
 use super::ring;
 use super::run::{Kit, WAKER};
@@ -102,14 +101,12 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     let (mut udp, groups) = bind::listeners(&addresses, workers, setup.sock_buf)?;
     let dtls = udp.split_off(setup.udp.len());
     let settings = Arc::new(Settings { dont_fragment: linux, ..setup.settings });
-    let (shared, shares) = match setup.shared_relay_port {
+    let (shared, relays) = match setup.shared_relay_port {
         None => (turn::Shared::new(settings.ports.clone()), (0..workers).map(|_| None).collect()),
         Some(port) => {
             let binds = settings.addresses.iter().map(|address| address.bind);
             let (relays, groups) = bind::shared_relays(binds, port, workers, setup.sock_buf)?;
-            let share = |(sockets, ends)| Some(Share { sockets, ends });
-            let shares: Vec<_> = groups.into_iter().zip(ring::rings(workers)).map(share).collect();
-            (turn::Shared::with_one_port(&relays), shares)
+            (turn::Shared::with_one_port(&relays), groups.into_iter().map(Some).collect::<Vec<_>>())
         }
     };
     let shared = Arc::new(match &setup.offload {
@@ -139,8 +136,8 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         refused: AtomicU64::new(0),
     };
     let (ready, started) = sync_channel(workers);
-    let starts = groups.into_iter().zip(inboxes).zip(shares);
-    for (index, ((listeners, (poll, inbox)), share)) in starts.enumerate() {
+    let starts = groups.into_iter().zip(inboxes).zip(relays).zip(ring::rings(workers));
+    for (index, (((listeners, (poll, inbox)), relays), rings)) in starts.enumerate() {
         let kit = Kit {
             worker: WorkerId(index as u8),
             hands: Arc::clone(&hands),
@@ -148,7 +145,8 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
             shared: Arc::clone(&shared),
             seed: seed_of(&setup.seed, index),
             listeners,
-            share,
+            relays,
+            rings,
             poll,
             inbox,
             reserved: Arc::clone(&reserved),

@@ -11,23 +11,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::turn::WorkerId;
+use crate::turn::{Owner, WorkerId};
 
 /// Bytes of a ring: some hundred packets of media, or three of the largest. Pages that no packet has used
 /// take no memory.
 const CAPACITY: usize = 256 * 1024;
 
 /// Bytes before each packet.
-const LABEL: usize = 24;
+const LABEL: usize = 32;
 
 /// What is known of a packet beside its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Label {
-    /// Where it came in, in whatever way sender and receiver count.
-    pub(super) socket: u8,
+    pub(super) way: Way,
     /// DSCP and ECN of its IP header.
     pub(super) tos: u8,
     pub(super) from: SocketAddr,
+}
+
+/// Why a packet changes the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It came to a socket that all workers share, that one of them.
+    Shared(u8),
+    /// It is for the client of this allocation, from the client of another one.
+    Neighbour(Owner),
 }
 
 impl Label {
@@ -37,19 +45,27 @@ impl Label {
             IpAddr::V4(ip) => (4, ip.to_ipv6_mapped()),
             IpAddr::V6(ip) => (6, ip),
         };
-        bytes[..3].copy_from_slice(&[self.socket, self.tos, family]);
-        bytes[4..6].copy_from_slice(&len.to_be_bytes());
-        bytes[6..8].copy_from_slice(&self.from.port().to_be_bytes());
-        bytes[8..].copy_from_slice(&ip.octets());
+        let (way, name) = match self.way {
+            Way::Shared(socket) => (0, socket.into()),
+            Way::Neighbour(owner) => (1, owner.to_bits()),
+        };
+        bytes[..4].copy_from_slice(&[way, self.tos, family, 0]);
+        bytes[4..6].copy_from_slice(&len.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&self.from.port().to_ne_bytes());
+        bytes[8..24].copy_from_slice(&ip.octets());
+        bytes[24..].copy_from_slice(&name.to_ne_bytes());
         bytes
     }
 
     fn from_bytes(bytes: [u8; LABEL]) -> (Self, usize) {
-        let [socket, tos, family, _, len_high, len_low, port_high, port_low, ip @ ..] = bytes;
-        let ip = Ipv6Addr::from(ip);
+        let [way, tos, family, _, len0, len1, port0, port1, rest @ ..] = bytes;
+        let (ip, name) = rest.split_first_chunk::<16>().expect("24 bytes are left");
+        let name = u64::from_ne_bytes(name.try_into().expect("eight bytes are left"));
+        let ip = Ipv6Addr::from(*ip);
         let ip = if family == 4 { IpAddr::V6(ip).to_canonical() } else { IpAddr::V6(ip) };
-        let from = SocketAddr::new(ip, u16::from_be_bytes([port_high, port_low]));
-        (Self { socket, tos, from }, u16::from_be_bytes([len_high, len_low]).into())
+        let from = SocketAddr::new(ip, u16::from_ne_bytes([port0, port1]));
+        let way = if way == 0 { Way::Shared(name as u8) } else { Way::Neighbour(Owner::from_bits(name)) };
+        (Self { way, tos, from }, u16::from_ne_bytes([len0, len1]).into())
     }
 }
 
@@ -62,6 +78,8 @@ pub(super) struct Ends {
     turn: usize,
     /// Set for a worker that has packets in its rings and was told so.
     bells: Arc<[AtomicBool]>,
+    /// The rings were left with something to read.
+    pub(super) is_unfinished: bool,
 }
 
 struct Outbox {
@@ -74,7 +92,7 @@ struct Outbox {
 pub(super) fn rings(workers: usize) -> Vec<Ends> {
     let bells: Arc<[AtomicBool]> = (0..workers).map(|_| AtomicBool::new(false)).collect();
     let mut all: Vec<Ends> = (0..workers)
-        .map(|me| Ends { me, to: Vec::new(), from: Vec::new(), turn: 0, bells: Arc::clone(&bells) })
+        .map(|me| Ends { me, to: Vec::new(), from: Vec::new(), turn: 0, bells: Arc::clone(&bells), is_unfinished: false })
         .collect();
     for from in 0..workers {
         for to in 0..workers {
@@ -118,7 +136,7 @@ impl Ends {
     }
 
     /// Takes the next packet, from each ring in its turn, into the front of `room`: what is known of it
-    /// and its length. `None` when there is none.
+    /// and its length. `None` when there is none that fits.
     pub(super) fn pop(&mut self, room: &mut [u8]) -> Option<(Label, usize)> {
         for _ in 0..self.from.len() {
             self.turn = (self.turn + 1) % self.from.len();
@@ -139,11 +157,12 @@ fn take(ring: &mut Consumer<u8>, room: &mut [u8]) -> Option<(Label, usize)> {
         bytes[head.len()..].copy_from_slice(tail);
     }
     let (label, len) = Label::from_bytes(bytes);
+    let room = room.get_mut(..len)?;
     if ring.slots() < LABEL + len {
         return None;
     }
     ring.pop_entire_slice(&mut bytes).ok()?;
-    ring.pop_entire_slice(room.get_mut(..len)?).ok()?;
+    ring.pop_entire_slice(room).ok()?;
     Some((label, len))
 }
 
@@ -152,7 +171,7 @@ mod tests {
     use super::*;
 
     fn label(from: &str) -> Label {
-        Label { socket: 3, tos: 0xB8, from: from.parse().unwrap() }
+        Label { way: Way::Shared(3), tos: 0xB8, from: from.parse().unwrap() }
     }
 
     fn pop(ends: &mut Ends) -> Option<(Label, Vec<u8>)> {
@@ -176,6 +195,23 @@ mod tests {
         }
         let taken: Vec<u8> = std::iter::from_fn(|| pop(&mut ends[0])).map(|(_, packet)| packet[0]).collect();
         assert_eq!(taken, (0..100).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn a_label_says_which_allocation_is_meant() {
+        let mut ends = rings(2);
+        let way = Way::Neighbour(Owner::from_bits(255 << 56 | 0xFF_FFFF << 32 | 0x0102_0304));
+        let label = Label { way, ..label("[2001:db8::1]:5") };
+        assert!(ends[0].push(WorkerId(1), label, b"x"));
+        assert_eq!(pop(&mut ends[1]), Some((label, b"x".to_vec())));
+    }
+
+    #[test]
+    fn a_packet_without_room_waits() {
+        let mut ends = rings(2);
+        assert!(ends[0].push(WorkerId(1), label("192.0.2.1:5"), &[7; 100]));
+        assert_eq!(ends[1].pop(&mut [0; 99]), None);
+        assert_eq!(pop(&mut ends[1]), Some((label("192.0.2.1:5"), vec![7; 100])));
     }
 
     #[test]

@@ -16,9 +16,10 @@ use super::desk::{Command, Desk, Hand, Snapshot};
 use super::dtls::{Secure, SecureKit};
 use super::moving::Questions;
 use super::offload::Mirrored;
-use super::one_port::{OnePort, Share};
+use super::one_port::OnePort;
 use super::relayed::Relayed;
 use super::reserved::Reserved;
+use super::ring::{Ends, Label, Way};
 use crate::io::portable::Portable;
 use crate::io::{
     Counters, Datagrams, Fields, RecvBatch, Role, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets,
@@ -56,8 +57,9 @@ pub(super) struct Kit {
     pub(super) hands: Arc<[Hand]>,
     pub(super) seed: [u8; 32],
     pub(super) listeners: Vec<UdpSocket>,
-    /// The relay port of all allocations, where they share one.
-    pub(super) share: Option<Share>,
+    /// The relay port of all allocations at each relay address, where they share one.
+    pub(super) relays: Option<Vec<UdpSocket>>,
+    pub(super) rings: Ends,
     pub(super) poll: Poll,
     pub(super) inbox: Receiver<Command>,
     pub(super) reserved: Arc<Reserved>,
@@ -107,6 +109,8 @@ pub(super) struct Worker<D> {
     pub(super) listeners: u32,
     /// In place of relay sockets of their own.
     pub(super) one_port: Option<OnePort>,
+    /// To and from the other workers.
+    pub(super) rings: Ends,
     pub(super) connections: Connections,
     pub(super) relayed: Relayed,
     pub(super) secure: Secure,
@@ -136,10 +140,8 @@ impl<D: Datagrams> Worker<D> {
     fn new(kit: Kit, mut io: D) -> io::Result<Self> {
         let mut sockets = Sockets::default();
         let listeners = kit.listeners.len() as u32;
-        let (relays, ends) = kit.share.map_or((Vec::new(), None), |share| (share.sockets, Some(share.ends)));
-        let locals = relays.iter().map(UdpSocket::local).collect();
-        let one_port = ends.map(|ends| OnePort::new(listeners, locals, ends));
-        let first_sockets = kit.listeners.into_iter().chain(relays);
+        let one_port = kit.relays.as_deref().map(|relays| OnePort::new(listeners, relays));
+        let first_sockets = kit.listeners.into_iter().chain(kit.relays.into_iter().flatten());
         for (name, mut socket) in (0..).zip(first_sockets) {
             io.prepare(&mut socket);
             kit.poll.registry().register(socket.source_mut(), Token(name as usize), Interest::READABLE)?;
@@ -154,6 +156,7 @@ impl<D: Datagrams> Worker<D> {
             sockets,
             listeners,
             one_port,
+            rings: kit.rings,
             connections: Connections::default(),
             relayed: Relayed::default(),
             secure: Secure::new(kit.secure),
@@ -196,8 +199,8 @@ impl<D: Datagrams> Worker<D> {
             }
             self.serve_rings();
             self.attend_handshakes();
-            self.flush();
             self.wake_others();
+            self.flush();
             self.keep_time();
             if woken && !self.obey() {
                 return;
@@ -211,8 +214,7 @@ impl<D: Datagrams> Worker<D> {
 
     /// How long the poll may wait.
     fn patience(&self) -> Duration {
-        let has_mail = self.one_port.as_ref().is_some_and(|one_port| one_port.is_unfinished);
-        if has_mail || !self.unfinished.is_empty() || !self.erring.is_empty() {
+        if self.rings.is_unfinished || !self.unfinished.is_empty() || !self.erring.is_empty() {
             return Duration::ZERO;
         }
         let timeouts = [self.core.poll_timeout(), self.secure.due(), self.relayed.resume_at()];
@@ -342,11 +344,15 @@ impl<D: Datagrams> Worker<D> {
     pub(super) fn carry_out(&mut self, verdict: Verdict, start: usize) {
         match verdict {
             Verdict::Forward(Forward { via, prefix, payload, pad, ip, dont_fragment }) => {
+                let body = start + payload.start..start + payload.end;
                 let route = match via {
                     Via::Client(path) => self.route_to(&path),
                     Via::Relay(relay, peer) => Route { socket: self.name_of(relay), to: peer, from: None },
+                    Via::Neighbour(owner, from) => {
+                        let label = Label { way: Way::Neighbour(owner), tos: ip.tos, from };
+                        return self.hand_on(owner.worker(), label, body);
+                    }
                 };
-                let body = start + payload.start..start + payload.end;
                 let fields = Fields { tos: ip.tos, dont_fragment };
                 self.outgoing.push(route, fields, prefix.as_bytes(), body, pad);
             }

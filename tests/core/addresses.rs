@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use turnkey::turn::{ClientPath, RelayAddress, RelayId, Settings, Shared, Transport};
+use turnkey::turn::{ClientPath, RelayAddress, Settings, Shared, Transport, WorkerId};
 
 use crate::lab::{Client, Event, Lab, PEER, addr, data_indication, path, settings};
 
@@ -99,19 +99,17 @@ fn design_4_5_relays_of_different_addresses_and_workers_meet_behind_nat() {
     let mut settings = settings();
     two_addresses(&mut settings);
     let shared = Arc::new(Shared::new(49152..=65535));
-    let mut here = Lab::of(settings.clone(), Arc::clone(&shared));
-    let mut there = Lab::of(settings, shared);
+    let mut here = Lab::worker(settings.clone(), Arc::clone(&shared), WorkerId(0));
+    let mut there = Lab::worker(settings, shared, WorkerId(1));
     let one = came_to(&mut here, "192.0.2.1:1", "10.0.0.1:3478");
     let two = came_to(&mut there, "192.0.2.2:1", "10.0.0.2:3478");
     let (relayed_one, relayed_two) = (one.allocate(&mut here), two.allocate(&mut there));
     one.permit(&mut here, &relayed_two.to_string());
     two.permit(&mut there, &relayed_one.to_string());
-    let (local_one, local_two) = (here.relays()[0].1, there.relays()[0].1);
-    assert_eq!((local_one.ip(), local_two.ip()), (ip("10.0.0.1"), ip("10.0.0.2")));
+    let locals = (here.relays()[0].1.ip(), there.relays()[0].1.ip());
+    assert_eq!(locals, (ip("10.0.0.1"), ip("10.0.0.2")));
     let events = one.send(&mut here, &relayed_two.to_string(), b"x");
-    assert_eq!(events, [Event::ToPeer(RelayId(0), local_two, b"x".to_vec())]);
-    let events = there.peer_sends(relayed_two, &local_one.to_string(), b"x");
-    assert_eq!(to_client(&events), (relayed_one, b"x".to_vec()));
+    assert_eq!(to_client(&there.crosses(events)), (relayed_one, b"x".to_vec()));
 }
 
 #[test]
@@ -122,8 +120,8 @@ fn a_changed_address_is_given_to_new_allocations_and_old_ones_keep_theirs() {
     after.addresses = vec![behind_nat("198.51.100.77", "10.0.0.1")];
     after.former = before.addresses.clone();
     let shared = Arc::new(Shared::new(49152..=65535));
-    let mut here = Lab::of(before.clone(), Arc::clone(&shared));
-    let mut there = Lab::of(before, shared);
+    let mut here = Lab::worker(before.clone(), Arc::clone(&shared), WorkerId(0));
+    let mut there = Lab::worker(before, shared, WorkerId(1));
     let old = Client::new(&mut here, "192.0.2.1:1");
     let relayed_old = old.allocate(&mut here);
     assert_eq!(relayed_old.ip(), ip("198.51.100.1"));
@@ -144,17 +142,11 @@ fn a_changed_address_is_given_to_new_allocations_and_old_ones_keep_theirs() {
     }
     let new = Client::new(&mut there, "192.0.2.3:1");
     let relayed_new = new.allocate(&mut there);
-    let local_new = there.open.values().copied().find(|bind| bind.port() == relayed_new.port()).unwrap();
     new.permit(&mut there, &relayed_old.to_string());
     old.permit(&mut here, &relayed_new.to_string());
-    let local_old = here.relays()[0].1;
-    let Event::ToPeer(_, to, _) = &new.send(&mut there, &relayed_old.to_string(), b"x")[0] else {
-        panic!("to the relay socket of the other worker")
-    };
-    assert_eq!(*to, local_old);
-    // Each side is known by the name the other was given.
-    let events = here.peer_sends(relayed_old, &local_new.to_string(), b"x");
-    assert_eq!(to_client(&events).0, relayed_new);
-    let events = there.peer_sends(relayed_new, &local_old.to_string(), b"x");
-    assert_eq!(to_client(&events).0, relayed_old);
+    // Each side is known by the name it was given.
+    let sent = new.send(&mut there, &relayed_old.to_string(), b"x");
+    assert_eq!(to_client(&here.crosses(sent)).0, relayed_new);
+    let sent = old.send(&mut here, &relayed_new.to_string(), b"x");
+    assert_eq!(to_client(&there.crosses(sent)).0, relayed_old);
 }

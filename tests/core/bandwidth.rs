@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnkey::turn::{Bandwidth, DropReason, Shared};
+use turnkey::turn::{Bandwidth, DropReason, Settings, Shared, WorkerId};
 
 use crate::lab::{Client, Lab, PEER, settings};
 
@@ -64,8 +64,8 @@ fn a_user_shares_its_bandwidth_between_allocations_and_workers() {
     let mut settings = settings();
     settings.bandwidth = Bandwidth { user: 10_000, ..Bandwidth::default() };
     let shared = Arc::new(Shared::new(settings.ports.clone()));
-    let mut first = Lab::of(settings.clone(), Arc::clone(&shared));
-    let mut second = Lab::of(settings, shared);
+    let mut first = Lab::worker(settings.clone(), Arc::clone(&shared), WorkerId(0));
+    let mut second = Lab::worker(settings, shared, WorkerId(1));
     let here = ready(&mut first, HERE, "a");
     let there = ready(&mut second, THERE, "a");
     let other = ready(&mut second, "192.0.2.11:5", "b");
@@ -99,6 +99,29 @@ fn calls_inside_the_server_count_for_both_clients() {
     assert_eq!(call(&mut lab, &one), 10, "the sender's");
     assert_eq!(call(&mut lab, &third), 0, "the receiver's");
     assert_eq!(over(&lab), 90);
+}
+
+#[test]
+fn calls_between_workers_count_for_both_clients() {
+    let settings = Settings { bandwidth: allocation(), ..settings() };
+    let shared = Arc::new(Shared::new(settings.ports.clone()));
+    let mut here = Lab::worker(settings.clone(), Arc::clone(&shared), WorkerId(0));
+    let mut there = Lab::worker(settings, shared, WorkerId(1));
+    let (one, two) = (Client::new(&mut here, HERE), Client::new(&mut there, THERE));
+    let third = Client::new(&mut here, "192.0.2.11:5");
+    let (first, last) = (one.allocate(&mut here).to_string(), third.allocate(&mut here).to_string());
+    let second = two.allocate(&mut there).to_string();
+    one.permit(&mut here, &second);
+    third.permit(&mut here, &second);
+    two.permit(&mut there, &first);
+    two.permit(&mut there, &last);
+    let mut call = |here: &mut Lab, from: &Client| {
+        let sent = (0..50).flat_map(|_| from.send(here, &second, PIECE)).collect::<Vec<_>>();
+        (sent.len(), there.crosses(sent).len())
+    };
+    assert_eq!(call(&mut here, &one), (10, 10), "the sender's");
+    assert_eq!(call(&mut here, &third), (10, 0), "the receiver's");
+    assert_eq!((over(&here), over(&there)), (80, 10));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use turnkey::credential::{self, Nonces, Secrets, Users, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
     Asked, Bandwidth, ClientPath, FiveTuple, FlowId, Icmp, IpFields, LinkId, MAX_REPLY, Moving, Now,
-    OffloadRow, OpenError, Output, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings, Shared,
-    Transport, Verdict, Via, WorkerId,
+    OffloadRow, OpenError, Output, Owner, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings,
+    Shared, Transport, Verdict, Via, WorkerId,
 };
 
 pub(crate) const START_UNIX: u64 = 1_700_000_000;
@@ -92,6 +92,7 @@ pub(crate) enum Event {
     Answer(ClientPath, Answer),
     ToClient(ClientPath, Vec<u8>),
     ToPeer(RelayId, SocketAddr, Vec<u8>),
+    ToNeighbour(Owner, SocketAddr, Vec<u8>),
 }
 
 /// How far a peer's connection has come.
@@ -194,6 +195,17 @@ impl Lab {
         let relay = self.relay_of(relayed);
         let verdict = self.server.handle_peer(self.now(), relay, addr(peer), self.ip, packet);
         self.collect(verdict, packet)
+    }
+
+    /// Hands in what other workers' clients have sent to relayed addresses of this one.
+    pub(crate) fn crosses(&mut self, events: Vec<Event>) -> Vec<Event> {
+        let mut arrived = Vec::new();
+        for event in events {
+            let Event::ToNeighbour(to, from, payload) = event else { panic!("not across: {event:?}") };
+            let verdict = self.server.handle_neighbour(self.now(), to, from, self.ip, &payload);
+            arrived.extend(self.collect(verdict, &payload));
+        }
+        arrived
     }
 
     /// What the core says about a client's packet, and nothing more.
@@ -312,6 +324,7 @@ impl Lab {
                 events.push(match forward.via {
                     Via::Client(path) => Event::ToClient(path, bytes),
                     Via::Relay(relay, to) => Event::ToPeer(relay, to, bytes),
+                    Via::Neighbour(owner, from) => Event::ToNeighbour(owner, from, bytes),
                 });
             }
             Verdict::Elsewhere(worker) => panic!("{worker:?} is asked for"),

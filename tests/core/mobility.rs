@@ -255,6 +255,35 @@ fn rfc8016_3_2_an_allocation_moves_to_the_worker_its_client_has_come_to() {
 }
 
 #[test]
+fn rfc8016_3_2_clients_of_other_workers_find_the_allocation_where_it_has_moved_to() {
+    let (mut one, mut other) = two();
+    let (client, relayed, first) = allocated(&mut one, path(HERE, Transport::Udp));
+    let neighbour = Client::with(&mut other, path("192.0.2.77:1", Transport::Udp), "other", "word");
+    let relayed_neighbour = neighbour.allocate(&mut other);
+    client.permit(&mut one, &relayed_neighbour.to_string());
+    neighbour.permit(&mut other, &relayed.to_string());
+    let late = neighbour.send(&mut other, &relayed.to_string(), b"late");
+    assert!(matches!(late[..], [Event::ToNeighbour(owner, ..)] if owner.worker() == WorkerId(1)));
+    let moved = elsewhere(&mut other, &client, path(THERE, Transport::Udp));
+    let transaction = other.transaction();
+    let request = signed_refresh(&moved, transaction, &first);
+    let Asked::Leaves(moving, relays) = one.asked(moved.path, &request) else { panic!("it leaves") };
+    one.part_with(&relays);
+    // Another client has the place it left.
+    let heir = Client::with(&mut one, path("192.0.2.78:1", Transport::Udp), "other", "word");
+    heir.allocate(&mut one);
+    heir.permit(&mut one, &relayed_neighbour.to_string());
+    assert_eq!(one.crosses(late), [], "it is for nobody here");
+    let late = neighbour.send(&mut other, &relayed.to_string(), b"while it moves");
+    assert_eq!(one.crosses(late), []);
+    other.takes_in(*moving, relayed.port());
+    let [Event::ToClient(to, _)] = &neighbour.send(&mut other, &relayed.to_string(), b"x")[..] else {
+        panic!("it lives here now")
+    };
+    assert_eq!(*to, client.path);
+}
+
+#[test]
 fn rfc8016_3_2_what_is_asked_of_another_worker_is_judged_there() {
     let (mut one, mut other) = two();
     let (client, _, first) = allocated(&mut one, path(HERE, Transport::Udp));

@@ -600,6 +600,14 @@ impl World {
         assert_eq!(&packet[forward.payload.clone()], PAYLOAD);
         let seen = match (forward.via, forward.prefix) {
             (Via::Relay(relay, to), Prefix::None) => Out::Peer(relay, to),
+            (Via::Neighbour(to, from), Prefix::None) => {
+                let now = self.now();
+                let server = &mut self.servers[usize::from(to.worker().0)];
+                let verdict = server.handle_neighbour(now, to, from, forward.ip, PAYLOAD);
+                assert!(!matches!(&verdict, Verdict::Forward(next) if !matches!(next.via, Via::Client(_))));
+                self.count("packets between workers");
+                return self.expect(verdict, PAYLOAD, expected);
+            }
             (Via::Client(path), Prefix::Channel(header)) => {
                 let pad = if Reference::pads(path) { 1 } else { 0 };
                 assert_eq!((forward.pad, &header[2..]), (pad, &[0, PAYLOAD.len() as u8][..]));

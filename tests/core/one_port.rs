@@ -47,7 +47,7 @@ fn receiver(lab: &mut Lab, peer: &str) -> Result<ClientPath, DropReason> {
     match comes_from(lab, peer) {
         Verdict::Forward(forward) => match forward.via {
             Via::Client(path) => Ok(path),
-            Via::Relay(..) => panic!("to a peer"),
+            Via::Relay(..) | Via::Neighbour(..) => panic!("to a peer"),
         },
         Verdict::Drop(reason) => Err(reason),
         other => panic!("{other:?}"),

@@ -1,9 +1,11 @@
 //! Send and Data indications, and calls between two clients of this server: RFC 8656 §11.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use turnkey::stun::{AttributeType, Class, MessageWriter, Method};
-use turnkey::turn::{DropReason, IpFields, Output, RelayId, Shared, Transport};
+use turnkey::turn::{DropReason, IpFields, Output, Settings, Shared, Transport, WorkerId};
 
 use crate::lab::{Client, Event, Lab, PEER, addr, channel_data, data_indication, path, settings};
 
@@ -93,7 +95,7 @@ fn rfc8489_14_the_first_peer_address_of_a_send_counts() {
 }
 
 /// Two clients that permitted each other's relayed addresses.
-fn pair(lab: &mut Lab, second: Transport) -> [(Client, std::net::SocketAddr); 2] {
+fn pair(lab: &mut Lab, second: Transport) -> [(Client, SocketAddr); 2] {
     let one = Client::new(lab, HERE);
     let two = Client::with(lab, path("192.0.2.10:1", second), "other", "word");
     let (relayed_one, relayed_two) = (one.allocate(lab), two.allocate(lab));
@@ -160,21 +162,98 @@ fn design_4_4_an_own_address_is_reachable_only_where_an_allocation_lives() {
 
 #[test]
 fn design_4_5_relays_of_another_worker_meet_behind_one_to_one_nat() {
-    let shared = Arc::new(Shared::new(49152..=65535));
-    let mut here = Lab::of(settings(), Arc::clone(&shared));
-    let mut there = Lab::of(settings(), shared);
+    let (mut here, mut there) = workers(settings());
+    let [(one, relayed_one), (_two, relayed_two)] = apart(&mut here, &mut there);
+    // The public address never leaves the host, nor does the packet leave this program; its source is known
+    // by its public name. The local name of the other relay leads there as well.
+    one.permit(&mut here, &there.relays()[0].1.to_string());
+    for name in [relayed_two, there.relays()[0].1] {
+        let events = one.send(&mut here, &name.to_string(), b"x");
+        let bytes = to_client(&there.crosses(events));
+        assert_eq!(data_indication(&bytes), (relayed_one, b"x".to_vec()));
+    }
+}
+
+/// Two workers of one process.
+fn workers(settings: Settings) -> (Lab, Lab) {
+    let shared = Arc::new(Shared::new(settings.ports.clone()));
+    let worker = |n| Lab::worker(settings.clone(), Arc::clone(&shared), WorkerId(n));
+    (worker(0), worker(3))
+}
+
+/// Clients of two workers that permitted each other's relayed addresses.
+fn apart(here: &mut Lab, there: &mut Lab) -> [(Client, SocketAddr); 2] {
+    let one = Client::new(here, HERE);
+    let two = Client::with(there, path("192.0.2.10:1", Transport::Tcp), "other", "word");
+    let (relayed_one, relayed_two) = (one.allocate(here), two.allocate(there));
+    assert_eq!(one.permit(here, &relayed_two.to_string()), None);
+    assert_eq!(two.permit(there, &relayed_one.to_string()), None);
+    [(one, relayed_one), (two, relayed_two)]
+}
+
+#[test]
+fn design_4_6_between_workers_each_judges_its_own_half() {
+    let (mut here, mut there) = workers(settings());
+    let [(one, relayed_one), (two, relayed_two)] = apart(&mut here, &mut there);
+    one.bind(&mut here, 0x4001, &relayed_two.to_string());
+    two.bind(&mut there, 0x4002, &relayed_one.to_string());
+    here.ip = IpFields { tos: 0xB8 };
+    let sent = one.channel(&mut here, 0x4001, b"hello");
+    assert_eq!(here.left_with, Some((IpFields { tos: 0xB8 }, false)));
+    let [Event::ToNeighbour(owner, from, payload)] = &sent[..] else { panic!("across: {sent:?}") };
+    assert_eq!((owner.worker(), *from, &payload[..]), (WorkerId(3), relayed_one, &b"hello"[..]));
+    let mut padded = channel_data(0x4002, b"hello");
+    padded.extend([0; 3]);
+    assert_eq!(there.crosses(sent), [Event::ToClient(two.path, padded)]);
+    let sent = two.channel(&mut there, 0x4002, b"back");
+    assert_eq!(here.crosses(sent), [Event::ToClient(one.path, channel_data(0x4001, b"back"))]);
+    // Each worker counts what it has judged.
+    for lab in [&here, &there] {
+        let stats = lab.server.stats();
+        assert_eq!((stats.to_peer_packets, stats.to_client_packets), (1, 1));
+        assert_eq!(stats.to_peer_bytes + stats.to_client_bytes, 9);
+    }
+}
+
+#[test]
+fn design_4_6_between_workers_both_permissions_count_as_long_as_they_live() {
+    let (mut here, mut there) = workers(settings());
     let one = Client::new(&mut here, HERE);
-    let two = Client::new(&mut there, "192.0.2.10:1");
+    let two = Client::with(&mut there, path("192.0.2.10:1", Transport::Udp), "other", "word");
     let (relayed_one, relayed_two) = (one.allocate(&mut here), two.allocate(&mut there));
+    let there_drops = |lab: &Lab, reason| lab.server.stats().drops[reason as usize];
+    assert_eq!(one.send(&mut here, &relayed_two.to_string(), b"x"), [], "the sender's is missing");
     one.permit(&mut here, &relayed_two.to_string());
+    let sent = one.send(&mut here, &relayed_two.to_string(), b"x");
+    assert_eq!(sent.len(), 1);
+    assert_eq!(there.crosses(sent), [], "the receiver's is missing");
+    assert_eq!(there_drops(&there, DropReason::NoPermission), 1);
     two.permit(&mut there, &relayed_one.to_string());
-    // The public address never leaves the host: the packet goes to the local address of the other relay ...
-    let local_one = here.relays()[0].1;
-    let events = one.send(&mut here, &relayed_two.to_string(), b"x");
-    assert_eq!(events, [Event::ToPeer(RelayId(0), there.relays()[0].1, b"x".to_vec())]);
-    // ... where its source is known by its public name.
-    let bytes = to_client(&there.peer_sends(relayed_two, &local_one.to_string(), b"x"));
-    assert_eq!(data_indication(&bytes), (relayed_one, b"x".to_vec()));
+    let sent = one.send(&mut here, &relayed_two.to_string(), b"x");
+    assert_eq!(there.crosses(sent).len(), 1);
+    // Permissions live five minutes (RFC 8656 §9).
+    there.advance(Duration::from_secs(300));
+    let sent = one.send(&mut here, &relayed_two.to_string(), b"x");
+    assert_eq!((sent.len(), there.crosses(sent).len()), (1, 0));
+    here.advance(Duration::from_secs(300));
+    assert_eq!(one.send(&mut here, &relayed_two.to_string(), b"x"), []);
+}
+
+#[test]
+fn a_packet_on_its_way_reaches_no_successor() {
+    // One port: whoever comes next gets it.
+    let (mut here, mut there) = workers(Settings { ports: 50_000..=50_001, ..settings() });
+    let [(one, relayed_one), (two, relayed_two)] = apart(&mut here, &mut there);
+    let late = one.send(&mut here, &relayed_two.to_string(), b"late");
+    two.refresh(&mut there, 0);
+    assert_eq!(one.send(&mut here, &relayed_two.to_string(), b"x"), [], "nobody lives there");
+    let heir = Client::with(&mut there, path("192.0.2.11:1", Transport::Udp), "other", "word");
+    assert_eq!(heir.allocate(&mut there), relayed_two);
+    heir.permit(&mut there, &relayed_one.to_string());
+    assert_eq!(there.crosses(late), []);
+    assert_eq!(there.server.stats().drops[DropReason::RelayGone as usize], 1);
+    let sent = one.send(&mut here, &relayed_two.to_string(), b"x");
+    assert_eq!(there.crosses(sent).len(), 1, "the heir is as good a peer as any");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod dtls_link;
 mod load;
 mod memory;
 mod mobility;
+mod neighbours;
 mod one_port;
 mod pairs;
 #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@ use crate::stun::{ErrorCode, Method};
 use crate::turn::allocation::Relayed;
 use crate::turn::output::{Now, OpenError, Output, RelayId, Verdict};
 use crate::turn::shared::Family;
-use crate::turn::table::AllocationId;
+use crate::turn::table::{AllocationId, Owner};
 use crate::turn::{ReplyBuffer, Server};
 
 /// How many ports may turn out to be taken by other programs before a relay cannot be had.
@@ -64,9 +64,10 @@ impl Server {
         if allocation.relays().any(|(_, relay)| !relay.is_open) {
             return Verdict::Consumed;
         }
+        let owner = Owner { worker: self.worker, allocation: id };
         for (_, relay) in allocation.relays() {
             match allocation.carries {
-                Relayed::Udp => self.shared.set_live(relay.bind, true),
+                Relayed::Udp => self.shared.set_owner(relay.bind, Some(owner)),
                 Relayed::Tcp => self.shared.set_listening(relay.bind, true),
             }
         }
@@ -109,7 +110,7 @@ impl Server {
             }
         }
         let (relay, carries) = (id.relay(family), allocation.carries);
-        let Some(bind) = self.table.set_relayed_port(id, family, port) else { return false };
+        let Some(bind) = allocation.set_relayed_port(family, port) else { return false };
         self.outputs.push_back(match carries {
             Relayed::Udp => Output::OpenRelay { relay, bind, reserve },
             Relayed::Tcp => Output::OpenListener { relay, bind },

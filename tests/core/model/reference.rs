@@ -618,10 +618,7 @@ impl Reference {
             return Out::Nowhere;
         }
         match self.relay_at(peer) {
-            Some(other) if worker_of(other) == worker_of(client) => {
-                self.deliver(other, (relay_ip(family).1, relay.port).into())
-            }
-            Some(_) => Out::Peer(relay.id, (relay_ip(family).0, peer.port()).into()),
+            Some(other) => self.deliver(other, (relay_ip(family).1, relay.port).into()),
             None if self.may_reach(peer.ip()) => Out::Peer(relay.id, peer),
             None => Out::Nowhere,
         }
