@@ -9,7 +9,7 @@ use crate::config::secret::Keys;
 use crate::config::{self, Access, Config, PublicAddress, RelayListener};
 use crate::credential::{Issued, Nonces, Secrets, ThirdParty, TokenKey, Users, Verifier};
 use crate::http;
-use crate::turn::{self, PeerPolicy, RelayAddress};
+use crate::turn::{self, Listener, PeerPolicy, RelayAddress};
 
 /// What stays the same from start to stop.
 pub(super) struct Place {
@@ -19,8 +19,8 @@ pub(super) struct Place {
     pub(super) relay: Vec<RelayListener>,
     /// The relay's side of listeners that it shares with HTTPS.
     pub(super) shared: Vec<RelayListener>,
-    /// Addresses of HTTP and admin listeners, and of those that NAT behaviour discovery adds.
-    pub(super) other: Vec<SocketAddr>,
+    /// HTTP and admin listeners, and those that NAT behaviour discovery adds.
+    pub(super) other: Vec<Listener>,
     /// NAT behaviour discovery, where it is on.
     pub(super) discovery: Option<Discovery>,
     /// Keys of the nonces, the same in every worker.
@@ -154,7 +154,11 @@ impl Place {
     }
 
     fn peer_policy(&self, config: &Config) -> PeerPolicy {
-        let listeners = self.relay.iter().map(|listener| listener.address).chain(self.other.iter().copied());
+        let of_relay = self.relay.iter().map(|listener| match listener.transport.is_stream() {
+            true => Listener::Tcp(listener.address),
+            false => Listener::Udp(listener.address),
+        });
+        let listeners = of_relay.chain(self.other.iter().copied());
         PeerPolicy::new(
             config.peers.allow.clone(),
             config.peers.deny.clone(),

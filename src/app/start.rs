@@ -22,6 +22,7 @@ use crate::config::secret::{self, Keys};
 use crate::config::{self, Backend, Config, HttpListener, RelayListener, RelayTransport, address};
 use crate::credential::{Issued, Nonces};
 use crate::offload::Offload;
+use crate::turn::Listener;
 use crate::worker::{self, Pool};
 use crate::{admin, http, systemd};
 
@@ -89,8 +90,9 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     let bound = bind(&config, &addresses)?;
     let relay = relay_listeners(&config, &addresses, certificate.as_ref());
     let discovery = Discovery::new(&config, &relay);
-    let added = discovery.iter().flat_map(|discovery| discovery.added.iter().copied());
+    let added = discovery.iter().flat_map(|discovery| discovery.added.iter().copied().map(Listener::Udp));
     let others = bound.http.iter().map(|(socket, _)| socket).chain(&bound.admin).map(local);
+    let others = others.map(Listener::Tcp);
     let mut place = Place {
         other: others.chain(added).collect(),
         relay,

@@ -44,7 +44,7 @@ pub use output::{
     ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, PeerLink, Prefix, RelayId,
     Transport, Verdict, Via, WorkerId,
 };
-pub use policy::{Network, NetworkError, PeerPolicy};
+pub use policy::{Listener, Network, NetworkError, PeerPolicy};
 pub use redirect::Redirect;
 pub use request::{Vantage, Vantages};
 pub use shared::{MAX_RELAY_ADDRESSES, Shared};

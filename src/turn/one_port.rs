@@ -21,6 +21,7 @@ use super::Server;
 use super::allocation::{Allocation, MAX_PEERS};
 use super::ip_header::IpFields;
 use super::output::{DropReason, Now, RelayId, Verdict, WorkerId};
+use super::policy::Listener;
 use super::reach::{Reach, reach};
 use super::request::Request;
 use super::shared::{Family, Parity};
@@ -176,7 +177,7 @@ impl Server {
         let allocation = self.table.of_client(&request.path.five_tuple);
         let (Some(peer), Some(allocation)) = (peer, allocation) else { return Ok(()) };
         let may_send = allocation.is_permitted(peer.ip(), request.now.mono)
-            && !self.settings.peers.is_listener(peer)
+            && !self.settings.peers.is_listener(Listener::Udp(peer))
             && reach(&self.settings, &self.shared, peer) == Reach::Outside;
         if may_send {
             let id = allocation.id;

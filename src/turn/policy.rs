@@ -164,12 +164,29 @@ const METADATA: [IpAddr; 7] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
 ];
 
+/// Where this program listens, or where a peer might. The transports' ports have nothing to do with each
+/// other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// For datagrams.
+    Udp(SocketAddr),
+    /// For connections.
+    Tcp(SocketAddr),
+}
+
+impl Listener {
+    fn address(self) -> SocketAddr {
+        let (Self::Udp(address) | Self::Tcp(address)) = self;
+        address
+    }
+}
+
 /// The rules for peers.
 #[derive(Clone, Debug, Default)]
 pub struct PeerPolicy {
     allow: Vec<Network>,
     deny: Vec<Network>,
-    listeners: Vec<SocketAddr>,
+    listeners: Vec<Listener>,
     own: Vec<IpAddr>,
 }
 
@@ -178,12 +195,7 @@ impl PeerPolicy {
     /// other than a relay listens; `own` are all addresses of this host, local and public, which is
     /// what a listener on a wildcard address stands for.
     #[must_use]
-    pub fn new(
-        allow: Vec<Network>,
-        deny: Vec<Network>,
-        listeners: Vec<SocketAddr>,
-        own: Vec<IpAddr>,
-    ) -> Self {
+    pub fn new(allow: Vec<Network>, deny: Vec<Network>, listeners: Vec<Listener>, own: Vec<IpAddr>) -> Self {
         Self { allow, deny, listeners, own }
     }
 
@@ -202,13 +214,17 @@ impl PeerPolicy {
         is_in(&self.allow) || !(is_in(&self.deny) || is_in(&DENIED))
     }
 
-    /// Whether the transport address is one of this program's own listeners. Nothing overrides this.
+    /// Whether the peer is one of this program's own listeners. Nothing overrides this.
     #[must_use]
-    pub fn is_listener(&self, peer: SocketAddr) -> bool {
-        let ip = embedded_ipv4(peer.ip()).map_or(peer.ip(), IpAddr::V4);
-        self.listeners
-            .iter()
-            .any(|listener| listener.port() == peer.port() && self.listens_on(listener.ip(), ip))
+    pub fn is_listener(&self, peer: Listener) -> bool {
+        let is_same_transport = |own| std::mem::discriminant(own) == std::mem::discriminant(&peer);
+        let peer_ip = peer.address().ip();
+        let ip = embedded_ipv4(peer_ip).map_or(peer_ip, IpAddr::V4);
+        self.listeners.iter().any(|own| {
+            own.address().port() == peer.address().port()
+                && is_same_transport(own)
+                && self.listens_on(own.address().ip(), ip)
+        })
     }
 
     fn listens_on(&self, listener: IpAddr, ip: IpAddr) -> bool {
@@ -331,9 +347,10 @@ mod tests {
         let policy = PeerPolicy::new(
             networks(&["0.0.0.0/0", "::/0"]),
             Vec::new(),
-            listeners.iter().map(|text| text.parse().expect("an address")).collect(),
+            listeners.iter().map(|text| Listener::Udp(text.parse().expect("an address"))).collect(),
             vec![ip("10.0.0.5"), ip("8.8.4.4"), ip("2600::5")],
         );
+        let is_listener = |text: &str| policy.is_listener(Listener::Udp(text.parse().expect("an address")));
         for own in [
             "127.0.0.1:3478",
             "127.9.9.9:3478",
@@ -347,10 +364,12 @@ mod tests {
             "8.8.4.4:9641",
             "0.0.0.0:3478",
         ] {
-            assert!(policy.is_listener(own.parse().expect("an address")), "{own}");
+            assert!(is_listener(own), "{own}");
+            let tcp = Listener::Tcp(own.parse().expect("an address"));
+            assert!(!policy.is_listener(tcp), "nothing listens for connections at {own}");
         }
         for other in ["10.0.0.6:3478", "10.0.0.5:3479", "10.0.0.5:8080"] {
-            assert!(!policy.is_listener(other.parse().expect("an address")), "{other}");
+            assert!(!is_listener(other), "{other}");
         }
     }
 

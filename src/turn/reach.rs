@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::policy::Listener;
 use super::shared::Shared;
 use super::table::Owner;
 use super::{RelayAddress, Settings};
@@ -35,7 +36,7 @@ pub(super) fn reach(settings: &Settings, shared: &Shared, peer: SocketAddr) -> R
 
 /// Whether a channel may be bound to the transport address.
 pub(super) fn may_bind_to(settings: &Settings, shared: &Shared, peer: SocketAddr) -> bool {
-    !settings.peers.is_listener(peer)
+    !settings.peers.is_listener(Listener::Udp(peer))
         && match reach(settings, shared, peer) {
             Reach::Outside => settings.peers.may_reach(peer.ip()),
             Reach::Relay(_) => true,
@@ -63,7 +64,7 @@ fn is_shared_relay(shared: &Shared, local: SocketAddr) -> bool {
 /// Where a Connect to the peer goes (RFC 6062 §5.2): the peer itself, or the local address of another TCP
 /// relay of this server. `None` when it is forbidden.
 pub(super) fn connect_to(settings: &Settings, shared: &Shared, peer: SocketAddr) -> Option<SocketAddr> {
-    if settings.peers.is_listener(peer) {
+    if settings.peers.is_listener(Listener::Tcp(peer)) {
         return None;
     }
     let local = own_address(settings, peer.ip()).map(|own| SocketAddr::new(own.bind, peer.port()));
@@ -94,7 +95,7 @@ pub(super) fn public_name(
 
 /// Whether connections to the peer, which were allowed once, no longer are.
 pub(super) fn is_lost(settings: &Settings, shared: &Shared, peer: SocketAddr) -> bool {
-    settings.peers.is_listener(peer) || !may_permit(settings, shared, peer.ip())
+    settings.peers.is_listener(Listener::Tcp(peer)) || !may_permit(settings, shared, peer.ip())
 }
 
 /// The relay address of this server that `ip` names, by its local or its public name.

@@ -13,6 +13,7 @@ use super::allocation::{Allocation, Relayed};
 use super::bandwidth::Direction;
 use super::ip_header::IpFields;
 use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via, WorkerId};
+use super::policy::Listener;
 use super::reach::{Reach, public_name, reach};
 use super::shared::{Family, Shared};
 use super::table::{AllocationId, Owner, Table};
@@ -65,7 +66,7 @@ impl DataPath<'_> {
         let (Some(peer), Some(data)) = (peer, message.attribute(AttributeType::DATA)) else {
             return Err(DropReason::UnusableIndication);
         };
-        if self.settings.peers.is_listener(peer) {
+        if self.settings.peers.is_listener(Listener::Udp(peer)) {
             return Err(DropReason::PeerForbidden);
         }
         let start = message.value_offset(&data);

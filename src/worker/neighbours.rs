@@ -39,9 +39,7 @@ impl<D: Datagrams> Worker<D> {
             }
             let (bytes, ip) = (self.received.bytes(packet.clone()), IpFields { tos: label.tos });
             let verdict = match label.way {
-                Way::Shared(socket) => {
-                    self.core.handle_shared_relay(self.now, socket, label.from, ip, bytes)
-                }
+                Way::Shared(socket) => self.core.handle_shared_relay(self.now, socket, label.from, ip, bytes),
                 Way::Neighbour(owner) => self.core.handle_neighbour(self.now, owner, label.from, ip, bytes),
             };
             match verdict {

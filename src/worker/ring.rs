@@ -92,7 +92,14 @@ struct Outbox {
 pub(super) fn rings(workers: usize) -> Vec<Ends> {
     let bells: Arc<[AtomicBool]> = (0..workers).map(|_| AtomicBool::new(false)).collect();
     let mut all: Vec<Ends> = (0..workers)
-        .map(|me| Ends { me, to: Vec::new(), from: Vec::new(), turn: 0, bells: Arc::clone(&bells), is_unfinished: false })
+        .map(|me| Ends {
+            me,
+            to: Vec::new(),
+            from: Vec::new(),
+            turn: 0,
+            bells: Arc::clone(&bells),
+            is_unfinished: false,
+        })
         .collect();
     for from in 0..workers {
         for to in 0..workers {

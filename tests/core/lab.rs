@@ -8,7 +8,7 @@ use std::time::Duration;
 use turnkey::credential::{self, Nonces, Secrets, Users, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    Asked, Bandwidth, ClientPath, FiveTuple, FlowId, Icmp, IpFields, LinkId, MAX_REPLY, Moving, Now,
+    Asked, Bandwidth, ClientPath, FiveTuple, FlowId, Icmp, IpFields, LinkId, Listener, MAX_REPLY, Moving, Now,
     OffloadRow, OpenError, Output, Owner, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings,
     Shared, Transport, Verdict, Via, WorkerId,
 };
@@ -34,7 +34,10 @@ pub(crate) fn settings() -> Settings {
         peers: Arc::new(PeerPolicy::new(
             vec![],
             vec!["9.9.9.0/24".parse().unwrap()],
-            vec![addr("0.0.0.0:3478"), addr("[::]:3478")],
+            ["0.0.0.0:3478", "[::]:3478"]
+                .iter()
+                .flat_map(|text| [Listener::Udp(addr(text)), Listener::Tcp(addr(text))])
+                .collect(),
             vec!["10.0.0.1".parse().unwrap(), "198.51.100.1".parse().unwrap(), "2600::1".parse().unwrap()],
         )),
         verifier: Arc::new(Verifier {

@@ -20,8 +20,8 @@ use rand::{RngExt, SeedableRng};
 use turnkey::credential::{Nonces, Users, Verifier};
 use turnkey::stun::{AttributeType as A, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    ClientPath, IpFields, MAX_REPLY, Mode, Now, OpenError, Output, PeerPolicy, Prefix, RelayAddress, RelayId,
-    Server, Settings, Shared, Verdict, Via, WorkerId,
+    ClientPath, IpFields, Listener, MAX_REPLY, Mode, Now, OpenError, Output, PeerPolicy, Prefix,
+    RelayAddress, RelayId, Server, Settings, Shared, Verdict, Via, WorkerId,
 };
 
 use crate::lab::{REALM, Rows, START_UNIX, UDP, channel_data, data_indication, send_indication};
@@ -128,7 +128,7 @@ fn settings(nonces: &Nonces, is_strict: bool, has_v6: bool) -> Settings {
         addresses: if has_v6 { vec![relay(0), relay(1)] } else { vec![relay(0)] },
         former: if has_v6 { vec![] } else { vec![relay(1)] },
         ports: PORTS,
-        peers: Arc::new(PeerPolicy::new(vec![], deny, vec![listener], own)),
+        peers: Arc::new(PeerPolicy::new(vec![], deny, vec![Listener::Udp(listener)], own)),
         verifier: Arc::new(Verifier {
             users: Users::new(REALM, [("user0", "pass"), ("user1", "pass")]),
             ..Verifier::default()

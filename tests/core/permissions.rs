@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use turnkey::stun::{AttributeType, MessageWriter, Method};
-use turnkey::turn::{DropReason, PeerPolicy, Settings};
+use turnkey::turn::{DropReason, Listener, PeerPolicy, Settings};
 
 use crate::lab::{Client, Event, Lab, PEER, addr, settings};
 
@@ -100,7 +100,11 @@ fn design_4_4_own_listeners_are_unreachable_even_with_a_permission_for_the_addre
         settings.peers = Arc::new(PeerPolicy::new(
             vec!["0.0.0.0/0".parse().unwrap()],
             vec![],
-            vec![addr("0.0.0.0:3478"), addr("10.0.0.1:8080")],
+            vec![
+                Listener::Udp(addr("0.0.0.0:3478")),
+                Listener::Udp(addr("10.0.0.1:8080")),
+                Listener::Tcp(addr("0.0.0.0:443")),
+            ],
             vec!["10.0.0.1".parse().unwrap(), "198.51.100.1".parse().unwrap()],
         ));
     });
@@ -114,6 +118,7 @@ fn design_4_4_own_listeners_are_unreachable_even_with_a_permission_for_the_addre
         assert_eq!(client.bind(&mut lab, 0x4001, listener), Some(403), "{listener}");
     }
     assert_eq!(client.send(&mut lab, "10.0.0.1:9999", b"x").len(), 1, "allowed by name");
+    assert_eq!(client.send(&mut lab, "10.0.0.1:443", b"x").len(), 1, "it listens for connections only");
 }
 
 #[test]

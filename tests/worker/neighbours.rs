@@ -103,8 +103,12 @@ fn calls_between_workers_enter_no_relay_socket(backend: Backend) {
         });
         until("each was counted both ways", || {
             let now = pool.stats();
-            let bytes = (now.to_peer_bytes - before.to_peer_bytes, now.to_client_bytes - before.to_client_bytes);
-            let counts = [now.to_peer_packets - before.to_peer_packets, now.to_client_packets - before.to_client_packets];
+            let bytes =
+                (now.to_peer_bytes - before.to_peer_bytes, now.to_client_bytes - before.to_client_bytes);
+            let counts = [
+                now.to_peer_packets - before.to_peer_packets,
+                now.to_client_packets - before.to_client_packets,
+            ];
             counts == [201; 2] && bytes == (2 * 12 * 4950 + 18, 2 * 12 * 4950 + 18)
         });
     }
