@@ -213,7 +213,7 @@ fn sockets(page: &mut Page, io: &Counters) {
         ),
         (
             "turnkey_handed_on_total",
-            "Packets given to the worker that has their allocation (relay.ports = \"shared\").",
+            "Packets given to the worker that has their allocation: between two clients, and with a shared port.",
             io.handed_on,
         ),
         ("turnkey_ring_drops_total", "Packets for another worker that it was too busy for.", io.ring_drops),

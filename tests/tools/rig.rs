@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -63,12 +62,10 @@ impl Server {
     /// A server that is ready, or the log of one that has ended instead.
     fn run(relay: &str, listen: &str, http: u16, arguments: &[&str], more: &str) -> Result<Self, String> {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let http = if http == 0 { low_port() } else { http };
-        let admin = low_port();
         let config = home.path().join("turnkey.toml");
         let text = format!(
             "state_dir = \"{}\"\n[relay]\nlisten = {listen}\npublic_address = [\"{relay}\", \"::1\"]\n\
-             workers = 1\n[http]\nlisten = [\"127.0.0.1:{http}\"]\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
+             workers = 1\n[http]\nlisten = [\"127.0.0.1:{http}\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
              [credentials]\nsecrets = [\"{SECRET}\"]\nusers = {{ u = \"p\" }}\n{more}",
             home.path().display()
         );
@@ -164,17 +161,6 @@ pub(crate) fn run(arguments: &[&str]) -> (bool, String, String) {
     let Output { status, stdout, stderr } = turnkey(arguments).output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (status.success(), text(stdout), text(stderr))
-}
-
-/// A free port below those the system hands out: no peer's socket gets its number by chance, which would
-/// be refused, as listeners are out of reach.
-fn low_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 10_000 + (std::process::id() % 20_000) as u16;
-    let next = || start + NEXT.fetch_add(1, Ordering::Relaxed);
-    std::iter::repeat_with(next)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("one of them is free")
 }
 
 /// A port that is free for TCP now and most likely for UDP too.

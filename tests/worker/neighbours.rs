@@ -56,7 +56,7 @@ fn spread(pool: &Pool) -> Vec<u64> {
     let mut spread = Vec::new();
     until("every worker has told", || {
         spread = pool.worker_stats().iter().map(|stats| stats.allocations).collect();
-        spread.iter().sum::<u64>() == pool.allocations().into()
+        spread.iter().sum::<u64>() == u64::from(pool.allocations())
     });
     spread
 }
