@@ -162,7 +162,7 @@ fn design_4_4_an_own_address_is_reachable_only_where_an_allocation_lives() {
 
 #[test]
 fn design_4_5_relays_of_another_worker_meet_behind_one_to_one_nat() {
-    let (mut here, mut there) = workers(settings());
+    let (mut here, mut there) = workers(&settings());
     let [(one, relayed_one), (_two, relayed_two)] = apart(&mut here, &mut there);
     // The public address never leaves the host, nor does the packet leave this program; its source is known
     // by its public name. The local name of the other relay leads there as well.
@@ -175,7 +175,7 @@ fn design_4_5_relays_of_another_worker_meet_behind_one_to_one_nat() {
 }
 
 /// Two workers of one process.
-fn workers(settings: Settings) -> (Lab, Lab) {
+fn workers(settings: &Settings) -> (Lab, Lab) {
     let shared = Arc::new(Shared::new(settings.ports.clone()));
     let worker = |n| Lab::worker(settings.clone(), Arc::clone(&shared), WorkerId(n));
     (worker(0), worker(3))
@@ -193,7 +193,7 @@ fn apart(here: &mut Lab, there: &mut Lab) -> [(Client, SocketAddr); 2] {
 
 #[test]
 fn design_4_6_between_workers_each_judges_its_own_half() {
-    let (mut here, mut there) = workers(settings());
+    let (mut here, mut there) = workers(&settings());
     let [(one, relayed_one), (two, relayed_two)] = apart(&mut here, &mut there);
     one.bind(&mut here, 0x4001, &relayed_two.to_string());
     two.bind(&mut there, 0x4002, &relayed_one.to_string());
@@ -217,7 +217,7 @@ fn design_4_6_between_workers_each_judges_its_own_half() {
 
 #[test]
 fn design_4_6_between_workers_both_permissions_count_as_long_as_they_live() {
-    let (mut here, mut there) = workers(settings());
+    let (mut here, mut there) = workers(&settings());
     let one = Client::new(&mut here, HERE);
     let two = Client::with(&mut there, path("192.0.2.10:1", Transport::Udp), "other", "word");
     let (relayed_one, relayed_two) = (one.allocate(&mut here), two.allocate(&mut there));
@@ -242,7 +242,7 @@ fn design_4_6_between_workers_both_permissions_count_as_long_as_they_live() {
 #[test]
 fn a_packet_on_its_way_reaches_no_successor() {
     // One port: whoever comes next gets it.
-    let (mut here, mut there) = workers(Settings { ports: 50_000..=50_001, ..settings() });
+    let (mut here, mut there) = workers(&Settings { ports: 50_000..=50_001, ..settings() });
     let [(one, relayed_one), (two, relayed_two)] = apart(&mut here, &mut there);
     let late = one.send(&mut here, &relayed_two.to_string(), b"late");
     two.refresh(&mut there, 0);

@@ -86,9 +86,9 @@ fn a_worker_that_stands_still_loses_packets_and_nothing_else(backend: Backend) {
         peer.send_to(b"x", relayed).unwrap();
         client.recv();
     }
-    pool.stall(owner, Duration::from_secs(2));
     // More than fits into the rings: what does is bounded, the rest is counted.
     until("the rings are full", || {
+        pool.stall(owner, Duration::from_secs(1));
         for peer in peers.iter().cycle().take(2000) {
             peer.send_to(&[7; 1000], relayed).unwrap();
         }
