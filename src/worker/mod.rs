@@ -17,6 +17,7 @@ mod moving;
 mod neighbours;
 mod offload;
 mod one_port;
+mod pace;
 mod peer_errors;
 mod pool;
 mod relayed;

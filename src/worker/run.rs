@@ -17,6 +17,7 @@ use super::dtls::{Secure, SecureKit};
 use super::moving::Questions;
 use super::offload::Mirrored;
 use super::one_port::OnePort;
+use super::pace::Pace;
 use super::relayed::Relayed;
 use super::reserved::Reserved;
 use super::ring::{Ends, Label, Way};
@@ -128,6 +129,7 @@ pub(super) struct Worker<D> {
     clock: Clock,
     pub(super) now: Now,
     next_second: Duration,
+    pace: Pace,
     inbox: Receiver<Command>,
     pub(super) worker: WorkerId,
     pub(super) hands: Arc<[Hand]>,
@@ -171,6 +173,7 @@ impl<D: Datagrams> Worker<D> {
             clock,
             now,
             next_second: now.mono + SECOND,
+            pace: Pace::new(now.mono),
             inbox: kit.inbox,
             worker: kit.worker,
             hands: kit.hands,
@@ -194,6 +197,7 @@ impl<D: Datagrams> Worker<D> {
             self.now = self.clock.now();
             let woken = self.note(&events, &mut ready);
             self.report_errors();
+            let served = ready.len();
             for name in ready.drain(..) {
                 self.serve(name);
             }
@@ -205,6 +209,16 @@ impl<D: Datagrams> Worker<D> {
             if woken && !self.obey() {
                 return;
             }
+            self.rest(served);
+        }
+    }
+
+    /// Lets packets gather, where so many come that it is worth it and none waits already.
+    fn rest(&mut self, served: usize) {
+        if let Some(rest) = self.pace.after(self.now.mono, served)
+            && !self.patience().is_zero()
+        {
+            std::thread::sleep(rest);
         }
     }
 
