@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::allocation::{Allocation, Relayed};
 use super::bandwidth::Words;
 use super::output::{Output, Transport};
+use super::policy::Listener;
 use super::reach::own_address;
 use super::shared::{Family, Shared, lock};
 use super::table::AllocationId;
@@ -270,7 +271,7 @@ fn meters(allocation: &Allocation, settings: &Settings, shared: &Shared) -> Opti
 /// The peer's address as packets carry it, and whether it can only be a relay of this server; `None` when what
 /// is to be done with its packets depends on more than a row says.
 fn on_the_wire(settings: &Settings, shared: &Shared, peer: SocketAddr) -> Option<(SocketAddr, bool)> {
-    if settings.peers.is_listener(peer) || !is_plain(peer.ip()) {
+    if settings.peers.is_listener(Listener::Udp(peer)) || !is_plain(peer.ip()) {
         return None;
     }
     let Some(own) = own_address(settings, peer.ip()) else { return Some((peer, false)) };

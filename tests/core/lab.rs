@@ -8,8 +8,8 @@ use std::time::Duration;
 use turnkey::credential::{self, Nonces, Secrets, Users, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
-    Asked, Bandwidth, ClientPath, FiveTuple, FlowId, Icmp, IpFields, LinkId, Listener, MAX_REPLY, Moving, Now,
-    OffloadRow, OpenError, Output, Owner, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings,
+    Asked, Bandwidth, ClientPath, FiveTuple, FlowId, Icmp, IpFields, LinkId, Listener, MAX_REPLY, Moving,
+    Now, OffloadRow, OpenError, Output, Owner, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings,
     Shared, Transport, Verdict, Via, WorkerId,
 };
 
