@@ -47,6 +47,8 @@ pub struct App {
     stats: Arc<Mutex<Stats>>,
     conns: AtomicU64,
     open: watch::Sender<usize>,
+    /// Sockets that were refused before the hub heard of them.
+    refused: AtomicU64,
     start: Instant,
     rates: Mutex<PerClient>,
     requests: Mutex<PerClient>,
@@ -141,6 +143,7 @@ impl App {
             stats,
             conns: AtomicU64::new(1),
             open: watch::Sender::new(0),
+            refused: AtomicU64::new(0),
             start,
             rates: Mutex::new(PerClient::new(RATED_CLIENTS)),
             requests: Mutex::new(PerClient::new(RATED_CLIENTS)),
@@ -163,7 +166,8 @@ impl App {
     /// Counters and present numbers of signaling.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        let stats = *self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        Stats { refused: stats.refused + self.refused.load(Ordering::Relaxed), ..stats }
     }
 
     /// Relay credentials for a user, valid for `ttl`, at most as long as the settings allow.
@@ -197,6 +201,11 @@ impl App {
     pub(super) fn opened(self: &Arc<Self>) -> Opened {
         self.open.send_modify(|n| *n += 1);
         Opened(self.clone())
+    }
+
+    /// Counts a socket that was refused before the hub heard of it.
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {

@@ -5,7 +5,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use engineioxide::config::EngineIoConfig;
@@ -18,6 +17,7 @@ use tracing::info;
 
 use super::access::Question;
 use super::app::{App, Command, Input, Link, SOCKET_FRAMES, unix};
+use super::ws::READ_BUFFER;
 use crate::signal::dialect::socketio::{Vocabulary, connect_error};
 use crate::signal::{Code, ConnId, Connect, Dialect, Refusal, close};
 
@@ -27,11 +27,11 @@ const NAMESPACES: [&str; 3] = ["/", "/consultation", "/socket.io"];
 /// Packets that may wait for the hub. A client that sends faster loses its socket, not its session.
 const INPUTS: usize = 512;
 
-/// Engine.IO sessions a minute of one client.
-const PER_MINUTE: u32 = 240;
+/// Engine.IO sessions a minute of one client, for each of its sockets: some end before they are one.
+const TRIES: u32 = 4;
 
-/// How long a session without a namespace lives.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Most attachments of one packet. They are refused together, with one answer.
+const ATTACHMENTS: usize = 16;
 
 /// What goes on between one Engine.IO session and its task.
 #[derive(Default)]
@@ -56,8 +56,10 @@ pub(super) fn service(app: &Arc<App>) -> EngineIoService<Handler> {
         .max_payload(limits.frame as u64)
         .ws_max_message_size(limits.frame)
         .ws_max_frame_size(limits.frame)
-        .ws_read_buffer_size(4096)
+        .ws_read_buffer_size(READ_BUFFER)
         .max_buffer_size(SOCKET_FRAMES)
+        .ping_interval(limits.heartbeat.0)
+        .ping_timeout(limits.heartbeat.1)
         .build();
     EngineIoService::with_config(Arc::new(Handler(app.clone())), config)
 }
@@ -70,15 +72,22 @@ impl EngineIoHandler for Handler {
             return socket.close(DisconnectReason::TransportError);
         };
         let ip = question.asker().ip(&question.settings);
-        if self.0.take_request(ip, PER_MINUTE).is_err() {
+        let per_minute = question.settings.limits.connects_per_minute.saturating_mul(TRIES);
+        if self.0.take_request(ip, per_minute).is_err() {
+            self.0.count_refused();
             return socket.close(DisconnectReason::TransportError);
         }
         let (sender, packets) = mpsc::channel(INPUTS);
         let _ = socket.data.0.set(sender);
-        tokio::spawn(Session { app: self.0.clone(), socket, question, names: Vec::new() }.run(packets));
+        tokio::spawn(Session::new(self.0.clone(), socket, question).run(packets));
     }
 
-    fn on_disconnect(&self, _: Arc<Socket<Mailbox>>, _: DisconnectReason) {}
+    fn on_disconnect(&self, _: Arc<Socket<Mailbox>>, reason: DisconnectReason) {
+        if matches!(reason, DisconnectReason::PacketParsingError | DisconnectReason::MultipleHttpPollingError)
+        {
+            self.0.count_refused();
+        }
+    }
 
     fn on_message(self: &Arc<Self>, text: Str, socket: Arc<Socket<Mailbox>>) {
         deliver(&socket, Some(text));
@@ -101,6 +110,8 @@ struct Session {
     socket: Arc<Socket<Mailbox>>,
     question: Question,
     names: Vec<Namespace>,
+    /// Attachments to come that belong to a packet which is refused as a whole.
+    attachments: usize,
 }
 
 /// A namespace that was connected, and still is unless its writer has finished.
@@ -111,13 +122,19 @@ struct Namespace {
 }
 
 impl Session {
+    fn new(app: Arc<App>, socket: Arc<Socket<Mailbox>>, question: Question) -> Self {
+        Self { app, socket, question, names: Vec::new(), attachments: 0 }
+    }
+
     async fn run(mut self, mut packets: mpsc::Receiver<Option<Str>>) {
         let _opened = self.app.opened();
+        // With polling a client needs another round trip for its first packet.
+        let patience = 2 * self.question.settings.limits.hello;
         loop {
             let packet = tokio::select! {
                 packet = packets.recv() => packet,
                 () = self.socket.closed() => None,
-                () = tokio::time::sleep(PATIENCE), if self.names.is_empty() => {
+                () = tokio::time::sleep(patience), if self.names.is_empty() => {
                     self.socket.close(DisconnectReason::TransportClose);
                     None
                 }
@@ -133,16 +150,19 @@ impl Session {
         }
     }
 
-    async fn binary(&self) {
-        if let Some(Namespace { id, .. }) = self.names.first() {
+    async fn binary(&mut self) {
+        if self.attachments > 0 {
+            self.attachments -= 1;
+        } else if let Some(Namespace { id, .. }) = self.names.first() {
             self.app.tell(Input::Binary { id: *id, size: 1 }).await;
         }
     }
 
     async fn packet(&mut self, text: &str) {
-        let Some((kind, name, rest)) = split(text) else {
+        let Some(Packet { kind, attachments, name, rest }) = Packet::read(text) else {
             return self.socket.close(DisconnectReason::PacketParsingError);
         };
+        self.attachments = attachments;
         self.names.retain(|namespace| !namespace.writer.is_finished());
         let known = self.names.iter().find(|known| known.name == name).map(|known| known.id);
         match (kind, known) {
@@ -190,6 +210,7 @@ impl Session {
     }
 
     fn refuse(&self, name: &str, refusal: &Refusal) {
+        self.app.count_refused();
         let _ = self.socket.emit(named(&connect_error(refusal), name));
     }
 }
@@ -226,7 +247,8 @@ impl Writer {
     /// The stock client comes back by itself when its transport ends, not when it is disconnected.
     fn end(self, code: u16, is_connected: bool) {
         let comes_back = matches!(code, close::DRAINING | close::GONE);
-        if is_connected && !comes_back {
+        // A client that has disconnected expects no answer.
+        if is_connected && !comes_back && code != close::NORMAL {
             let _ = self.socket.emit(named("1", self.name));
         }
         if comes_back || code == close::TOO_LARGE {
@@ -235,16 +257,32 @@ impl Writer {
     }
 }
 
-/// Type, namespace and the rest of a packet: `2/consultation,7["offer",{}]`.
-fn split(text: &str) -> Option<(char, &str, &str)> {
-    let kind = text.chars().next().filter(char::is_ascii_digit)?;
-    let rest = &text[1..];
-    if !rest.starts_with('/') {
-        return Some((kind, "/", rest));
+/// The parts of a packet: `2/consultation,7["offer",{}]`, `51-/consultation,7["offer",{"_placeholder":true,"num":0}]`.
+#[derive(Debug, PartialEq, Eq)]
+struct Packet<'a> {
+    kind: char,
+    attachments: usize,
+    name: &'a str,
+    rest: &'a str,
+}
+
+impl<'a> Packet<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let kind = text.chars().next().filter(|kind| ('0'..='6').contains(kind))?;
+        let (attachments, rest) = match kind {
+            '5' | '6' => {
+                let (count, rest) = text[1..].split_once('-')?;
+                (count.parse().ok().filter(|count| *count <= ATTACHMENTS)?, rest)
+            }
+            _ => (0, &text[1..]),
+        };
+        if !rest.starts_with('/') {
+            return Some(Self { kind, attachments, name: "/", rest });
+        }
+        let (name, rest) = rest.split_once(',').unwrap_or((rest, ""));
+        let name = name.split_once('?').map_or(name, |(name, _)| name);
+        Some(Self { kind, attachments, name, rest })
     }
-    let (name, rest) = rest.split_once(',').unwrap_or((rest, ""));
-    let name = name.split_once('?').map_or(name, |(name, _)| name);
-    Some((kind, name, rest))
 }
 
 /// The packet in a namespace.
@@ -261,11 +299,16 @@ mod tests {
 
     #[test]
     fn s2_02_packets_lose_and_get_their_namespace() {
-        assert_eq!(split(r#"2["a",1]"#), Some(('2', "/", r#"["a",1]"#)));
-        assert_eq!(split(r#"2/consultation,7["a"]"#), Some(('2', "/consultation", r#"7["a"]"#)));
-        assert_eq!(split("0/socket.io"), Some(('0', "/socket.io", "")));
-        assert_eq!(split("0/x?token=1,{}"), Some(('0', "/x", "{}")));
-        assert_eq!((split(""), split("x")), (None, None));
+        let packet = |kind, attachments, name, rest| Some(Packet { kind, attachments, name, rest });
+        assert_eq!(Packet::read(r#"2["a",1]"#), packet('2', 0, "/", r#"["a",1]"#));
+        assert_eq!(Packet::read(r#"2/consultation,7["a"]"#), packet('2', 0, "/consultation", r#"7["a"]"#));
+        assert_eq!(Packet::read("0/socket.io"), packet('0', 0, "/socket.io", ""));
+        assert_eq!(Packet::read("0/x?token=1,{}"), packet('0', 0, "/x", "{}"));
+        assert_eq!(Packet::read(r#"52-7["a"]"#), packet('5', 2, "/", r#"7["a"]"#));
+        assert_eq!(Packet::read(r#"51-/consultation,["a"]"#), packet('5', 1, "/consultation", r#"["a"]"#));
+        for text in ["", "x", "7", r#"5["a"]"#, r#"5-["a"]"#, r#"517-["a"]"#] {
+            assert_eq!(Packet::read(text), None, "{text}");
+        }
         assert_eq!(named(r#"2["a"]"#, "/consultation"), r#"2/consultation,["a"]"#);
         assert_eq!(named("1", "/"), "1");
     }

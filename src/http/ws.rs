@@ -33,8 +33,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes written before they are flushed.
 const BATCH: usize = 64 * 1024;
 
-/// Bytes read or written at once; a signaling socket is idle nearly always.
-const BUFFER: usize = 4096;
+/// Bytes read at once, which each socket has a buffer for: a signaling socket is idle nearly always, and a few
+/// candidates fit.
+pub(super) const READ_BUFFER: usize = 1024;
+
+/// Bytes written at once.
+const WRITE_BUFFER: usize = 4096;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
@@ -78,6 +82,7 @@ fn open(
     let identity = match asker.signaling(settings, unix()) {
         Ok(identity) => identity,
         Err(denied) => {
+            app.count_refused();
             let (code, reason) = (close_code(&denied), denied.words().1);
             return upgrade.on_upgrade(move |socket| refuse(socket, code, reason));
         }
@@ -103,8 +108,8 @@ fn prepare(upgrade: WebSocketUpgrade, settings: &Settings) -> WebSocketUpgrade {
     // Larger frames are read up to this size so that they can be answered with a code.
     let readable = settings.limits.frame.saturating_mul(4);
     let mut upgrade = upgrade
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
         .max_message_size(readable)
         .max_frame_size(readable);
     let requested: Vec<HeaderValue> = upgrade.requested_protocols().cloned().collect();

@@ -58,6 +58,8 @@ pub struct Limits {
     pub hello: Duration,
     /// Interval of WebSocket pings; two unanswered ones end the socket.
     pub ping: Duration,
+    /// Interval of Engine.IO pings, and how long a client may take to answer one.
+    pub heartbeat: (Duration, Duration),
     /// A frame to a raw socket is confirmed by a ping this long after it.
     pub confirm: Duration,
     /// How long an older socket of the same client may take to show that it is alive.
@@ -112,6 +114,7 @@ impl Default for Limits {
             resume_window: Duration::from_secs(60),
             hello: Duration::from_secs(5),
             ping: Duration::from_secs(15),
+            heartbeat: (Duration::from_secs(25), Duration::from_secs(20)),
             confirm: Duration::from_millis(100),
             probe: Duration::from_secs(5),
             doubt: Duration::from_secs(1),

@@ -13,7 +13,7 @@ pub struct Stats {
     pub members: u64,
     /// Sockets accepted since the start.
     pub connects: u64,
-    /// Sockets refused since the start.
+    /// Sockets refused since the start: their token, origin, address or protocol.
     pub refused: u64,
     /// Frames received.
     pub frames_in: u64,

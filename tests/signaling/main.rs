@@ -1,8 +1,10 @@
 //! Signaling from outside: the pure hub in simulated time, and real sockets against a real server.
 
+mod attack;
 mod calls;
 mod chaos;
 mod consultations;
+mod engineio;
 mod limits;
 mod matrix;
 mod native;

@@ -21,6 +21,9 @@ use crate::signal::envelope::{Code, Envelope, Kind, Refusal, Verbatim};
 use crate::signal::json;
 use crate::signal::limits::Limits;
 
+/// Why an event with attachments is refused.
+const NO_BINARY: &str = "signaling has no binary attachments, send text";
+
 /// Which names a Socket.IO client gives to things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Vocabulary {
@@ -272,20 +275,22 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Packet, (Option<Box<str>>, R
     match kind {
         b'0' => connect(rest).map(Packet::Connect).map_err(|refusal| (None, refusal)),
         b'1' => Ok(Packet::Disconnect),
-        b'2' => {
+        b'2' | b'5' => {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
             let (id, data) = rest.split_at(digits);
             if digits > 16 {
                 return Err(bad("the acknowledgement's id has more than 16 digits"));
             }
             let ack: Option<Box<str>> = (digits > 0).then(|| id.into());
+            if kind == b'5' {
+                return Err((ack, Refusal::new(Code::BadFrame, NO_BINARY)));
+            }
             match event(data, limits) {
                 Ok(request) => Ok(Packet::Event { ack, request }),
                 Err(refusal) => Err((ack, refusal)),
             }
         }
-        b'3' => Ok(Packet::Ack),
-        b'5' | b'6' => Err(bad("signaling has no binary attachments")),
+        b'3' | b'6' => Ok(Packet::Ack),
         _ => Err(bad("no Socket.IO packet of a client")),
     }
 }
