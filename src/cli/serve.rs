@@ -27,8 +27,18 @@ pub(super) fn run(mut options: Options, args: Args) -> Result<()> {
     options.public = args.public;
     let config = Config::load(&options)?;
     let level = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(signaling_threads())
+        .enable_all()
+        .build()
+        .context("no threads")?;
     runtime.block_on(serve(&options, config, &level))
+}
+
+/// Half of the cores: the relay has threads of its own, and a message that stays on one thread on its way from
+/// socket to socket costs half of one that wakes another.
+fn signaling_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 async fn serve(options: &Options, config: Config, level: &Level) -> Result<()> {
