@@ -1,0 +1,132 @@
+/**
+ * Signaling load, side by side: messages a second, latency, processor time a message, memory of idle connections.
+ *   node load.js BINARY [--quick] [--only PATTERN]
+ */
+import { servers } from "./servers.js";
+
+const quick = process.argv.includes("--quick");
+const only = process.argv.includes("--only") ? process.argv[process.argv.indexOf("--only") + 1] : "";
+const PAIRS = quick ? 20 : 250;
+const WINDOW = 4; // messages of each peer under way, when as many as possible are sent
+const RATE = quick ? 500 : 5_000; // messages a second, when latency is measured
+const IDLE = quick ? 200 : 10_000;
+const [WARM_UP, SECONDS, SETTLE] = quick ? [0.2, 1, 0.5] : [2, 8, 6];
+
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+const now = () => performance.now();
+
+/** Two peers in a room that have exchanged offer and answer. */
+async function pair({ words }, port, n) {
+  const room = `load-${n}`;
+  const a = await words.open(port, room);
+  const b = await words.open(port, room);
+  const isSignal = (kind) => (text) => text.includes(`"${kind}"`) && text.includes("sdp");
+  const offered = b.next(isSignal("offer"));
+  a.send(words.offer(room));
+  await offered;
+  const answered = a.next(isSignal("answer"));
+  b.send(words.answer(room));
+  await answered;
+  return { a, b, bytes: words.candidate(room) };
+}
+
+async function pairs(subject, port) {
+  const all = [];
+  for (let n = 0; n < PAIRS; n += 10) {
+    all.push(...(await Promise.all(Array.from({ length: Math.min(10, PAIRS - n) }, (_, m) => pair(subject, port, n + m)))));
+  }
+  return all;
+}
+
+/** Both sides of each pair have WINDOW messages under way all the time. */
+async function throughput(all, server) {
+  let count = 0;
+  let isOn = true;
+  for (const { a, b, bytes } of all) {
+    for (const [from, to] of [[a, b], [b, a]]) {
+      to.onText = (text) => {
+        if (!text.includes("candidate:")) return;
+        count++;
+        if (isOn) from.send(bytes);
+      };
+      for (let n = 0; n < WINDOW; n++) from.send(bytes);
+    }
+  }
+  await sleep(WARM_UP);
+  const [start, counted, cpu] = [now(), count, server.cpu()];
+  await sleep(SECONDS);
+  const [done, spent, seconds] = [count - counted, server.cpu() - cpu, (now() - start) / 1000];
+  isOn = false;
+  await sleep(0.5);
+  return { rate: done / seconds, cpuAtMost: (spent / done) * 1e6 };
+}
+
+/** RATE messages a second, evenly over the pairs. */
+async function latency(all, server) {
+  const times = [];
+  let [count, isMeasured] = [0, false];
+  const ends = all.flatMap(({ a, b, bytes }) => [[a, b, bytes], [b, a, bytes]]).map(([from, to, bytes]) => {
+    const sent = [];
+    to.onText = (text) => {
+      if (!text.includes("candidate:")) return;
+      count++;
+      const at = sent.shift();
+      if (isMeasured) times.push(now() - at);
+    };
+    return () => (sent.push(now()), from.send(bytes));
+  });
+  let [next, total, turn] = [now(), 0, 0];
+  let [start, counted, cpu] = [0, 0, 0];
+  const end = next + (WARM_UP + SECONDS) * 1000;
+  while (now() < end) {
+    if (!isMeasured && now() > end - SECONDS * 1000) {
+      isMeasured = true;
+      [start, counted, cpu] = [now(), count, server.cpu()];
+    }
+    // A late timer is made up for; a message is timed from when it is written.
+    for (; next <= now(); next += 1000 / RATE, total++) ends[turn++ % ends.length]();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const [done, spent] = [count - counted, server.cpu() - cpu];
+  await sleep(0.5);
+  if (count !== total) throw new Error(`${total - count} of ${total} messages were lost`);
+  times.sort((x, y) => x - y);
+  const at = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
+  return { p50: at(0.5), p99: at(0.99), cpu: (spent / done) * 1e6, offered: done / ((now() - start) / 1000 - 0.5) };
+}
+
+async function idle({ words }, server) {
+  const before = server.memory();
+  const open = [];
+  for (let n = 0; n < IDLE; n += 100) {
+    const batch = Array.from({ length: Math.min(100, IDLE - n) }, (_, m) => words.open(server.port, `idle-${(n + m) >> 1}`, source(n + m)));
+    open.push(...(await Promise.all(batch)));
+  }
+  await sleep(SETTLE);
+  const memory = (server.memory() - before) / IDLE;
+  open.forEach((peer) => peer.close());
+  return { memory };
+}
+
+/** Ports of one address are not enough for many runs in a row. */
+const source = (n) => `127.0.0.${1 + (n % 8)}`;
+
+async function measure(subject) {
+  const server = await subject.start();
+  const all = await pairs(subject, server.port);
+  const figures = { ...(await throughput(all, server)), ...(await latency(all, server)) };
+  all.forEach(({ a, b }) => (a.close(), b.close()));
+  await server.stop();
+  const fresh = await subject.start();
+  Object.assign(figures, await idle(subject, fresh));
+  await fresh.stop();
+  return figures;
+}
+
+console.log("| server | messages/s | p50 | p99 | CPU a message, at most load | CPU a message | memory of an idle connection |");
+console.log("|---|---|---|---|---|---|---|");
+for (const subject of servers(process.argv[2]).filter(({ name }) => new RegExp(only).test(name))) {
+  const { rate, p50, p99, cpuAtMost, cpu, memory } = await measure(subject);
+  console.log(`| ${subject.name} | ${Math.round(rate).toLocaleString("en")} | ${p50.toFixed(2)} ms | ${p99.toFixed(2)} ms | ${cpuAtMost.toFixed(1)} µs | ${cpu.toFixed(1)} µs | ${memory.toFixed(1)} KiB |`);
+}
+process.exit(0);

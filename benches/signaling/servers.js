@@ -1,0 +1,112 @@
+/** The servers side by side: how each is started, and what its clients say. */
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { frame, Peer } from "./peer.js";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const TICKS = 100; // USER_HZ
+
+const CANDIDATE = { candidate: "candidate:842163049 1 udp 1677729535 203.0.113.141 46154 typ srflx raddr 0.0.0.0 rport 0 generation 0 ufrag sXP5 network-cost 999", sdpMid: "0", sdpMLineIndex: 0 };
+const OFFER = { type: "offer", sdp: "v=0\r\n" };
+const ANSWER = { type: "answer", sdp: "v=0\r\n" };
+
+/** Raw WebSockets, as seed 000 speaks. */
+export const raw = {
+  open: (port, room, source) => Peer.open(port, `/ws/signaling/${room}`, source),
+  offer: () => frame(JSON.stringify({ type: "offer", offer: OFFER })),
+  answer: () => frame(JSON.stringify({ type: "answer", answer: ANSWER })),
+  candidate: () => frame(JSON.stringify({ type: "ice-candidate", candidate: CANDIDATE })),
+};
+
+/** Socket.IO over WebSocket, as seed 002 speaks. */
+export const socketio = {
+  async open(port, room, source) {
+    const peer = await Peer.open(port, "/socket.io/?EIO=4&transport=websocket", source);
+    peer.send(frame("40"));
+    await peer.next((text) => text.startsWith("40"));
+    const joined = peer.next((text) => text.includes("joined_room"));
+    peer.send(frame(`42${JSON.stringify(["webrtc:join_room", { roomId: room }])}`));
+    await joined;
+    return peer;
+  },
+  offer: (room) => event("webrtc:offer", { roomId: room, offer: OFFER }),
+  answer: (room) => event("webrtc:answer", { roomId: room, answer: ANSWER }),
+  candidate: (room) => event("webrtc:ice_candidate", { roomId: room, candidate: CANDIDATE }),
+};
+
+const event = (name, payload) => frame(`42${JSON.stringify([name, payload])}`);
+
+/** What is compared, in the table's order. */
+export function servers(binary) {
+  return [
+    { name: "turnkey, WebSocket", words: raw, start: () => turnkey(binary) },
+    { name: "Node `ws`", words: raw, start: () => node("relay-ws.js") },
+    { name: "turnkey, Socket.IO", words: socketio, start: () => turnkey(binary) },
+    { name: "Socket.IO", words: socketio, start: () => node("relay-socketio.js") },
+  ];
+}
+
+function turnkey(binary) {
+  const state = mkdtempSync(join(tmpdir(), "turnkey-bench-"));
+  const file = join(state, "turnkey.toml");
+  // No bound of the server is what is measured.
+  writeFileSync(file, `
+[relay]
+listen = ["udp://127.0.0.1:0"]
+public_address = "127.0.0.1"
+workers = 1
+[http]
+listen = ["127.0.0.1:0"]
+max_connections = 100000
+[admin]
+listen = ""
+[signaling]
+sockets_per_address = 100000
+connects_per_minute = 1000000
+frames_per_second = 100000
+`);
+  const child = spawn(binary, ["serve", "--config", file], { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, STATE_DIRECTORY: state, NO_COLOR: "1" } });
+  return started(child, child.stderr, /url=http:\/\/127\.0\.0\.1:(\d+)/, () => rmSync(state, { recursive: true, force: true }));
+}
+
+function node(script) {
+  const child = spawn(process.execPath, [join(here, script)], { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NODE_ENV: "production" } });
+  return started(child, child.stdout, /listening (\d+)/, () => {});
+}
+
+function started(child, stream, pattern, cleanUp) {
+  const kill = () => child.kill("SIGKILL");
+  process.once("exit", kill);
+  return new Promise((resolve, reject) => {
+    let output = "";
+    child.once("exit", (code) => reject(new Error(`the server ended with ${code}:\n${output}`)));
+    stream.setEncoding("utf8").on("data", (text) => {
+      output += text;
+      const port = pattern.exec(output)?.[1];
+      if (port) resolve({ port: Number(port), pid: child.pid, ...meters(child.pid), stop });
+    });
+  });
+  async function stop() {
+    child.removeAllListeners("exit");
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    kill();
+    await gone;
+    process.removeListener("exit", kill);
+    cleanUp();
+  }
+}
+
+function meters(pid) {
+  return {
+    /** Seconds of processor time so far. */
+    cpu() {
+      const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
+      return (Number(fields[11]) + Number(fields[12])) / TICKS;
+    },
+    /** Resident memory in KiB. */
+    memory: () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))[1]),
+  };
+}
