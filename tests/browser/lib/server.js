@@ -66,6 +66,8 @@ export async function serve(config, { prefix = [], args: more = [] } = {}) {
     url: () => `http://${address(lines, "http")}/`,
     /** A token signed with the server's own key. */
     token: (...args) => execFileSync(binary(), ["token", "--config", file, ...args], { encoding: "utf8", env: environment }).trim(),
+    /** Where metrics are. */
+    admin: () => /url=http:\/\/(\S+) listener="admin"/.exec(lines.join("\n"))[1],
     async stop() {
       child.kill("SIGTERM");
       const timer = setTimeout(kill, STOP_TIMEOUT);
