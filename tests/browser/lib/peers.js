@@ -126,8 +126,10 @@ export class SocketIoPeer extends Peer {
   #connections = 0;
 
   async enter() {
+    // A connection that ends while it is being opened is noticed by its timeout only.
+    const timeout = 1000;
     const queue = this.retries ? { retries: 1_000_000, ackTimeout: 600_000 } : {};
-    this.socket = io(this.url, { forceNew: true, transports: ["websocket"], reconnectionDelay: 10, reconnectionDelayMax: 100, auth: { token: this.token }, ...queue });
+    this.socket = io(this.url, { forceNew: true, transports: ["websocket"], reconnectionDelay: 10, reconnectionDelayMax: 100, timeout, auth: { token: this.token }, ...queue });
     for (const kind of ["offer", "answer", "ice_candidate"]) this.socket.on(`webrtc:${kind}`, (payload) => this.take(payload));
     this.socket.on("connect", () => {
       if (this.#connections++ > 0) assert.ok(this.socket.recovered, "inside the window a session always comes back");
@@ -147,7 +149,6 @@ export class SocketIoPeer extends Peer {
 
   cut(withCloseFrame) {
     const { engine } = this.socket.io;
-    // The stock client takes 20 s to notice that it was told to close what it only just opens.
     withCloseFrame && this.socket.connected ? engine.close() : engine.transport.ws?.terminate();
   }
 
