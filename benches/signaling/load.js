@@ -10,7 +10,7 @@ const PAIRS = quick ? 20 : 250;
 const WINDOW = 4; // messages of each peer under way, when as many as possible are sent
 const RATE = quick ? 500 : 5_000; // messages a second, when latency is measured
 const IDLE = quick ? 200 : 10_000;
-const [WARM_UP, SECONDS, SETTLE] = quick ? [0.2, 1, 0.5] : [2, 8, 6];
+const [WARM_UP, SECONDS, SETTLE] = quick ? [0.2, 1, 0.5] : [2, 5, 5];
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 const now = () => performance.now();

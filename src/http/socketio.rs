@@ -150,6 +150,15 @@ impl Session {
         }
     }
 
+    /// A writer ends when the hub closes its namespace, or when it finds the connection closed, of which the hub
+    /// has to hear.
+    async fn forget_finished(&mut self) {
+        while let Some(at) = self.names.iter().position(|namespace| namespace.writer.is_finished()) {
+            let Namespace { id, .. } = self.names.swap_remove(at);
+            self.app.tell(Input::Disconnect { id }).await;
+        }
+    }
+
     async fn binary(&mut self) {
         if self.attachments > 0 {
             self.attachments -= 1;
@@ -163,7 +172,7 @@ impl Session {
             return self.socket.close(DisconnectReason::PacketParsingError);
         };
         self.attachments = attachments;
-        self.names.retain(|namespace| !namespace.writer.is_finished());
+        self.forget_finished().await;
         let known = self.names.iter().find(|known| known.name == name).map(|known| known.id);
         match (kind, known) {
             ('0', None) => self.connect(name, rest).await,

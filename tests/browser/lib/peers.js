@@ -148,8 +148,9 @@ export class SocketIoPeer extends Peer {
   }
 
   cut(withCloseFrame) {
-    const { engine } = this.socket.io;
-    withCloseFrame && this.socket.connected ? engine.close() : engine.transport.ws?.terminate();
+    const { ws } = this.socket.io.engine.transport;
+    if (withCloseFrame) ws?.close();
+    setTimeout(() => ws?.terminate(), withCloseFrame ? 50 : 0);
   }
 
   close() {
