@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { io } from "socket.io-client";
+import { WebSocket } from "ws";
 import { loopbackConfig, serve, turnkey } from "./lib/server.js";
 
 const KEY = "a key of at least thirty-two bytes for the tokens";
@@ -175,6 +176,49 @@ test("s4_07 s4_15 s4_16 the flow of seed 004, its token in the join", async () =
   assert.deepEqual([room_id, participants_count], [room, 1]);
   assert.match(peer_id, /^doctor_7_/);
 });
+
+/** A raw socket; `heard` resolves with the next message of that type. */
+async function raw(path, user) {
+  const socket = new WebSocket(`${server.url().replace(/^http/, "ws")}${path}?token=${token(user)}`);
+  const [waiting, early] = [new Map(), []];
+  socket.onmessage = ({ data }) => {
+    const message = JSON.parse(data);
+    const take = waiting.get(message.type);
+    if (take) take(message);
+    else early.push(message);
+  };
+  await new Promise((resolve, reject) => Object.assign(socket, { onopen: resolve, onerror: reject }));
+  sockets.push(socket);
+  const heard = (type) => new Promise((resolve) => {
+    const at = early.findIndex((message) => message.type === type);
+    if (at >= 0) resolve(early.splice(at, 1)[0]);
+    else waiting.set(type, resolve);
+  });
+  return { say: (message) => socket.send(JSON.stringify(message)), heard };
+}
+
+for (const [seed, words] of Object.entries({
+  "002": { join: "webrtc:join_room", room: "roomId", offer: "webrtc:offer", answer: "webrtc:answer", ice: "webrtc:ice_candidate" },
+  "004": { join: "join_room", room: "room_id", offer: "webrtc_offer", answer: "webrtc_answer", ice: "ice_candidate" },
+})) {
+  test(`c1 raw sockets of seed 000 and Socket.IO of seed ${seed} call each other`, async () => {
+    const room = `pair-${++rooms}`;
+    const ann = await connected("ann");
+    await ann.emitWithAck(words.join, { [words.room]: room });
+    const bob = await raw(`ws/signaling/${room}`, "bob");
+    const heard = ["answer", "ice", "offer"].map((name) => event(ann, words[name]));
+    ann.emit(words.offer, { [words.room]: room, offer: OFFER });
+    ann.emit(words.ice, { [words.room]: room, candidate: candidate(1) });
+    assert.deepEqual((await bob.heard("offer")).offer, OFFER);
+    assert.deepEqual((await bob.heard("ice-candidate")).candidate, candidate(1));
+    bob.say({ type: "answer", answer: ANSWER });
+    bob.say({ type: "ice-candidate", candidate: candidate(2) });
+    assert.deepEqual((await heard[0]).answer, ANSWER);
+    assert.deepEqual((await heard[1]).candidate, candidate(2));
+    bob.say({ type: "offer", offer: OFFER });
+    assert.deepEqual((await heard[2]).offer, OFFER);
+  });
+}
 
 test("a stop of the server sends clients away to come back", async () => {
   const other = await serve(loopbackConfig({ extra: `[signaling]\njwt_secret = "${KEY}"\naccess = "token"\n` }));
