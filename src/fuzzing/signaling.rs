@@ -56,7 +56,8 @@ impl Bench {
     fn connect(&mut self, script: &mut Script<'_>) {
         let kind = script.byte().unwrap_or(0);
         let socket_io = Dialect::SocketIo(Vocabulary::Invite);
-        let dialect = [Dialect::Native, Dialect::Broadcast, socket_io, Dialect::Call][usize::from(kind % 4)];
+        let dialect = [Dialect::Native, Dialect::Broadcast, socket_io, Dialect::Call, Dialect::PeerJs]
+            [usize::from(kind % 5)];
         let user = format!("user{}", kind / 2 % 4);
         let id = ConnId(self.next);
         self.next += 1;
@@ -64,9 +65,13 @@ impl Bench {
         let connect = Connect {
             dialect,
             ip: IpAddr::from([192, 0, 2, kind % 8]),
+            key: ClientKey {
+                traits: u64::from(kind / 4),
+                declared: (dialect == Dialect::PeerJs).then(|| user.as_str().into()),
+                ..ClientKey::default()
+            },
             identity: Some(if kind < 128 { Identity::member(user) } else { Identity::guest(user, true) }),
-            key: ClientKey { traits: u64::from(kind / 4), ..ClientKey::default() },
-            room: matches!(dialect, Dialect::Broadcast | Dialect::Call)
+            room: matches!(dialect, Dialect::Broadcast | Dialect::Call | Dialect::PeerJs)
                 .then(|| ROOMS[usize::from(kind / 8) % ROOMS.len()].into()),
             wants_events: kind.is_multiple_of(3),
         };

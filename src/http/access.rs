@@ -184,10 +184,24 @@ impl Asker<'_> {
 
     /// Who may open a signaling socket; `None` where a token may still come in `hello`.
     pub(super) fn signaling(&self, settings: &Settings, now_unix: u64) -> Result<Option<Identity>, Denied> {
+        self.signaling_with(self.token(), settings, now_unix)
+    }
+
+    /// As [`Self::signaling`], for a PeerJS client: without a token of its own it makes up a random word.
+    pub(super) fn peerjs(&self, settings: &Settings, now_unix: u64) -> Result<Option<Identity>, Denied> {
+        self.signaling_with(self.token().filter(|token| token.contains('.')), settings, now_unix)
+    }
+
+    fn signaling_with(
+        &self,
+        token: Option<&str>,
+        settings: &Settings,
+        now_unix: u64,
+    ) -> Result<Option<Identity>, Denied> {
         if !self.is_origin_allowed(settings) {
             return Err(Denied::Origin);
         }
-        if let Some(token) = self.token() {
+        if let Some(token) = token {
             return check(settings, token, now_unix).map(Some);
         }
         match (settings.access, settings.allow_anonymous) {

@@ -19,7 +19,7 @@ mod ws;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -39,6 +39,7 @@ pub fn router(app: Arc<App>) -> Router {
     let api = Router::new()
         .route("/health", get(health))
         .route("/openapi.json", get(openapi))
+        .route("/{key}/id", get(peer_id))
         .route("/v1/ice", get(ice::ice))
         .route("/turn", get(ice::draft))
         .route("/_matrix/client/v3/voip/turnServer", get(ice::matrix))
@@ -62,6 +63,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/ws", get(ws::native))
         .route("/ws/signaling/{room}", get(ws::broadcast))
         .route("/ws/webrtc/{call_id}", get(ws::call))
+        .route("/peerjs", get(ws::peerjs))
         .merge(api)
         .fallback(pages::page)
         .with_state(app)
@@ -70,6 +72,11 @@ pub fn router(app: Arc<App>) -> Router {
 /// `GET /health`: the process answers.
 async fn health() -> Json<Value> {
     Json(json!({ "status": "ok" }))
+}
+
+/// `GET /{key}/id`: an id for a PeerJS client that has none.
+async fn peer_id(State(app): State<Arc<App>>) -> String {
+    app.random_name()
 }
 
 /// `GET /openapi.json`: the REST endpoints, for programs.

@@ -22,6 +22,7 @@ use super::app::{App, Command, Input, Link, SOCKET_FRAMES, unix};
 use super::ice::problem;
 use super::settings::Settings;
 use crate::signal::dialect::native::SUBPROTOCOL;
+use crate::signal::dialect::peerjs::LOBBY;
 use crate::signal::{Connect, Dialect, close};
 
 /// How long a socket may take for what waits for it.
@@ -67,6 +68,12 @@ pub(super) async fn call(
     open(app, &question, upgrade, Dialect::Call, Some(id))
 }
 
+/// `GET /peerjs`: its room is the client's key.
+pub(super) async fn peerjs(question: Question, State(app): State<Arc<App>>, upgrade: Upgrade) -> Response {
+    let room = question.query.find("key").unwrap_or(LOBBY).to_owned();
+    open(app, &question, upgrade, Dialect::PeerJs, Some(room))
+}
+
 fn open(
     app: Arc<App>,
     question: &Question,
@@ -79,7 +86,9 @@ fn open(
     };
     let (settings, asker) = (&question.settings, question.asker());
     let upgrade = prepare(upgrade, settings);
-    let identity = match asker.signaling(settings, unix()) {
+    let is_peerjs = dialect == Dialect::PeerJs;
+    let known = if is_peerjs { asker.peerjs(settings, unix()) } else { asker.signaling(settings, unix()) };
+    let identity = match known {
         Ok(identity) => identity,
         Err(denied) => {
             app.count_refused();
@@ -88,6 +97,10 @@ fn open(
         }
     };
     let mut key = asker.client_key(settings, identity.as_ref(), &app.hasher);
+    if is_peerjs {
+        key.declared = asker.query.find("id").map(Into::into);
+        key.cookie = asker.query.find("token").map(Into::into);
+    }
     let wants_cookie = dialect == Dialect::Broadcast && key.cookie.is_none() && key.is_browser;
     if wants_cookie {
         key.issued = Some(app.random_name().into());

@@ -26,6 +26,8 @@ pub struct Limits {
     pub byte_burst: u32,
     /// Members of one room, those that are away included.
     pub members: usize,
+    /// PeerJS clients without a key, which is a room of their own.
+    pub peers: usize,
     /// Rooms of the server.
     pub rooms: usize,
     /// Sessions of the server, those without a socket included.
@@ -98,6 +100,7 @@ impl Default for Limits {
             byte_rate: 1024 * 1024,
             byte_burst: 4 * 1024 * 1024,
             members: 16,
+            peers: 5_000,
             rooms: 20_000,
             sessions: 50_000,
             sockets_per_ip: 64,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::dialect::Dialect;
+use super::dialect::peerjs::Connection;
 use super::envelope::{Envelope, Kind};
 use super::limits::Limits;
 use super::{MemberId, SessionId};
@@ -28,6 +29,10 @@ pub(crate) struct Member {
     pub(crate) media: Option<Box<RawValue>>,
     /// Members whose description was forwarded to this one.
     pub(crate) described: Vec<MemberId>,
+    /// The id a PeerJS client has given itself.
+    pub(crate) peer: Option<Arc<str>>,
+    /// Its connections with others, by PeerJS.
+    pub(crate) connections: Vec<(MemberId, Connection)>,
     /// Candidates that came ahead of their description.
     pub(crate) early: Vec<(MemberId, Envelope)>,
 }
@@ -72,6 +77,7 @@ impl Member {
     fn forget(&mut self, gone: MemberId) {
         self.described.retain(|m| *m != gone);
         self.early.retain(|(m, _)| *m != gone);
+        self.connections.retain(|(m, _)| *m != gone);
     }
 }
 

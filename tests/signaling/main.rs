@@ -9,6 +9,7 @@ mod limits;
 mod matrix;
 mod native;
 mod openapi;
+mod peerjs;
 mod raw;
 mod server;
 mod sim;

@@ -7,13 +7,14 @@ use turnkey::signal::{CallAction, ConnId, Connect, Dialect, Identity, Limits};
 use crate::sim::{Sim, browser, ip, raw_connect, token};
 
 /// Who speaks how.
-const ALL: [Dialect; 7] = [
+const ALL: [Dialect; 8] = [
     Dialect::Broadcast,
     Dialect::Call,
     Dialect::SocketIo(Vocabulary::Invite),
     Dialect::SocketIo(Vocabulary::Webrtc),
     Dialect::SocketIo(Vocabulary::WebrtcOld),
     Dialect::SocketIo(Vocabulary::Rooms),
+    Dialect::PeerJs,
     Dialect::Native,
 ];
 
@@ -58,12 +59,17 @@ impl Client {
                 connect.key.user = Some(user.into());
                 sim.connect(Connect { dialect, identity: Some(identity), wants_events: true, ..connect })
             }
+            Dialect::PeerJs => {
+                let mut connect = raw_connect(room, browser(user.len() as u64));
+                connect.key.declared = Some(user.into());
+                sim.connect(Connect { dialect, identity: Some(identity), ..connect })
+            }
             Dialect::SocketIo(_) => socket(sim, identity),
             Dialect::Native => sim.native_socket(Some(identity)),
         };
         let client = Self { dialect, user, room: room.into(), conn };
         match dialect {
-            Dialect::Broadcast | Dialect::Call => {}
+            Dialect::Broadcast | Dialect::Call | Dialect::PeerJs => {}
             Dialect::SocketIo(Vocabulary::Invite) => {
                 client.emit(sim, "call.accept", &json!({ "callId": room }))
             }
@@ -101,6 +107,7 @@ impl Client {
     fn say(&self, sim: &mut Sim, word: &Word) {
         match self.dialect {
             Dialect::Broadcast | Dialect::Call => self.say_raw(sim, word),
+            Dialect::PeerJs => self.say_peerjs(sim, word),
             Dialect::SocketIo(vocabulary) => self.say_event(sim, vocabulary, word),
             Dialect::Native => {
                 let (kind, payload) = match word {
@@ -114,6 +121,24 @@ impl Client {
                 sim.frame(self.conn, &json!({ "t": kind, "d": payload }).to_string());
             }
         }
+    }
+
+    fn say_peerjs(&self, sim: &mut Sim, word: &Word) {
+        let connection = format!("mc_of_{}", self.user);
+        let (kind, mut payload) = match word {
+            Word::Offer(sdp) => ("OFFER", json!({ "sdp": description("offer", sdp) })),
+            Word::Answer(sdp) => ("ANSWER", json!({ "sdp": description("answer", sdp) })),
+            Word::Candidate(n) => ("CANDIDATE", json!({ "candidate": candidate(*n) })),
+            Word::Left => ("LEAVE", json!({})),
+            Word::Chat(_) | Word::Audio(_) => panic!("PeerJS has no words for {word:?}"),
+        };
+        payload["type"] = json!("media");
+        payload["connectionId"] = json!(connection);
+        let mut message = json!({ "type": kind, "payload": payload });
+        if kind != "LEAVE" {
+            message["dst"] = json!(if self.user == "ann" { "bob" } else { "ann" });
+        }
+        sim.frame(self.conn, &message.to_string());
     }
 
     fn say_raw(&self, sim: &mut Sim, word: &Word) {
@@ -197,6 +222,7 @@ impl Client {
 
     fn word(&self, text: &str) -> Option<Word> {
         let (name, payload) = match self.dialect {
+            Dialect::PeerJs => return peerjs_word(text),
             Dialect::Broadcast | Dialect::Call => {
                 let message: Value = serde_json::from_str(text).expect("json");
                 (message["type"].as_str().expect("a type").to_owned(), message)
@@ -264,6 +290,33 @@ fn socket(sim: &mut Sim, identity: Identity) -> ConnId {
     conn
 }
 
+fn peerjs_word(text: &str) -> Option<Word> {
+    let message: Value = serde_json::from_str(text).expect("json");
+    let payload = &message["payload"];
+    let sdp = || payload["sdp"]["sdp"].as_str().expect("sdp").trim_start_matches("v=0\r\n").to_owned();
+    let kind = message["type"].as_str().expect("a type");
+    if let "OFFER" | "ANSWER" | "CANDIDATE" = kind {
+        assert!(message["src"].is_string() && payload["type"] == "media", "{text}");
+        assert!(payload["connectionId"].as_str().is_some_and(|id| !id.is_empty()), "{text}");
+    }
+    Some(match kind {
+        "OFFER" => Word::Offer(sdp()),
+        "ANSWER" => Word::Answer(sdp()),
+        "CANDIDATE" => {
+            let line = payload["candidate"]["candidate"].as_str().expect("a candidate");
+            Word::Candidate(line["candidate:".len()..].split(' ').next()?.parse().expect("a number"))
+        }
+        "LEAVE" => Word::Left,
+        "OPEN" => return None,
+        _ => panic!("{text}"),
+    })
+}
+
+/// PeerJS clients chat and mute over data connections of their own, and call nobody but one.
+fn has_chat(dialect: Dialect) -> bool {
+    dialect != Dialect::PeerJs
+}
+
 fn needs_call(dialect: Dialect) -> bool {
     matches!(dialect, Dialect::Call | Dialect::SocketIo(Vocabulary::Invite))
 }
@@ -312,7 +365,8 @@ fn c1_c6_c7_c8_every_dialect_calls_every_other() {
             }
             passes(&mut sim, &bob, &ann, Word::Offer("again".into()));
             passes(&mut sim, &ann, &bob, Word::Answer("yes".into()));
-            for (from, to) in [(&ann, &bob), (&bob, &ann)] {
+            for (from, to) in [(&ann, &bob), (&bob, &ann)].into_iter().filter(|_| has_chat(a) && has_chat(b))
+            {
                 passes(&mut sim, from, to, Word::Chat(format!("hello from {}", from.user)));
                 passes(&mut sim, from, to, Word::Audio(false));
                 passes(&mut sim, from, to, Word::Audio(true));
@@ -344,7 +398,9 @@ fn s1_08_in_every_dialect_candidates_wait_for_their_description() {
 #[test]
 fn s0_11_s2_11_c11_in_every_dialect_an_early_offer_waits_for_the_other_side() {
     for a in ALL {
-        for b in ALL.into_iter().filter(|b| !needs_call(a) && !needs_call(*b)) {
+        // Nobody can offer to a PeerJS id that is not there: its caller is told so.
+        let is_right = |b: &Dialect| !needs_call(a) && !needs_call(*b) && a != Dialect::PeerJs;
+        for b in ALL.into_iter().filter(is_right) {
             let mut sim = Sim::new();
             let ann = Client::enter(&mut sim, a, "ann", "room");
             ann.say(&mut sim, &Word::Offer("early".into()));
@@ -367,7 +423,7 @@ fn all_dialects_in_one_room_hear_each_other() {
     all.push(Client::enter(&mut sim, Dialect::SocketIo(Vocabulary::Invite), "bob", &room));
     let others = ["cleo", "dan", "eva", "finn", "gus", "hal", "ida"];
     for (dialect, user) in ALL.into_iter().zip(others) {
-        if dialect != Dialect::SocketIo(Vocabulary::Invite) {
+        if dialect != Dialect::SocketIo(Vocabulary::Invite) && has_chat(dialect) {
             all.push(Client::enter(&mut sim, dialect, user, &room));
         }
     }

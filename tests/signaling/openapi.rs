@@ -8,8 +8,8 @@ use crate::server::{Server, guarded};
 
 const ROUTER: &str = include_str!("../../src/http/mod.rs");
 
-/// Sockets, which OpenAPI has no words for.
-const SOCKETS: [&str; 4] = ["/v1/ws", "/ws/signaling/{room}", "/ws/webrtc/{call_id}", "/peerjs"];
+/// Sockets, which OpenAPI has no words for, and what only clients of one need.
+const SOCKETS: [&str; 5] = ["/v1/ws", "/ws/signaling/{room}", "/ws/webrtc/{call_id}", "/peerjs", "/{key}/id"];
 
 /// `GET /path` of every route with methods.
 fn routes() -> BTreeSet<String> {

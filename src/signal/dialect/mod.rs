@@ -4,6 +4,7 @@
 pub mod broadcast;
 pub mod call;
 pub mod native;
+pub mod peerjs;
 pub mod socketio;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub struct Sender {
     name: Option<Arc<str>>,
     role: Option<Arc<str>>,
     is_guest: bool,
+    peer: Option<Arc<str>>,
 }
 
 impl Sender {
@@ -35,12 +37,13 @@ impl Sender {
             name: member.name.clone(),
             role: member.role.clone(),
             is_guest: member.is_guest,
+            peer: member.peer.clone(),
         }
     }
 
     /// Somebody who is not in the room, but may speak in its chat.
     pub(crate) fn outside(room: &Arc<str>, user: Arc<str>, is_guest: bool) -> Self {
-        Self { member: MemberId(0), room: room.clone(), user, name: None, role: None, is_guest }
+        Self { member: MemberId(0), room: room.clone(), user, name: None, role: None, is_guest, peer: None }
     }
 
     /// The user; of a guest, the name it gives itself.
@@ -63,6 +66,11 @@ impl Sender {
         self.role.as_deref()
     }
 
+    /// What PeerJS clients call it: its own id there, or that of its place in the room.
+    pub(crate) fn handle(&self) -> String {
+        self.peer.as_deref().map_or_else(|| self.member.to_string(), str::to_owned)
+    }
+
     /// Role, user and a part that is the server's own (seed 004).
     #[must_use]
     pub fn peer_id(&self) -> String {
@@ -80,6 +88,8 @@ pub enum Dialect {
     Call,
     /// Socket.IO (seeds 001, 002, 004).
     SocketIo(Vocabulary),
+    /// PeerJS on `/peerjs`.
+    PeerJs,
     /// `turnkey.v1` on `/v1/ws`.
     Native,
 }
@@ -90,7 +100,7 @@ impl Dialect {
     pub fn acknowledges(self) -> bool {
         match self {
             Self::Native | Self::SocketIo(_) => true,
-            Self::Broadcast | Self::Call => false,
+            Self::Broadcast | Self::Call | Self::PeerJs => false,
         }
     }
 
@@ -99,7 +109,7 @@ impl Dialect {
     #[must_use]
     pub fn always_yields(self) -> bool {
         match self {
-            Self::Broadcast | Self::Call | Self::SocketIo(_) => true,
+            Self::Broadcast | Self::Call | Self::SocketIo(_) | Self::PeerJs => true,
             Self::Native => false,
         }
     }
@@ -111,6 +121,8 @@ impl Dialect {
             Self::Broadcast => broadcast::render(envelope),
             Self::Call => call::render(envelope),
             Self::SocketIo(vocabulary) => socketio::render(vocabulary, sender, seq, envelope),
+            // Its messages belong to a connection, which the hub knows.
+            Self::PeerJs => None,
             Self::Native => Some(native::render(sender.member, seq, envelope)),
         }
     }
@@ -121,6 +133,7 @@ impl Dialect {
         match self {
             Self::Broadcast | Self::Call => broadcast::refuse(refusal),
             Self::SocketIo(_) => socketio::refuse(reference, refusal),
+            Self::PeerJs => peerjs::refuse(refusal),
             Self::Native => native::refuse(reference, refusal),
         }
     }

@@ -108,7 +108,7 @@ impl Hub {
                 Some(socketio::emit(name, &payload, seq))
             }
             Dialect::Call if is_inside => Some(call::event(call)),
-            Dialect::Call | Dialect::Broadcast => None,
+            Dialect::Call | Dialect::Broadcast | Dialect::PeerJs => None,
         });
     }
 

@@ -105,7 +105,7 @@ impl Hub {
             self.deliver(now, session, None, |dialect, seq| match dialect {
                 Dialect::SocketIo(_) => Some(socketio::emit("session_ended", &data.to_string(), seq)),
                 Dialect::Native => Some(native::event("session-ended", seq, &data)),
-                Dialect::Call | Dialect::Broadcast => None,
+                Dialect::Call | Dialect::Broadcast | Dialect::PeerJs => None,
             });
             let conn = self.sessions.get(&session).and_then(|s| s.conn);
             self.end_session(now, session, "ended");

@@ -9,6 +9,7 @@ mod conn;
 mod consultations;
 mod effects;
 mod native;
+mod peerjs;
 mod presence;
 mod raw;
 mod relay;
@@ -135,6 +136,7 @@ impl Hub {
         match connect.dialect {
             Dialect::Native | Dialect::SocketIo(_) => {}
             Dialect::Broadcast | Dialect::Call => self.raw_connected(now, id, connect),
+            Dialect::PeerJs => self.peerjs_connected(now, id, connect),
         }
         self.arm_conn(id);
     }
@@ -169,6 +171,7 @@ impl Hub {
             Some(Dialect::Broadcast) => self.raw_frame(now, id, text),
             Some(Dialect::Call) => self.call_frame(now, id, text),
             Some(Dialect::SocketIo(_)) => self.socketio_frame(now, id, text),
+            Some(Dialect::PeerJs) => self.peerjs_frame(now, id, text),
             None => {}
         }
         self.arm_conn(id);

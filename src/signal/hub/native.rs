@@ -98,7 +98,7 @@ impl Hub {
                 self.set_identity(now, session_id, &new);
                 let text = match dialect {
                     Dialect::Native => native::reply("ok", reference.as_deref(), &json!({})),
-                    Dialect::Call | Dialect::Broadcast | Dialect::SocketIo(_) => {
+                    Dialect::Call | Dialect::Broadcast | Dialect::PeerJs | Dialect::SocketIo(_) => {
                         r#"{"type":"token_refreshed"}"#.into()
                     }
                 };

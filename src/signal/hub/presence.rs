@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Hub, Now, close};
-use crate::signal::dialect::{Dialect, Sender, broadcast, native};
+use crate::signal::dialect::{Dialect, Sender, broadcast, native, peerjs};
 use crate::signal::envelope::{Code, Refusal};
 use crate::signal::identity::{ClientKey, Identity};
 use crate::signal::outbox::Outbox;
@@ -212,9 +212,9 @@ impl Hub {
         if names_it && !is_protected {
             self.turn_guests_out(now, &room_name);
         }
-        self.make_room(now, &room_name);
+        let max = self.most_members(&room_name, dialect)?;
+        self.make_room(now, &room_name, max);
         let member = place.unwrap_or_else(|| MemberId(self.fresh_id()));
-        let max = self.limits.members;
         let room = self.rooms.entry(room_name.clone()).or_insert_with(|| Room::new(room_name.clone()));
         if names_it {
             room.policy = Policy::Protected;
@@ -236,6 +236,8 @@ impl Hub {
             is_away: false,
             media: None,
             described: Vec::new(),
+            peer: None,
+            connections: Vec::new(),
             early: Vec::new(),
         });
         let after = room.present();
@@ -260,10 +262,23 @@ impl Hub {
         Ok(Arc::from(name))
     }
 
+    /// How many members a room may have. That of PeerJS clients without a key is a switchboard, not a
+    /// room: many are in it, and nobody else.
+    fn most_members(&self, room: &str, dialect: Dialect) -> Result<usize, Refusal> {
+        match (room == peerjs::LOBBY, dialect == Dialect::PeerJs) {
+            (false, _) => Ok(self.limits.members),
+            (true, true) => Ok(self.limits.peers),
+            (true, false) => {
+                let message = "this room is that of PeerJS clients without a key: set one to meet others";
+                Err(Refusal::new(Code::Forbidden, message))
+            }
+        }
+    }
+
     /// In a full room, the one who has been away for longest gives way.
-    fn make_room(&mut self, now: Now, room_name: &Arc<str>) {
+    fn make_room(&mut self, now: Now, room_name: &Arc<str>, max: usize) {
         let Some(room) = self.rooms.get(room_name) else { return };
-        if room.members.len() < self.limits.members {
+        if room.members.len() < max {
             return;
         }
         let away = room.members.iter().filter(|m| m.is_away).map(|m| m.session);
@@ -350,6 +365,11 @@ impl Hub {
                     // A client that may come back has not left.
                     if has_left || presence == Presence::Joined {
                         self.announce_by_event(now, session, vocabulary, who, has_left);
+                    }
+                }
+                Dialect::PeerJs => {
+                    if matches!(presence, Presence::Left(_)) && **room_name != *peerjs::LOBBY {
+                        self.deliver(now, session, None, |_, _| Some(peerjs::leave(who)));
                     }
                 }
                 Dialect::Native => self.announce_native(now, room_name, session, reader, about, presence),

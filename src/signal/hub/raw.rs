@@ -147,7 +147,7 @@ impl Hub {
 
     /// Goes on with a session whose socket is closed: what that one did not confirm comes again,
     /// then the unanswered offers of the others.
-    fn take_seat(&mut self, now: Now, id: ConnId, seat: SessionId, except: Option<MemberId>) {
+    pub(super) fn take_seat(&mut self, now: Now, id: ConnId, seat: SessionId, except: Option<MemberId>) {
         self.attach(now, seat, id);
         let Some(session) = self.sessions.get(&seat) else { return };
         let Some((room, member)) = session.place.clone() else { return };

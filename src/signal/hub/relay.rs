@@ -186,6 +186,10 @@ impl Hub {
 
     fn deliver_message(&mut self, now: Now, to: SessionId, sender: &Sender, envelope: &Envelope) {
         let about = Some((sender.member, envelope.kind));
+        if self.sessions.get(&to).is_some_and(|s| s.dialect == Dialect::PeerJs) {
+            let words = self.peerjs_words(to, sender, envelope);
+            return self.deliver(now, to, about, |_, _| words);
+        }
         let pieces = self.sessions.get(&to).map(|s| Self::in_pieces(s.dialect, envelope)).unwrap_or_default();
         for piece in pieces.iter().chain(pieces.is_empty().then_some(envelope)) {
             self.deliver(now, to, about, |dialect, seq| dialect.render(sender, seq, piece));

@@ -333,10 +333,18 @@ impl Hub {
 
     /// The member a client means. A name nobody has stands for the others in the room: the one who
     /// joins second cannot know the first one's.
-    fn member_by_peer_id(&self, room: &Arc<str>, session: SessionId, name: &str) -> Option<MemberId> {
+    pub(super) fn member_by_peer_id(
+        &self,
+        room: &Arc<str>,
+        session: SessionId,
+        name: &str,
+    ) -> Option<MemberId> {
         let found = self.rooms.get(room)?;
         let others = || found.members.iter().filter(|m| m.session != session);
-        let exact = others().find(|m| Sender::new(room, m).peer_id() == name || m.id.to_string() == name);
+        let exact = others().find(|m| {
+            let is_peer = m.peer.as_deref() == Some(name);
+            is_peer || Sender::new(room, m).peer_id() == name || m.id.to_string() == name
+        });
         exact.or_else(|| others().find(|m| *m.user == *name && !m.is_guest)).map(|m| m.id)
     }
 
