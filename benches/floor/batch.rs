@@ -7,9 +7,9 @@ use std::os::fd::AsRawFd;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::incoming::{Datagrams, Incoming, SLOTS};
-use crate::outgoing::Outgoing;
-use crate::table::{Change, Table, header, payload_end};
+use super::incoming::{Datagrams, Incoming, SLOTS};
+use super::outgoing::Outgoing;
+use super::table::{Change, Table, header, payload_end};
 
 /// What a relay socket may fill before others have their turn.
 const RELAY_SHARE: usize = 32;

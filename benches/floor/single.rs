@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::table::{Change, Table, header, payload_end};
+use super::table::{Change, Table, header, payload_end};
 
 /// Room for a header in front of what a peer sends.
 const HEAD: usize = 4;

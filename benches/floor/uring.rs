@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::{BufRingEntry, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use crate::table::{Change, Table, header, payload_end};
+use super::table::{Change, Table, header, payload_end};
 
 /// Buffers the kernel takes for what arrives.
 const BUFFERS: u16 = 2048;
@@ -24,9 +24,17 @@ const FILES: u32 = 1 << 14;
 /// Says that a completion is of a send, which failed: others are silent.
 const SEND: u64 = u64::MAX;
 
+/// Whether this kernel lets us have a ring of this kind; containers often forbid it.
+pub(crate) fn is_allowed() -> bool {
+    open_ring().is_ok()
+}
+
+fn open_ring() -> io::Result<IoUring> {
+    IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(8192).build(1024)
+}
+
 pub(crate) fn run(table: Table) -> io::Result<()> {
-    let ring =
-        IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(8192).build(1024)?;
+    let ring = open_ring()?;
     ring.submitter().register_files_sparse(FILES)?;
     let buffers = Buffers::new(&ring)?;
     // SAFETY: plain integers and null pointers.

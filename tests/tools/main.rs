@@ -3,5 +3,7 @@
 
 mod bench;
 mod check;
+#[cfg(target_os = "linux")]
+mod floor;
 mod foreign;
 mod rig;
