@@ -7,7 +7,7 @@ use crate::rig::run;
 
 #[path = "../../benches/floor/main.rs"]
 #[expect(dead_code, reason = "a program has a main, which the test does not call")]
-mod floor;
+mod programs;
 
 /// What a measurement brings, both ways.
 fn received(server: SocketAddr, more: &[&str]) -> [u64; 2] {
@@ -23,14 +23,14 @@ fn received(server: SocketAddr, more: &[&str]) -> [u64; 2] {
 
 #[test]
 fn every_technique_relays_both_ways() {
-    for technique in floor::TECHNIQUES {
-        let table = floor::Table::open(0).expect("a free port");
+    for technique in programs::TECHNIQUES {
+        let table = programs::Table::open(0).expect("a free port");
         let address = table.listener.local_addr().expect("it is bound");
-        if technique == "uring" && !floor::may_use_io_uring() {
-            assert!(floor::serve(technique, table).is_err(), "it ends where the kernel refuses");
+        if technique == "uring" && !programs::may_use_io_uring() {
+            assert!(programs::serve(technique, table).is_err(), "it ends where the kernel refuses");
             continue;
         }
-        thread::spawn(move || floor::serve(technique, table));
+        thread::spawn(move || programs::serve(technique, table));
         for more in [&["--size", "160"][..], &["--size", "1200", "--gso", "8"]] {
             let received = received(address, more);
             assert!(received.iter().all(|count| *count > 20), "{technique} {more:?}: {received:?}");
