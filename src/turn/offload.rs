@@ -57,7 +57,7 @@ pub struct OffloadRow {
     pub peer_is_relay: bool,
     /// When it ends, on the scale of [`Now::mono`](super::Now::mono).
     pub expires: Duration,
-    /// Pairs of [`Words`] that its payload counts on: of the allocation, its user and the server. The word
+    /// Pairs of words that its payload counts on: of the allocation, its user and the server. The word
     /// `2 * pair` is that to peers, the next one that to clients.
     pub meters: [u32; 3],
 }

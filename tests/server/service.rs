@@ -58,7 +58,7 @@ fn drop_in_for_offload_is_valid() {
     let copy = home.write("turnkey.service", &text);
     let folder = home.path().join("turnkey.service.d");
     std::fs::create_dir(&folder).expect("a folder");
-    let drop_in = unit().with_file_name("turnkey.service.d/offload.conf");
+    let drop_in = unit().with_file_name("offload.conf");
     std::fs::copy(drop_in, folder.join("offload.conf")).expect("the drop-in");
     let (ok, output) = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(copy));
     assert!(ok && output.trim().is_empty(), "{output}");
