@@ -73,6 +73,8 @@ pub mod io;
 pub mod offload;
 pub mod proxy;
 pub mod signal;
+#[cfg(feature = "server")]
+pub mod store;
 pub mod stun;
 #[cfg(feature = "server")]
 pub mod systemd;

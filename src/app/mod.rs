@@ -8,6 +8,7 @@ mod ebb;
 mod entrance;
 mod failures;
 mod health;
+mod journal;
 mod moving;
 mod offload;
 mod settings;
@@ -86,6 +87,8 @@ struct Running {
     pool: Arc<Pool>,
     web: Arc<http::App>,
     health: Health,
+    /// The database's side, where there is one.
+    books: Option<journal::Books>,
     certificate: watch::Sender<Option<Arc<Certificate>>>,
     gate: Arc<Gate>,
     is_draining: AtomicBool,
@@ -258,7 +261,10 @@ impl Observe for Running {
     }
 
     fn is_ready(&self) -> Result<(), String> {
-        if self.is_draining.load(Ordering::Relaxed) { Err("draining".into()) } else { Ok(()) }
+        if self.is_draining.load(Ordering::Relaxed) {
+            return Err("draining".into());
+        }
+        self.books.as_ref().map_or(Ok(()), journal::Books::check)
     }
 }
 

@@ -7,8 +7,9 @@ use super::discovery::Discovery;
 use crate::config::address::{Addresses, literal};
 use crate::config::secret::Keys;
 use crate::config::{self, Access, Config, PublicAddress, RelayListener};
-use crate::credential::{Issued, Nonces, Secrets, ThirdParty, TokenKey, Users, Verifier};
+use crate::credential::{Issued, Nonces, Revoked, Secrets, ThirdParty, TokenKey, Users, Verifier};
 use crate::http;
+use crate::signal::Limits;
 use crate::turn::{self, Listener, PeerPolicy, RelayAddress};
 
 /// What stays the same from start to stop.
@@ -25,6 +26,8 @@ pub(super) struct Place {
     pub(super) discovery: Option<Discovery>,
     /// Keys of the nonces, the same in every worker.
     pub(super) nonces: Arc<Nonces>,
+    /// Credentials that were taken back.
+    pub(super) revoked: Arc<Revoked>,
     /// User names handed out here, for clients that send their hash.
     pub(super) issued: Arc<Issued>,
 }
@@ -122,7 +125,7 @@ impl Place {
             public_host_names: public_names(config),
             trusted_proxies: config.http.trusted_proxies.clone(),
             ice_per_minute: config.http.ice_per_minute,
-            limits: config.signaling.limits.clone(),
+            limits: Limits { credentials: config.credentials.ttl, ..config.signaling.limits.clone() },
             secure: config.http.listen.iter().any(|listener| listener.https),
         }
     }
@@ -135,9 +138,10 @@ impl Place {
 
     /// The secrets of time-limited credentials. Names are remembered only where their hashes are asked for.
     pub(super) fn secrets(&self, config: &Config, keys: &Keys) -> Secrets {
+        let secrets = keys.secrets.clone().refusing(Arc::clone(&self.revoked));
         match config.credentials.hide_usernames {
-            true => keys.secrets.clone().noting(Arc::clone(&self.issued)),
-            false => keys.secrets.clone(),
+            true => secrets.noting(Arc::clone(&self.issued)),
+            false => secrets,
         }
     }
 
@@ -221,6 +225,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
         ("relay.drain_timeout", old.relay.drain_timeout != new.relay.drain_timeout),
         ("http.listen", old.http.listen != new.http.listen),
         ("http.max_connections", old.http.max_connections != new.http.max_connections),
+        ("store.url", old.store != new.store),
         ("admin.listen", old.admin != new.admin),
         ("log.format", old.log.format != new.log.format),
     ];
@@ -233,6 +238,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
     config.relay.ports.clone_from(&old.relay.ports);
     config.relay.realm.clone_from(&old.relay.realm);
     config.http.listen.clone_from(&old.http.listen);
+    config.store.clone_from(&old.store);
     config.admin = old.admin;
     (config, differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect())
 }

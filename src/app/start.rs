@@ -5,23 +5,25 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::discovery::Discovery;
 use super::entrance::{self, CurrentCertificate, Entrance, Gate, Inside};
 use super::health::Health;
+use super::journal;
 use super::offload;
 use super::settings::{Located, Place};
 use super::tls::{Certificate, FileWatch};
 use super::{Addresses, Current, Handle, Running, unix_now};
 use crate::config::secret::{self, Keys};
 use crate::config::{self, Backend, Config, HttpListener, RelayListener, RelayTransport, address};
-use crate::credential::{Issued, Nonces};
+use crate::credential::{Issued, Nonces, Revoked};
 use crate::offload::Offload;
+use crate::store::{Location, Store, StoreError};
 use crate::turn::Listener;
 use crate::worker::{self, Pool};
 use crate::{admin, http, systemd};
@@ -101,28 +103,99 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
         located: RwLock::new(Located::new(addresses)),
         nonces: Arc::new(Nonces::new(secret::random())),
         issued: Arc::new(Issued::new(&config.relay.realm)),
+        revoked: Arc::default(),
     };
     let offload = offload::start(&config, &place)?;
     let pool = start_workers(&config, &keys, &place, certificate.as_ref(), offload)?;
     resolve_ports(&mut place.relay, &pool, &bound.relay);
     // Only now the ports are known that no peer may be at.
     pool.reconfigure(place.relay_settings(&config, &keys));
-    let web = http::App::new(place.http_settings(&config, &keys), secret::random());
+    let (journal, keeper, books) = match open_store(&config).await? {
+        Some((journal, keeper, books)) => (Some(journal), Some(keeper), Some(books)),
+        None => (None, None, None),
+    };
+    let pool = Arc::new(pool);
+    let (told, revocations) = mpsc::channel(REVOCATIONS);
+    let outside = http::Outside { journal, revoke: Some(revoke(Arc::clone(&place.revoked), told)) };
+    let web = http::App::with(place.http_settings(&config, &keys), secret::random(), outside);
+    tokio::spawn(end_revoked(Arc::clone(&pool), revocations));
+    if let Some(keeper) = keeper {
+        // Ends by itself with signaling, and so not before what it was given is written.
+        tokio::spawn(keeper.run());
+    }
     let health = Health::new(systemd::watchdog_interval(), &pool.beats(), Instant::now());
     let stop = watch::Sender::new(false);
     let running = Arc::new(Running {
         gate: Arc::new(Gate::new(config.relay.proxy_from.clone(), stop.subscribe())),
         current: Mutex::new(Current { config, keys }),
         place,
-        pool: Arc::new(pool),
+        pool,
         web,
         health,
+        books,
         certificate: watch::Sender::new(certificate.map(Arc::new)),
         is_draining: AtomicBool::new(false),
         stop,
         started_at: unix_now(),
     });
     Ok(spawn(running, bound, certificate_files))
+}
+
+/// Revocations on their way to the workers. Beyond it allocations end with their next Refresh.
+const REVOCATIONS: usize = 4096;
+
+/// What signaling calls: from now on no request with the credential succeeds.
+fn revoke(revoked: Arc<Revoked>, told: mpsc::Sender<String>) -> http::Revoke {
+    Box::new(move |id, until| {
+        revoked.add(&id, until, unix_now());
+        let _ = told.try_send(id);
+    })
+}
+
+/// Ends the allocations of credentials that were taken back, in every worker.
+async fn end_revoked(pool: Arc<Pool>, mut revocations: mpsc::Receiver<String>) {
+    while let Some(id) = revocations.recv().await {
+        // A worker that has ended is told in vain, and only so often.
+        for _ in 0..100 {
+            if pool.revoke(&id) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Opens the database, unless there is to be none.
+async fn open_store(
+    config: &Config,
+) -> Result<Option<(http::Journal, journal::Keeper, journal::Books)>, config::Error> {
+    let Some(location) = store_location(config)? else { return Ok(None) };
+    let (node, salt) = secret::node(config)?;
+    let problem = |error: StoreError| match &location {
+        Location::Embedded(directory) => {
+            config.error("store.url", format!("{}: {error}", directory.join("turnkey.db").display()))
+        }
+        Location::Server(_) => config.error("store.url", format!("the database cannot be used: {error}")),
+    };
+    let store = match Store::open(&location, &node).await {
+        Err(StoreError::InUse) => {
+            tracing::warn!(
+                "another server uses the database of this state directory: this one keeps nothing over a restart; \
+                 set state_dir, or store.url = \"none\""
+            );
+            return Ok(None);
+        }
+        result => result.map_err(problem)?,
+    };
+    journal::open(store, salt).await.map(Some).map_err(problem)
+}
+
+fn store_location(config: &Config) -> Result<Option<Location>, config::Error> {
+    Ok(match &config.store {
+        config::StoreUrl::None => None,
+        config::StoreUrl::Embedded => Some(Location::Embedded(secret::private_state_dir(config)?)),
+        config::StoreUrl::Server(url) => Some(Location::Server(url.clone())),
+    })
 }
 
 /// The relay's listeners that this host can open. DTLS that nobody named is left out where the certificate is none

@@ -323,6 +323,9 @@ impl File {
         file.credentials.users.values_mut().for_each(hide);
         file.credentials.user_keys.values_mut().for_each(|key| HIDDEN_KEY.clone_into(key));
         hide(&mut file.signaling.jwt_secret);
+        if file.store.url.contains("://") {
+            hide(&mut file.store.url);
+        }
         if let Some(toml::Value::Table(keys)) = file.credentials.third_party.get_mut("keys") {
             keys.iter_mut().for_each(|(_, key)| *key = REDACTED.into());
         }

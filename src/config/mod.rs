@@ -50,6 +50,8 @@ pub struct Config {
     pub http: Http,
     /// Who may signal.
     pub signaling: Signaling,
+    /// Where calls, sessions and what restores them are kept.
+    pub store: StoreUrl,
     /// Address of the admin listener; `None`: there is none.
     pub admin: Option<SocketAddr>,
     /// What is logged.
@@ -373,6 +375,17 @@ pub struct Signaling {
     pub jwt: JwtSource,
     /// Sizes, rates and lifetimes.
     pub limits: Limits,
+}
+
+/// Where calls, sessions and what restores them are kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// Nowhere: a restart forgets them.
+    None,
+    /// In a file of the state directory.
+    Embedded,
+    /// In PostgreSQL, by its URL, which may have a password in it.
+    Server(String),
 }
 
 /// Who may signal.

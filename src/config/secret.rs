@@ -126,6 +126,7 @@ const NO_KEY: &str = "no token key: set signaling.jwt_secret or signaling.jwt_se
                       or signaling.jwt_generate = true to have one generated and kept";
 
 const SECRET: &str = "secret";
+const NODE: &str = "node";
 const TOKEN_KEY: &str = "token-key";
 
 fn access(config: &Config) -> Result<Access, Error> {
@@ -232,6 +233,30 @@ pub(super) fn lax_mode(_: &fs::Metadata) -> Option<u32> {
 
 pub(crate) fn unreadable(config: &Config, key: &str, path: &Path, error: &io::Error) -> Error {
     config.error(key, format!("{} cannot be read: {}", path.display(), reason(error)))
+}
+
+/// This server's name among those that share a database, and a number that only it knows.
+///
+/// # Errors
+/// The state directory cannot be read or written.
+pub fn node(config: &Config) -> Result<(String, u64), Error> {
+    let secret = keep(config, NODE)?;
+    let text = String::from_utf8_lossy(&secret).into_owned();
+    let salt = text.get(16..32).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let name = text.get(..16).map(str::to_owned);
+    name.zip(salt).ok_or_else(|| config.error("state_dir", "the file node is not one that turnkey wrote: remove it"))
+}
+
+/// The state directory, made where it is not there.
+///
+/// # Errors
+/// There is none, or it cannot be made.
+pub fn private_state_dir(config: &Config) -> Result<PathBuf, Error> {
+    let directory = state_dir(config)?;
+    create_private_dir(&directory).map_err(|e| {
+        config.error("state_dir", format!("{} cannot be written: {}", directory.display(), reason(&e)))
+    })?;
+    Ok(directory)
 }
 
 /// A secret of the state directory, if it was generated before.

@@ -141,7 +141,7 @@ fn bad_values_are_refused_with_their_line() {
         ("signaling", "access = \"closed\"", "\"open\" or \"token\""),
         ("signaling", "jwks_url = \"https://example.org\"", "not in this version"),
         ("signaling", "jwt_generate = true\njwt_secret = \"x\"", "only one of them"),
-        ("store", "url = \"postgres://x\"", "not in this version"),
+        ("store", "url = \"mysql://x\"", "expected \"sqlite\""),
         ("cluster", "redis = \"redis://x\"", "not in this version"),
         ("admin", "listen = \"9641\"", "admin.listen"),
         ("log", "level = \"inof\"", "log.level"),

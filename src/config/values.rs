@@ -11,7 +11,7 @@ use super::file::{self, File};
 use super::source::{Error, Sources};
 use super::{
     Access, Backend, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers, Quota, Relay,
-    RelayListener, RelayTransport, Signaling, Tls,
+    RelayListener, RelayTransport, Signaling, StoreUrl, Tls,
 };
 use crate::credential::opaque_string;
 use crate::signal::Limits;
@@ -37,6 +37,7 @@ pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Re
         http,
         tls,
         signaling: check.signaling(&file.signaling)?,
+        store: check.store(&file.store.url)?,
         admin: check.admin(&file.admin)?,
         log: check.log(&file.log)?,
         file,
@@ -68,13 +69,22 @@ impl Check<'_> {
         if !file.signaling.jwks_url.is_empty() {
             return refuse("signaling.jwks_url", "\"\" and set signaling.jwt_public_key_file");
         }
-        if file.store.url != "sqlite" {
-            return refuse("store.url", "\"sqlite\"");
-        }
         if !file.cluster.redis.is_empty() {
             return refuse("cluster.redis", "\"\"");
         }
         Ok(())
+    }
+
+    fn store(&self, url: &str) -> Result<StoreUrl, Error> {
+        match url {
+            "none" => Ok(StoreUrl::None),
+            "sqlite" => Ok(StoreUrl::Embedded),
+            url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Ok(StoreUrl::Server(url.to_owned()))
+            }
+            // Not repeated: it may have a password in it.
+            _ => self.fail("store.url", "expected \"sqlite\", \"postgres://USER@HOST/DATABASE\" or \"none\""),
+        }
     }
 
     fn relay(&self, relay: &file::Relay, total_quota: u32, tls: &Tls, http: &Http) -> Result<Relay, Error> {

@@ -33,13 +33,15 @@ pub enum AuthFailure {
     StaleNonce,
     /// The nonce is not this server's, or was made for another address.
     ForeignNonce,
+    /// A right credential that was taken back before its end.
+    Revoked,
     /// A right credential, but not of the user who made the allocation on this 5-tuple.
     OtherUser,
 }
 
 impl AuthFailure {
     /// Names of the steps, in the order of [`AuthFailure::index`].
-    pub const STEPS: [&str; 13] = [
+    pub const STEPS: [&str; 14] = [
         "incomplete",
         "bad_algorithms",
         "unknown_user",
@@ -53,6 +55,7 @@ impl AuthFailure {
         "stale_nonce",
         "foreign_nonce",
         "other_user",
+        "revoked",
     ];
 
     /// Where the step stands in [`AuthFailure::STEPS`].
@@ -72,6 +75,7 @@ impl AuthFailure {
             Self::StaleNonce => 10,
             Self::ForeignNonce => 11,
             Self::OtherUser => 12,
+            Self::Revoked => 13,
         }
     }
 

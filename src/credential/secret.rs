@@ -9,6 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
 use super::issued::Issued;
+use super::revoked::Revoked;
 
 /// Longest id that is minted, in bytes; leaves room for the expiry within USERNAME's 508 bytes.
 const MAX_ID: usize = 256;
@@ -19,6 +20,7 @@ const MAX_ID: usize = 256;
 pub struct Secrets {
     keyed: Vec<Hmac<Sha1>>,
     issued: Option<Arc<Issued>>,
+    revoked: Option<Arc<Revoked>>,
 }
 
 impl Secrets {
@@ -26,13 +28,25 @@ impl Secrets {
     #[must_use]
     pub fn new(secrets: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         let keyed = |secret: &[u8]| Hmac::new_from_slice(secret).expect("HMAC takes keys of any length");
-        Self { keyed: secrets.into_iter().map(|secret| keyed(secret.as_ref())).collect(), issued: None }
+        let keyed = secrets.into_iter().map(|secret| keyed(secret.as_ref())).collect();
+        Self { keyed, issued: None, revoked: None }
     }
 
     /// The same secrets; user names minted with them are remembered, so that a USERHASH finds them.
     #[must_use]
     pub fn noting(self, issued: Arc<Issued>) -> Self {
         Self { issued: Some(issued), ..self }
+    }
+
+    /// The same secrets; credentials that were taken back are not accepted.
+    #[must_use]
+    pub fn refusing(self, revoked: Arc<Revoked>) -> Self {
+        Self { revoked: Some(revoked), ..self }
+    }
+
+    /// Whether the credentials of this id were taken back.
+    pub(super) fn is_revoked(&self, id: &str) -> bool {
+        self.revoked.as_ref().is_some_and(|revoked| revoked.contains(id))
     }
 
     /// The name a USERHASH stands for, if it was minted with these secrets in this process.

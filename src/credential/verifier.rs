@@ -130,6 +130,9 @@ impl Verifier {
                 key
             }
         };
+        if self.secrets.is_revoked(id) {
+            return Err(AuthFailure::Revoked);
+        }
         let expiry = Some(Expiry { at: expires_at, ends_allocation: false });
         Ok(Authenticated { key, username: username.into(), user: user_of(id).into(), expiry })
     }
@@ -172,6 +175,12 @@ fn by_token(
     let key = key.ok_or(AuthFailure::WrongPassword)?;
     let expiry = Some(Expiry { at: grant.expires_at, ends_allocation: true });
     Ok(Authenticated { key, username: kid.into(), user: kid.into(), expiry })
+}
+
+/// The id in a time-limited user name, see [`super::id`].
+#[must_use]
+pub fn id_of(username: &str) -> Option<&str> {
+    parse_username(username).map(|(_, id)| id)
 }
 
 /// Expiry and id of a time-limited user name. The first part is the expiry if it is all digits; only

@@ -9,19 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::ws::Utf8Bytes;
-use foldhash::quality::RandomState;
+use foldhash::quality::FixedState;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::access;
 use super::ice;
+use super::journal::{Effect, Held, Journal};
 use super::settings::{Access, Settings};
 use crate::credential::{Credential, MintError, mint};
 use crate::signal::{
     Admission, Call, CallAction, ConnId, Connect, Consultation, ConsultationAction, Hub, Identity, Now,
-    Output, PerClient, Refusal, Stats,
+    Output, PerClient, Refusal, Stats, lease_name,
 };
 
 /// Inputs that wait for the hub; beyond it sockets wait, which their peers feel as back pressure.
@@ -53,7 +54,19 @@ pub struct App {
     rates: Mutex<PerClient>,
     requests: Mutex<PerClient>,
     rng: Mutex<StdRng>,
-    pub(super) hasher: RandomState,
+    pub(super) hasher: FixedState,
+}
+
+/// What is told of a credential that is taken back: its id, and the Unix second at which it would have ended.
+pub type Revoke = Box<dyn Fn(String, u64) + Send>;
+
+/// What signaling reaches beside its sockets.
+#[derive(Default)]
+pub struct Outside {
+    /// What it is restored from, and what it writes down; without one, all of it is in memory.
+    pub journal: Option<Journal>,
+    /// The relay, which ends what a credential was used for.
+    pub revoke: Option<Revoke>,
 }
 
 /// What sockets tell the hub.
@@ -126,6 +139,12 @@ impl App {
     /// and comes from the system's random source.
     #[must_use]
     pub fn new(settings: Settings, seed: [u8; 32]) -> Arc<Self> {
+        Self::with(settings, seed, Outside::default())
+    }
+
+    /// As [`Self::new`], with a journal and a relay.
+    #[must_use]
+    pub fn with(settings: Settings, seed: [u8; 32], outside: Outside) -> Arc<Self> {
         let settings = Arc::new(settings);
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let stats = Arc::new(Mutex::new(Stats::default()));
@@ -134,8 +153,21 @@ impl App {
         rng.fill_bytes(&mut hub_seed);
         let start = Instant::now();
         let hub = Hub::new(settings.limits.clone(), protects_rooms(&settings), hub_seed);
-        let task =
-            Task { hub, settings: settings.clone(), links: HashMap::new(), stats: stats.clone(), start };
+        let salt = outside.journal.as_ref().map_or_else(|| rng.next_u64(), |journal| journal.salt);
+        let mut task = Task {
+            hub,
+            settings: settings.clone(),
+            links: HashMap::new(),
+            stats: stats.clone(),
+            start,
+            effects: Vec::new(),
+            held: Held::new(None),
+            revoke: outside.revoke,
+        };
+        if let Some(mut journal) = outside.journal {
+            task.restore(std::mem::take(&mut journal.rows));
+            task.held = Held::new(Some(journal));
+        }
         tokio::spawn(task.run(receiver));
         Arc::new(Self {
             settings: RwLock::new(settings),
@@ -148,7 +180,7 @@ impl App {
             rates: Mutex::new(PerClient::new(RATED_CLIENTS)),
             requests: Mutex::new(PerClient::new(RATED_CLIENTS)),
             rng: Mutex::new(rng),
-            hasher: RandomState::default(),
+            hasher: FixedState::with_seed(salt),
         })
     }
 
@@ -282,16 +314,38 @@ struct Task {
     links: HashMap<ConnId, Link>,
     stats: Arc<Mutex<Stats>>,
     start: Instant,
+    /// What this turn leads to.
+    effects: Vec<Effect>,
+    /// What waits for the journal.
+    held: Held,
+    revoke: Option<Revoke>,
 }
 
 impl Task {
+    fn restore(&mut self, rows: Vec<crate::signal::Row>) {
+        let count = rows.len();
+        self.hub.keep_journal();
+        let unread = self.hub.restore(self.now(), rows);
+        if unread > 0 {
+            warn!(unread, "rows of the journal cannot be read and are left out");
+        }
+        let Stats { sessions, calls, .. } = self.hub.stats();
+        if count > 0 {
+            info!(sessions, calls, "signaling goes on where it was");
+        }
+    }
+
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         let mut batch = Vec::with_capacity(64);
+        let now = self.now();
+        self.drain(now);
+        self.settle(now);
         loop {
             let deadline = self.hub.poll_timeout().map(|at| tokio::time::Instant::from_std(self.start + at));
             let received = tokio::select! {
                 received = inputs.recv_many(&mut batch, 64) => Some(received),
                 () = sleep_until(deadline) => None,
+                () = self.held.changed() => None,
             };
             match received {
                 Some(0) => return,
@@ -307,6 +361,7 @@ impl Task {
                 self.hub.handle_timeout(now);
                 self.drain(now);
             }
+            self.settle(now);
             *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.hub.stats();
         }
     }
@@ -331,7 +386,9 @@ impl Task {
                 self.hub.handle_disconnect(now, id);
             }
             Input::Call { who, action, answer } => {
-                let _ = answer.send(self.hub.handle_call(now, &who, action));
+                let result = self.hub.handle_call(now, &who, action);
+                self.drain(now);
+                self.effects.push(Effect::Answer(answer, result));
             }
             Input::Consultation { who, action, answer } => {
                 let _ = answer.send(self.hub.handle_consultation(now, &who, action));
@@ -346,18 +403,42 @@ impl Task {
             Input::Drain(done) => {
                 self.hub.handle_drain(now);
                 self.drain(now);
-                let _ = done.send(());
+                self.effects.push(Effect::Done(done));
             }
         }
         self.drain(now);
     }
 
-    /// Carries out what the hub asks for until it asks for nothing more.
+    /// Takes what the hub asks for until it asks for nothing more; what it needs an answer to gets one at once.
     fn drain(&mut self, now: Now) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Authenticate { conn, token } => {
+                    let checked = access::check(&self.settings, &token, now.unix);
+                    self.hub.handle_identity(now, conn, checked.map_err(|denied| denied.words().1));
+                }
+                Output::NeedIce { session, lease, user, may_relay, asked } => {
+                    let name = lease_name(session, lease);
+                    let ice = ice::for_session(&self.settings, now.unix, &name, &user, may_relay);
+                    self.hub.handle_ice(now, session, asked, &ice);
+                }
+                Output::Revoke { user, scope, until } => {
+                    if let Some(revoke) = &self.revoke {
+                        revoke(ice::scoped_id(&user, &scope), until);
+                    }
+                }
+                output => self.effects.push(Effect::Output(output)),
+            }
+        }
+    }
+
+    /// Ends a turn: its effects wait for the journal, those that waited long enough are carried out.
+    fn settle(&mut self, now: Now) {
         loop {
+            self.held.put(&mut self.hub, std::mem::take(&mut self.effects), Instant::now());
             let mut slow = Vec::new();
-            while let Some(output) = self.hub.poll_output() {
-                self.output(now, output, &mut slow);
+            while let Some(effects) = self.held.next() {
+                effects.into_iter().for_each(|effect| self.carry_out(effect, &mut slow));
             }
             if slow.is_empty() {
                 return;
@@ -365,10 +446,19 @@ impl Task {
             for id in slow {
                 self.hub.handle_disconnect(now, id);
             }
+            self.drain(now);
         }
     }
 
-    fn output(&mut self, now: Now, output: Output, slow: &mut Vec<ConnId>) {
+    fn carry_out(&mut self, effect: Effect, slow: &mut Vec<ConnId>) {
+        match effect {
+            Effect::Output(output) => self.output(output, slow),
+            Effect::Answer(answer, result) => drop(answer.send(result)),
+            Effect::Done(done) => drop(done.send(())),
+        }
+    }
+
+    fn output(&mut self, output: Output, slow: &mut Vec<ConnId>) {
         match output {
             Output::Send { conn, text } => {
                 let bound = SOCKET_BYTES + self.settings.limits.outbox_bytes;
@@ -390,14 +480,8 @@ impl Task {
                     let _ = link.commands.try_send(Command::Close(code, reason));
                 }
             }
-            Output::Authenticate { conn, token } => {
-                let checked = access::check(&self.settings, &token, now.unix);
-                self.hub.handle_identity(now, conn, checked.map_err(|denied| denied.words().1));
-            }
-            Output::NeedIce { session, user, may_relay, asked } => {
-                let ice = ice::for_session(&self.settings, now.unix, session, &user, may_relay);
-                self.hub.handle_ice(now, session, asked, &ice);
-            }
+            // Answered where they came up.
+            Output::Authenticate { .. } | Output::NeedIce { .. } | Output::Revoke { .. } => {}
         }
     }
 }

@@ -139,7 +139,7 @@ fn with_ice(app: &App, question: &Question, who: &Identity, calls: &[Call]) -> V
     let Some(call) = calls.first() else { return Value::Null };
     let mut answer = json!(call);
     answer["ws_url"] = json!(question.asker().ws_url(&question.settings, &format!("/ws/webrtc/{}", call.id)));
-    answer["ice_servers"] = ice::for_user(app, &question.settings, who);
+    answer["ice_servers"] = ice::for_call(app, &question.settings, who, &call.id);
     answer
 }
 

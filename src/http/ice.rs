@@ -15,7 +15,7 @@ use super::access::{Asker, Denied, Question, guest_name, relay_id};
 use super::app::{App, unix};
 use super::settings::Settings;
 use crate::credential::{Credential, mint};
-use crate::signal::{Ice, Identity, SessionId};
+use crate::signal::{Ice, Identity};
 
 /// The user of somebody at this machine; each session counts on its own.
 const LOCAL_GUEST: &str = "guest";
@@ -24,18 +24,21 @@ const LOCAL_GUEST: &str = "guest";
 pub(super) fn for_session(
     settings: &Settings,
     now_unix: u64,
-    session: SessionId,
+    lease: &str,
     user: &Arc<str>,
     may_relay: bool,
 ) -> Ice {
-    let session = session.to_string();
-    let user = if &**user == LOCAL_GUEST { guest_name(user, &session) } else { user.to_string() };
-    let id = relay_id(&user, &session);
+    let id = scoped_id(user, lease);
     let credential = if may_relay { mint(&settings.secrets, now_unix, settings.ttl, &id).ok() } else { None };
     let servers = serde_json::value::to_raw_value(&servers(settings, credential.as_ref()))
         .unwrap_or_else(|_| RawValue::NULL.to_owned());
     let expires_at = credential.map_or(now_unix + settings.ttl.as_secs(), |c| c.expires_at);
     Ice { servers, ttl: settings.ttl, expires_at }
+}
+
+/// The id of credentials that were made for a session or a call.
+pub(super) fn scoped_id(user: &Arc<str>, scope: &str) -> String {
+    if &**user == LOCAL_GUEST { relay_id(&guest_name(user, scope), scope) } else { relay_id(user, scope) }
 }
 
 /// An array of `RTCIceServer`. `turns:` over UDP is left out: browsers have no DTLS transport.
@@ -73,7 +76,7 @@ pub(super) async fn ice(question: Question, State(app): State<Arc<App>>) -> Resp
         Some(Ok(seconds @ 1..)) => Duration::from_secs(seconds).min(settings.max_ttl),
         Some(Ok(0) | Err(_)) => return bad_request("ttl must be a number of seconds, at least 1"),
     };
-    match credential(&app, settings, &identity, ttl) {
+    match credential(&app, settings, &identity, ttl, None) {
         Ok(credential) => private(Json(json!({
             "iceServers": servers(settings, Some(&credential)),
             "ttl": ttl.as_secs(),
@@ -119,7 +122,7 @@ pub(super) async fn draft(question: Question, State(app): State<Arc<App>>) -> Re
             };
         }
     };
-    match credential(&app, settings, &identity, settings.ttl) {
+    match credential(&app, settings, &identity, settings.ttl, None) {
         Ok(credential) => private(Json(flat(settings, &credential))),
         Err(response) => *response,
     }
@@ -141,7 +144,7 @@ pub(super) async fn matrix(question: Question, State(app): State<Arc<App>>) -> R
     let Ok(identity) = known else {
         return matrix_refused("M_UNKNOWN_TOKEN", "the token is not valid here");
     };
-    match credential(&app, settings, &identity, settings.ttl) {
+    match credential(&app, settings, &identity, settings.ttl, None) {
         Ok(credential) => private(Json(flat(settings, &credential))),
         Err(response) => *response,
     }
@@ -152,21 +155,25 @@ fn credential(
     settings: &Settings,
     identity: &Identity,
     ttl: Duration,
+    scope: Option<&str>,
 ) -> Result<Credential, Box<Response>> {
-    let user = if &*identity.user == LOCAL_GUEST {
-        guest_name(&identity.user, &app.random_name())
-    } else {
-        identity.user.to_string()
+    let id = match scope {
+        Some(scope) => scoped_id(&identity.user, scope),
+        None if &*identity.user == LOCAL_GUEST => {
+            relay_id(&guest_name(&identity.user, &app.random_name()), "")
+        }
+        None => relay_id(&identity.user, ""),
     };
-    mint(&settings.secrets, unix(), ttl, &relay_id(&user, "")).map_err(|_| {
+    mint(&settings.secrets, unix(), ttl, &id).map_err(|_| {
         let message = "relay credentials cannot be made: the user name is too long, or there is no secret";
         Box::new(problem(StatusCode::INTERNAL_SERVER_ERROR, "no_credentials", message))
     })
 }
 
-/// An array of `RTCIceServer` for a user; without relays where credentials cannot be made.
-pub(super) fn for_user(app: &App, settings: &Settings, who: &Identity) -> Value {
-    servers(settings, credential(app, settings, who, settings.ttl).ok().as_ref())
+/// An array of `RTCIceServer` for a user in a call, with whose end they are taken back; without relays where
+/// credentials cannot be made.
+pub(super) fn for_call(app: &App, settings: &Settings, who: &Identity, call: &str) -> Value {
+    servers(settings, credential(app, settings, who, settings.ttl, Some(call)).ok().as_ref())
 }
 
 /// The shape the draft and Matrix share.

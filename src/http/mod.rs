@@ -8,6 +8,7 @@ mod access;
 mod app;
 mod calls;
 mod ice;
+mod journal;
 mod pages;
 mod rest;
 mod sessions;
@@ -29,7 +30,8 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use app::App;
+pub use app::{App, Outside, Revoke};
+pub use journal::{Batch, Journal, Progress};
 pub use settings::{Access, Settings};
 
 /// All paths of the public listener. Serve it with `into_make_service_with_connect_info` of

@@ -6,15 +6,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::envelope::{Code, Refusal};
 use super::json;
 use super::limits::Limits;
+use super::Now;
 
 /// Where a call is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallStatus {
     /// It rings.
@@ -202,6 +203,36 @@ impl Calls {
         let entry = Entry { call: call.clone(), deadline: Some(mono + limits.ring), armed: None };
         self.calls.insert(call.id.clone(), entry);
         Ok(Step { call, is_new: true })
+    }
+
+    /// Takes a call back in that was written down. What it had left of ringing, or of being remembered, goes on.
+    pub(crate) fn restore(&mut self, call: Call, now: Now, limits: &Limits) {
+        let left = |since: u64, whole: Duration| {
+            let past = Duration::from_secs(now.unix.saturating_sub(since));
+            Some(now.mono + whole.saturating_sub(past))
+        };
+        let deadline = match call.status {
+            CallStatus::Pending => left(call.created_at, limits.ring),
+            CallStatus::Ongoing => None,
+            _ => left(call.ended_at.unwrap_or(call.updated_at), limits.call_memory),
+        };
+        if !call.status.is_over() {
+            for user in [&call.caller, &call.callee] {
+                self.live.entry(user.clone()).or_default().push(call.id.clone());
+            }
+            self.live_count += 1;
+        }
+        self.calls.insert(call.id.clone(), Entry { call, deadline, armed: None });
+    }
+
+    /// The call's id as the table has it.
+    pub(crate) fn key(&self, id: &str) -> Option<Arc<str>> {
+        self.calls.get_key_value(id).map(|(id, _)| id.clone())
+    }
+
+    /// The ids of all calls.
+    pub(crate) fn ids(&self) -> Vec<Arc<str>> {
+        self.calls.keys().cloned().collect()
     }
 
     /// The callee takes the call; to say so again changes nothing.

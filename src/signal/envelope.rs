@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::dialect::Dialect;
+use super::json;
 
 /// What a message is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A session description that asks.
     Offer,
@@ -52,7 +54,7 @@ impl Kind {
 }
 
 /// One message on its way. Payloads are the bytes they came in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Envelope {
     /// What it is about.
     pub kind: Kind,
@@ -66,11 +68,12 @@ pub struct Envelope {
 }
 
 /// A message as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verbatim {
     /// Whose words these are.
     pub dialect: Dialect,
     /// The whole frame.
+    #[serde(serialize_with = "json::shared", deserialize_with = "json::read_shared")]
     pub text: Arc<str>,
 }
 

@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::json;
+
 /// What a token, or the lack of one, says about a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The user; quotas count on it.
+    #[serde(serialize_with = "json::shared", deserialize_with = "json::read_shared")]
     pub user: Arc<str>,
     /// What others call the user.
+    #[serde(with = "json::maybe_shared")]
     pub name: Option<Arc<str>>,
     /// The role a token gives.
+    #[serde(with = "json::maybe_shared")]
     pub role: Option<Arc<str>>,
     /// The rooms a token names.
     pub rooms: Rooms,
@@ -76,12 +83,12 @@ impl Identity {
 }
 
 /// The rooms an identity may enter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rooms {
     /// All; the token names none.
     Any,
     /// Exactly these.
-    Named(Arc<[String]>),
+    Named(#[serde(with = "json::shared_list")] Arc<[String]>),
 }
 
 impl Rooms {
@@ -105,7 +112,7 @@ impl Rooms {
 }
 
 /// What an identity may do in a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
     /// Enter rooms.
     pub join: bool,
@@ -145,9 +152,10 @@ impl Grants {
 /// successor. From the strongest sign to the weakest: the token's user; a name the page gives
 /// itself (`?client=`); the browser's cookie, which survives a change of network; the address with
 /// `User-Agent` and `Origin`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientKey {
     /// The token's user.
+    #[serde(with = "json::maybe_shared")]
     pub user: Option<Arc<str>>,
     /// The name the page gives itself.
     pub declared: Option<Box<str>>,

@@ -85,6 +85,10 @@ pub struct Limits {
     pub call_memory: Duration,
     /// Message ids of one session that are remembered.
     pub message_ids: usize,
+    /// Tickets, users and credentials that are valid no longer, until they would have ended.
+    pub voids: usize,
+    /// Life of relay credentials.
+    pub credentials: Duration,
 }
 
 impl Default for Limits {
@@ -129,6 +133,8 @@ impl Default for Limits {
             ring: Duration::from_secs(45),
             call_memory: Duration::from_secs(600),
             message_ids: 512,
+            voids: 65_536,
+            credentials: Duration::from_secs(3600),
         }
     }
 }

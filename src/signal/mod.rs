@@ -15,6 +15,7 @@ pub mod dialect;
 mod envelope;
 mod hub;
 mod identity;
+mod journal;
 mod json;
 mod limits;
 mod outbox;
@@ -22,19 +23,23 @@ mod rate;
 mod room;
 mod session;
 mod stats;
+mod voids;
 
 pub use call::{Call, CallAction, CallStatus};
 pub use consultation::{Admission, Attendee, Consultation, ConsultationAction, Role};
 pub use dialect::Dialect;
 pub use envelope::{Code, Envelope, Kind, Refusal};
-pub use hub::{AskedIce, Connect, Hub, Ice, Output, close};
+pub use hub::{AskedIce, Connect, Hub, Ice, Output, close, lease_name};
 pub use identity::{ClientKey, Grants, Identity, Rooms};
+pub use journal::{Change, Record, Row, Table};
 pub use limits::Limits;
 pub use rate::{Bucket, PerClient, client_key};
 pub use stats::Stats;
 
 use std::fmt;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// The two clocks of signaling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +55,11 @@ pub struct Now {
 pub struct ConnId(pub u64);
 
 /// One session; it outlives its sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub(crate) u64);
 
 /// One member of one room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MemberId(pub(crate) u64);
 
 impl fmt::Display for SessionId {

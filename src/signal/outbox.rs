@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::MemberId;
+use serde::{Deserialize, Serialize};
+
 use super::envelope::Kind;
+use super::journal::{self, Change, FrameValue, Table};
+use super::MemberId;
 
 /// One frame that waits for confirmation.
 #[derive(Clone, Debug)]
@@ -17,13 +20,23 @@ pub(crate) struct Queued {
 
 /// Bounded, in order of sequence numbers. Beyond its bounds the oldest frame goes, which a resume
 /// then notices.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outbox {
+    #[serde(skip)]
     frames: VecDeque<Queued>,
+    #[serde(skip)]
     bytes: usize,
     last: u64,
     /// The highest sequence number that is gone, confirmed or dropped.
     gone: u64,
+    /// The last frame that was written down, and the last one whose row is gone again.
+    #[serde(skip)]
+    written: u64,
+    #[serde(skip)]
+    cleared: u64,
+    /// Rows between the two that are gone.
+    #[serde(skip)]
+    stale: Vec<u64>,
 }
 
 impl Outbox {
@@ -75,7 +88,7 @@ impl Outbox {
 
     /// Forgets descriptions and candidates of `from`: a newer offer makes them stale.
     pub(crate) fn forget_negotiation(&mut self, from: MemberId) {
-        let bytes = &mut self.bytes;
+        let (bytes, written, gone) = (&mut self.bytes, self.written, &mut self.stale);
         self.frames.retain(|frame| {
             let stale = matches!(
                 frame.about,
@@ -83,9 +96,46 @@ impl Outbox {
             );
             if stale {
                 *bytes -= frame.text.len();
+                if frame.seq <= written {
+                    gone.push(frame.seq);
+                }
             }
             !stale
         });
+    }
+
+    /// What has changed since the last time, for the journal.
+    pub(crate) fn take_changes(&mut self, owner: &str, changes: &mut Vec<Change>) {
+        let mut drop = |from, to| changes.push(Change::Drop { table: Table::Frame, owner: owner.into(), from, to });
+        let gone = self.frames.front().map_or(self.last, |f| f.seq - 1).min(self.written);
+        if gone > self.cleared {
+            drop(self.cleared + 1, gone);
+            self.cleared = gone;
+        }
+        std::mem::take(&mut self.stale).into_iter().filter(|n| *n > gone).for_each(|n| drop(n, n));
+        for frame in self.frames.iter().filter(|f| f.seq > self.written) {
+            let value = FrameValue { text: (&*frame.text).into(), about: frame.about };
+            changes.push(Change::Put(journal::row(Table::Frame, owner, frame.seq, &value)));
+        }
+        self.written = self.last;
+    }
+
+    /// Forgets what was written down, so that all of it is written again.
+    pub(crate) fn unwrite(&mut self) {
+        (self.written, self.cleared) = (0, 0);
+        self.stale.clear();
+    }
+
+    /// Takes a frame back in that was written down; they come in their order.
+    pub(crate) fn restore(&mut self, seq: u64, value: &str) -> serde_json::Result<()> {
+        let FrameValue { text, about } = serde_json::from_str(value)?;
+        self.cleared = self.cleared.max(if self.frames.is_empty() { seq.saturating_sub(1) } else { 0 });
+        if seq <= self.last {
+            self.bytes += text.len();
+            self.frames.push_back(Queued { seq, text: text.into(), about });
+        }
+        self.written = self.last;
+        Ok(())
     }
 
     /// What waits, oldest first.

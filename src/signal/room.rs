@@ -1,30 +1,35 @@
 //! A room: who is in it, who is the polite one, and the mail that waits for whoever comes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::dialect::Dialect;
 use super::dialect::peerjs::Connection;
 use super::envelope::{Envelope, Kind};
 use super::limits::Limits;
-use super::{MemberId, SessionId};
+use super::{MemberId, SessionId, json};
 
 /// One member. A member whose socket is gone stays until its session ends.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) id: MemberId,
     pub(crate) session: SessionId,
+    #[serde(serialize_with = "json::shared", deserialize_with = "json::read_shared")]
     pub(crate) user: Arc<str>,
+    #[serde(with = "json::maybe_shared")]
     pub(crate) name: Option<Arc<str>>,
+    #[serde(with = "json::maybe_shared")]
     pub(crate) role: Option<Arc<str>>,
     pub(crate) dialect: Dialect,
     pub(crate) is_guest: bool,
     /// Order of arrival.
     pub(crate) arrival: u64,
     /// Whether there is no socket at the moment.
+    #[serde(skip)]
     pub(crate) is_away: bool,
     pub(crate) media: Option<Box<RawValue>>,
     /// Members whose description was forwarded to this one.
@@ -82,10 +87,11 @@ impl Member {
 }
 
 /// The latest unanswered offer of one sender to the whole room, with its candidates.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Mail {
     pub(crate) offer: Option<Envelope>,
     pub(crate) candidates: Vec<Envelope>,
+    #[serde(skip)]
     pub(crate) since: Duration,
     /// Who has been given the offer.
     pub(crate) given_to: Vec<MemberId>,
@@ -101,7 +107,7 @@ pub(crate) enum Kept {
 }
 
 /// Who may enter without a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Policy {
     /// Everybody the server lets in.
     Open,
@@ -110,18 +116,33 @@ pub(crate) enum Policy {
 }
 
 /// One room.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Room {
+    #[serde(serialize_with = "json::shared", deserialize_with = "json::read_shared")]
     pub(crate) name: Arc<str>,
     pub(crate) policy: Policy,
     pub(crate) members: Vec<Member>,
-    pub(crate) mail: HashMap<MemberId, Mail>,
+    pub(crate) mail: BTreeMap<MemberId, Mail>,
     arrivals: u64,
+    /// Names the time from the first one's coming to the last one's leaving.
+    pub(crate) session: Box<str>,
+    /// Digest of what the journal has.
+    #[serde(skip)]
+    pub(crate) written: u64,
 }
 
 impl Room {
-    pub(crate) fn new(name: Arc<str>) -> Self {
-        Self { name, policy: Policy::Open, members: Vec::new(), mail: HashMap::new(), arrivals: 0 }
+    /// An empty room; `session` names its time.
+    pub(crate) fn new(name: Arc<str>, session: Box<str>) -> Self {
+        Self {
+            name,
+            policy: Policy::Open,
+            members: Vec::new(),
+            mail: BTreeMap::new(),
+            arrivals: 0,
+            session,
+            written: 0,
+        }
     }
 
     /// The place in the order of arrival of the next member.

@@ -6,22 +6,26 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::dialect::Dialect;
 use super::identity::{ClientKey, Identity};
+use super::journal::{self, AnswerValue, Change, Table};
 use super::outbox::Outbox;
 use super::{ConnId, MemberId, SessionId};
 
 /// One session.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Session {
     pub(crate) dialect: Dialect,
     pub(crate) identity: Identity,
     pub(crate) key: ClientKey,
+    #[serde(skip)]
     pub(crate) conn: Option<ConnId>,
     /// The room it is in; one at a time.
+    #[serde(skip)]
     pub(crate) place: Option<(Arc<str>, MemberId)>,
     pub(crate) outbox: Outbox,
     pub(crate) resume: ResumeSecrets,
@@ -29,19 +33,31 @@ pub(crate) struct Session {
     /// The last Socket.IO event that was acknowledged, and with what.
     pub(crate) answered_event: Option<(Box<str>, serde_json::Value)>,
     /// The role a Socket.IO client says it has.
-    pub(crate) declared_role: Option<&'static str>,
+    pub(crate) declared_role: Option<Box<str>>,
     /// Rooms whose chat it listens to.
+    #[serde(with = "super::json::shared_texts")]
     pub(crate) chats: Vec<Arc<str>>,
     /// Whether a raw client asked for presence events.
     pub(crate) wants_events: bool,
     /// When the session ends because nobody came back.
+    #[serde(skip)]
     pub(crate) away_until: Option<Duration>,
     /// When fresh credentials are due.
+    #[serde(skip)]
     pub(crate) ice_at: Option<Duration>,
+    /// Counts the relay credentials that were taken back; part of the name of those it has.
+    pub(crate) lease: u32,
+    /// When the relay credentials it has end, in Unix seconds; 0 where it has none.
+    pub(crate) leased_until: u64,
     /// When the token ends.
+    #[serde(skip)]
     pub(crate) expires_at: Option<Duration>,
     /// What the timer is set to.
+    #[serde(skip)]
     pub(crate) armed: Option<Duration>,
+    /// Digest of what the journal has.
+    #[serde(skip)]
+    pub(crate) written: u64,
 }
 
 impl Session {
@@ -55,7 +71,7 @@ impl Session {
 
 /// The resume secret, hashed. The one before it stays valid until the client has shown that it
 /// received the new one: the welcome that carried it may have died with its socket.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ResumeSecrets {
     current: Option<[u8; 32]>,
     previous: Option<[u8; 32]>,
@@ -99,10 +115,19 @@ pub(crate) fn split_resume(text: &str) -> Option<(SessionId, &str)> {
 }
 
 /// The client's message ids with their answers: a repeated id is answered, not carried out again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Answered {
+    #[serde(skip)]
     answers: HashMap<Box<str>, Arc<str>>,
+    #[serde(skip)]
     order: VecDeque<Box<str>>,
+    /// How many there were so far.
+    count: u64,
+    /// How many of these were written down, and how many of those are gone again.
+    #[serde(skip)]
+    written: u64,
+    #[serde(skip)]
+    cleared: u64,
 }
 
 impl Answered {
@@ -113,12 +138,46 @@ impl Answered {
     pub(crate) fn remember(&mut self, id: &str, answer: Arc<str>, bound: usize) {
         if self.answers.insert(id.into(), answer).is_none() {
             self.order.push_back(id.into());
+            self.count += 1;
         }
         while self.order.len() > bound {
             if let Some(oldest) = self.order.pop_front() {
                 self.answers.remove(&oldest);
             }
         }
+    }
+
+    /// What has changed since the last time, for the journal.
+    pub(crate) fn take_changes(&mut self, owner: &str, changes: &mut Vec<Change>) {
+        let gone = self.count - self.order.len() as u64;
+        if gone.min(self.written) > self.cleared {
+            let (from, to) = (self.cleared + 1, gone.min(self.written));
+            changes.push(Change::Drop { table: Table::Answer, owner: owner.into(), from, to });
+        }
+        self.cleared = gone;
+        for (number, id) in (gone + 1..).zip(&self.order).filter(|(number, _)| *number > self.written) {
+            let answer = self.answers.get(id).map_or("", |a| a);
+            let value = AnswerValue { id: id.clone(), answer: answer.into() };
+            changes.push(Change::Put(journal::row(Table::Answer, owner, number, &value)));
+        }
+        self.written = self.count;
+    }
+
+    /// Forgets what was written down, so that all of it is written again.
+    pub(crate) fn unwrite(&mut self) {
+        (self.written, self.cleared) = (0, 0);
+    }
+
+    /// Takes an answer back in that was written down; they come in their order.
+    pub(crate) fn restore(&mut self, value: &str) -> serde_json::Result<()> {
+        let AnswerValue { id, answer } = serde_json::from_str(value)?;
+        if self.answers.insert(id.clone(), answer.into()).is_none() {
+            self.order.push_back(id);
+        }
+        self.count = self.count.max(self.order.len() as u64);
+        self.written = self.count;
+        self.cleared = self.count - self.order.len() as u64;
+        Ok(())
     }
 }
 

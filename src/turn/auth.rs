@@ -266,7 +266,8 @@ pub(super) fn error_of(failure: AuthFailure) -> ErrorCode {
         | AuthFailure::WrongPassword
         | AuthFailure::WrongRealm
         | AuthFailure::BadToken
-        | AuthFailure::TokenExpired { .. } => ErrorCode::Unauthenticated,
+        | AuthFailure::TokenExpired { .. }
+        | AuthFailure::Revoked => ErrorCode::Unauthenticated,
         AuthFailure::StaleNonce | AuthFailure::ForeignNonce => ErrorCode::StaleNonce,
         AuthFailure::OtherUser => ErrorCode::WrongCredentials,
     }

@@ -62,7 +62,7 @@ use foldhash::fast::SeedableRandomState;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::credential::{KnownKeys, Nonces, Verifier};
+use crate::credential::{KnownKeys, Nonces, Verifier, id_of};
 use crate::stun::{self, Class, Message, Method, PacketKind};
 use allocation::{Allocation, Relay};
 use failures::Failures;
@@ -380,6 +380,16 @@ impl Server {
             }
             self.settle_claims(id);
             self.settle_flows(id);
+        }
+        self.close_lost_peers();
+    }
+
+    /// Credentials of this id (see [`crate::credential::id()`]) were taken back: the allocations made with them end.
+    pub fn handle_revoked(&mut self, now: Now, id: &str) {
+        let is_theirs = |allocation: &Allocation| id_of(&allocation.username) == Some(id);
+        let theirs: Vec<_> = self.table.iter_mut().filter(|a| is_theirs(a)).map(|a| a.id).collect();
+        for allocation in theirs {
+            self.close(allocation, now);
         }
         self.close_lost_peers();
     }

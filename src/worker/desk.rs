@@ -29,6 +29,8 @@ pub(super) enum Command {
     Reconfigure(Arc<Settings>),
     /// DTLS handshakes show this certificate from now on.
     Identify(Identity),
+    /// End the allocations of credentials that were taken back.
+    Revoke(Arc<str>),
     /// Start or end a drain.
     SetMode(Mode),
     /// Publish the counters now and say so.

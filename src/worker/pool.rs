@@ -279,6 +279,13 @@ impl Pool {
         self.sources.set_limit(connections);
     }
 
+    /// Ends the allocations of credentials that were taken back; `false` if a worker is too busy to be told.
+    #[must_use]
+    pub fn revoke(&self, id: &str) -> bool {
+        let id: Arc<str> = id.into();
+        self.hands.iter().map(|hand| hand.tell(Command::Revoke(Arc::clone(&id)))).fold(true, |all, told| all & told)
+    }
+
     /// Starts or ends a drain.
     pub fn set_mode(&self, mode: Mode) {
         for hand in self.hands.iter() {

@@ -23,5 +23,6 @@ mod public;
 mod refused;
 mod reload;
 mod service;
+mod store;
 mod tls;
 mod watch;

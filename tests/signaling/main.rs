@@ -5,6 +5,7 @@ mod calls;
 mod chaos;
 mod consultations;
 mod engineio;
+mod journal;
 mod limits;
 mod matrix;
 mod native;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use turnkey::signal::{ConnId, Grants, Identity, Limits};
+use turnkey::signal::{CallAction, ConnId, Grants, Identity, Limits};
 
 use crate::sim::{Sim, browser, kinds, token};
 
@@ -466,6 +466,40 @@ fn the_session_ends_its_socket_with_its_token_and_comes_back_with_a_new_one() {
     let hello = json!({ "t": "hello", "d": { "resume": welcome["resume"], "token": "good:ann" } });
     sim.frame(conn, &hello.to_string());
     assert_eq!(sim.take_one(conn)["d"]["resumed"], true);
+}
+
+#[test]
+fn s4_25_credentials_are_taken_back_on_leave_and_bye_and_not_when_a_socket_is_lost() {
+    let mut sim = Sim::new();
+    let (ann, welcome) = sim.native("ann");
+    let session = welcome["session"].as_str().expect("session").to_owned();
+    sim.join(ann, "r");
+    sim.frame(ann, r#"{"t":"leave","id":"1"}"#);
+    let frames = sim.take_json(ann);
+    assert_eq!(kinds(&frames), ["left", "ice"]);
+    assert_eq!(frames[1]["d"]["ice_servers"][0]["username"], format!("ann.{session}-1"), "others than before");
+    assert_eq!(sim.revoked, [format!("ann.{session}")]);
+    sim.frame(ann, r#"{"t":"bye"}"#);
+    assert_eq!(sim.revoked.split_off(1), [format!("ann.{session}-1")]);
+    let (bob, _) = sim.native("bob");
+    sim.join(bob, "r");
+    sim.lose(bob);
+    sim.pass(Limits::default().resume_window);
+    assert_eq!((sim.hub.stats().sessions, sim.revoked.len()), (0, 1), "media may still flow");
+}
+
+#[test]
+fn s4_25_credentials_of_a_call_are_taken_back_when_it_ends() {
+    let mut sim = Sim::new();
+    let (ann, bob) = (token("ann", None), token("bob", None));
+    let action = CallAction::Initiate { callee: "bob".into(), media: None };
+    let id = sim.hub.handle_call(sim.now, &ann, action).expect("rings").remove(0).id;
+    sim.hub.handle_call(sim.now, &bob, CallAction::Accept(id.clone())).expect("accepted");
+    sim.drain();
+    assert_eq!(sim.revoked, [""; 0]);
+    sim.hub.handle_call(sim.now, &ann, CallAction::End(id.clone())).expect("ended");
+    sim.drain();
+    assert_eq!(sim.revoked, [format!("ann.{id}"), format!("bob.{id}")]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use turnkey::signal::{
-    ClientKey, ConnId, Connect, Dialect, Grants, Hub, Ice, Identity, Limits, Now, Output, Rooms,
+    ClientKey, ConnId, Connect, Dialect, Grants, Hub, Ice, Identity, Limits, Now, Output, Rooms, lease_name,
 };
 
 /// One socket as the test sees it.
@@ -24,6 +24,8 @@ pub(crate) struct Sim {
     pub(crate) sockets: BTreeMap<ConnId, Socket>,
     pub(crate) ice_ttl: Duration,
     pub(crate) credentials: Vec<(String, bool)>,
+    /// Credentials that were taken back.
+    pub(crate) revoked: Vec<String>,
     next: u64,
 }
 
@@ -77,6 +79,7 @@ impl Sim {
             sockets: BTreeMap::new(),
             ice_ttl: Duration::from_secs(3600),
             credentials: Vec::new(),
+            revoked: Vec::new(),
             next: 1,
         }
     }
@@ -189,10 +192,11 @@ impl Sim {
                     };
                     self.hub.handle_identity(self.now, conn, result);
                 }
-                Output::NeedIce { session, user, may_relay, asked } => {
-                    self.credentials.push((format!("{user}.{session}"), may_relay));
+                Output::NeedIce { session, lease, user, may_relay, asked } => {
+                    let session_name = lease_name(session, lease);
+                    self.credentials.push((format!("{user}.{session_name}"), may_relay));
                     let servers = serde_json::value::to_raw_value(&serde_json::json!([
-                        { "urls": ["turn:h:3478"], "username": format!("{user}.{session}"), "credential": "c" }
+                        { "urls": ["turn:h:3478"], "username": format!("{user}.{session_name}"), "credential": "c" }
                     ]));
                     let ice = Ice {
                         servers: servers.expect("json"),
@@ -201,6 +205,7 @@ impl Sim {
                     };
                     self.hub.handle_ice(self.now, session, asked, &ice);
                 }
+                Output::Revoke { user, scope, .. } => self.revoked.push(format!("{user}.{scope}")),
             }
         }
     }

@@ -9,6 +9,8 @@ pub mod socketio;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::MemberId;
 use super::envelope::{Envelope, Refusal};
 use super::room::Member;
@@ -80,7 +82,7 @@ impl Sender {
 }
 
 /// The language of one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Dialect {
     /// Raw room broadcast on `/ws/signaling/{room}` (seed 000).
     Broadcast,

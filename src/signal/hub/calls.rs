@@ -11,6 +11,7 @@ use crate::signal::dialect::socketio::{self, invite};
 use crate::signal::dialect::{Dialect, call, native};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::identity::Identity;
+use crate::signal::journal::Record;
 use crate::signal::{ConnId, SessionId};
 
 impl Hub {
@@ -83,6 +84,8 @@ impl Hub {
             return;
         }
         let call = &step.call;
+        self.touch_call(&call.id);
+        self.record(|| Record::Call(Box::new(call.clone())));
         for user in [&call.caller, &call.callee] {
             for session in self.users.get(user).cloned().unwrap_or_default() {
                 self.tell_of_call(now, session, call);
@@ -92,6 +95,7 @@ impl Hub {
             }
         }
         if call.status.is_over() {
+            self.revoke_call(now, &call.id, [&call.caller, &call.callee]);
             self.close_call_sockets(now, call);
         }
     }
@@ -120,6 +124,7 @@ impl Hub {
             if self.sessions.get(&session).is_some_and(|s| s.dialect.acknowledges()) {
                 // The connection goes on without the call.
                 self.leave(now, session, "left");
+                self.renew_lease(now, session);
                 continue;
             }
             let conn = self.sessions.get(&session).and_then(|s| s.conn);
@@ -161,6 +166,9 @@ impl Hub {
 
     /// What is said in the room of a call is noted for those who look at it.
     pub(super) fn note_in_call(&mut self, now: Now, room: &str, envelope: &Envelope) {
+        if let (Some(id), Kind::Candidate | Kind::State) = (self.calls.key(room), envelope.kind) {
+            self.touch_call(&id);
+        }
         match envelope.kind {
             Kind::Candidate => self.calls.note(room, now.unix, |call| {
                 call.ice_candidates_count = call.ice_candidates_count.saturating_add(1);
@@ -201,11 +209,14 @@ impl Hub {
         let memory = now.mono + self.limits.call_memory;
         match self.calls.finish(id, CallStatus::Missed, now.unix, memory) {
             Some(step) => self.call_changed(now, &step),
-            None => self.calls.forget(id),
+            None => {
+                self.calls.forget(id);
+                self.touch_call(id);
+            }
         }
     }
 
-    fn arm_call(&mut self, id: &Arc<str>) {
+    pub(super) fn arm_call(&mut self, id: &Arc<str>) {
         let Some(entry) = self.calls.entry(id) else { return };
         super::rearm(&mut self.timers, &mut entry.armed, entry.deadline, || Timer::Call(id.clone()));
     }

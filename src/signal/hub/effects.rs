@@ -77,6 +77,15 @@ pub enum AskedIce {
     Push,
 }
 
+/// What the relay credentials of a session are called.
+#[must_use]
+pub fn lease_name(session: SessionId, lease: u32) -> String {
+    match lease {
+        0 => session.to_string(),
+        _ => format!("{session}-{lease}"),
+    }
+}
+
 /// What the caller does next.
 #[derive(Clone, Debug)]
 pub enum Output {
@@ -114,11 +123,22 @@ pub enum Output {
     NeedIce {
         /// The session.
         session: SessionId,
+        /// Which of its credentials, in their order; those before were taken back.
+        lease: u32,
         /// Whose relay credentials they are.
         user: Arc<str>,
         /// Whether relay credentials are due at all.
         may_relay: bool,
         /// To hand back.
         asked: AskedIce,
+    },
+    /// Take relay credentials back, and end the allocations that were made with them.
+    Revoke {
+        /// Whose they are.
+        user: Arc<str>,
+        /// What they were made for: [`lease_name`], or the id of a call.
+        scope: Box<str>,
+        /// Unix seconds at which they would have ended.
+        until: u64,
     },
 }

@@ -8,11 +8,13 @@ mod calls;
 mod conn;
 mod consultations;
 mod effects;
+mod keep;
 mod native;
 mod peerjs;
 mod presence;
 mod raw;
 mod relay;
+mod revoke;
 mod socketio;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -33,9 +35,11 @@ use super::rate::{PerClient, client_key};
 use super::room::Room;
 use super::session::Session;
 use super::stats::Stats;
+use super::voids::Voids;
 use super::{ConnId, MemberId, Now, SessionId};
 use conn::{Conn, Life};
-pub use effects::{AskedIce, Connect, Ice, Output, close};
+pub use effects::{AskedIce, Connect, Ice, Output, close, lease_name};
+use keep::Touched;
 
 const STOPPING: &str = "the server is stopping, come back in a moment";
 
@@ -70,6 +74,8 @@ pub struct Hub {
     outputs: VecDeque<Output>,
     is_draining: bool,
     stats: Stats,
+    voids: Voids,
+    touched: Touched,
 }
 
 impl Hub {
@@ -96,6 +102,8 @@ impl Hub {
             outputs: VecDeque::new(),
             is_draining: false,
             stats: Stats::default(),
+            voids: Voids::default(),
+            touched: Touched::default(),
         }
     }
 
@@ -138,6 +146,7 @@ impl Hub {
             Dialect::Broadcast | Dialect::Call => self.raw_connected(now, id, connect),
             Dialect::PeerJs => self.peerjs_connected(now, id, connect),
         }
+        self.touch_conn(id);
         self.arm_conn(id);
     }
 
@@ -166,6 +175,8 @@ impl Hub {
         if !self.within_rate(now, id, text.len()) {
             return;
         }
+        // Before as well: the frame may take the session out of its room.
+        self.touch_conn(id);
         match self.conns.get(&id).map(|c| c.dialect) {
             Some(Dialect::Native) => self.native_frame(now, id, text),
             Some(Dialect::Broadcast) => self.raw_frame(now, id, text),
@@ -174,6 +185,7 @@ impl Hub {
             Some(Dialect::PeerJs) => self.peerjs_frame(now, id, text),
             None => {}
         }
+        self.touch_conn(id);
         self.arm_conn(id);
     }
 
@@ -203,6 +215,7 @@ impl Hub {
             session.outbox.confirm(seq);
         }
         self.shows_life(now, id);
+        self.touch_conn(id);
         self.arm_conn(id);
     }
 
@@ -283,13 +296,15 @@ impl Hub {
         if let Some(room) = self.rooms.get_mut(name) {
             self.stats.mail_expired += room.expire_mail(now.mono, self.limits.mail_ttl);
         }
+        self.touch_room(name);
         self.arm_room(name);
     }
 
     fn ask_ice(&mut self, session: SessionId, asked: AskedIce) {
         let Some(found) = self.sessions.get(&session) else { return };
         let (user, may_relay) = (found.identity.user.clone(), found.identity.may_relay);
-        self.outputs.push_back(Output::NeedIce { session, user, may_relay, asked });
+        let lease = found.lease;
+        self.outputs.push_back(Output::NeedIce { session, lease, user, may_relay, asked });
     }
 
     fn send(&mut self, conn: ConnId, text: Arc<str>) {

@@ -67,9 +67,13 @@ impl Hub {
     pub fn handle_identity(&mut self, now: Now, id: ConnId, result: Result<Identity, String>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Some(pending) = conn.joining.take() {
-            return self.join_checked(now, id, &pending, result);
+            self.join_checked(now, id, &pending, result);
+            return self.touch_conn(id);
         }
-        let Some(hello) = conn.greeting.take() else { return self.renew(now, id, result) };
+        let Some(hello) = conn.greeting.take() else {
+            self.renew(now, id, result);
+            return self.touch_conn(id);
+        };
         match result {
             Ok(identity) => self.greet(now, id, &hello, Some(identity)),
             Err(why) => {
@@ -196,6 +200,7 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         self.stats.credentials += u64::from(session.identity.may_relay);
         session.ice_at = Some(now.mono + ice.ttl / 2);
+        session.leased_until = if session.identity.may_relay { ice.expires_at } else { 0 };
         let Some(conn) = session.conn else { return };
         let servers =
             json!({ "ice_servers": ice.servers, "ttl": ice.ttl.as_secs(), "expires_at": ice.expires_at });
@@ -222,6 +227,7 @@ impl Hub {
     pub(super) fn rotate_resume(&mut self, id: SessionId) -> String {
         let mut secret = [0; 32];
         self.rng.fill_bytes(&mut secret);
+        self.touch_session(id);
         self.sessions.get_mut(&id).map(|session| session.resume.rotate(id, secret)).unwrap_or_default()
     }
 
@@ -266,8 +272,11 @@ impl Hub {
             }
             Request::Join(join) => self.join(now, conn, session, reference, join),
             Request::Leave => {
-                self.leave(now, session, "left");
+                let has_left = self.leave(now, session, "left");
                 self.send(conn, native::reply("left", reference, &json!({})));
+                if has_left {
+                    self.renew_lease(now, session);
+                }
             }
             Request::Relay { to, envelope } => {
                 self.relay_once(now, conn, session, reference, to.as_deref(), &envelope);
@@ -299,7 +308,9 @@ impl Hub {
             // A join is repeated when its answer was lost.
             Some(place) => Ok((place, false)),
             None => {
-                self.leave(now, session, "left");
+                if self.leave(now, session, "left") {
+                    self.renew_lease(now, session);
+                }
                 self.end_ghosts(now, session, &join.room);
                 self.enter(now, session, &join.room, join.name, join.role).map(|place| (place, true))
             }

@@ -10,6 +10,7 @@ use super::{Hub, Now, close};
 use crate::signal::dialect::{Dialect, Sender, broadcast, native, peerjs};
 use crate::signal::envelope::{Code, Refusal};
 use crate::signal::identity::{ClientKey, Identity};
+use crate::signal::journal::Record;
 use crate::signal::outbox::Outbox;
 use crate::signal::room::{Member, Policy, Room};
 use crate::signal::session::{Answered, ResumeSecrets, Session};
@@ -113,15 +114,19 @@ impl Hub {
             wants_events,
             away_until: None,
             ice_at: None,
+            lease: 0,
+            leased_until: 0,
             expires_at,
             armed: None,
+            written: 0,
         };
         self.sessions.insert(id, session);
+        self.touch_session(id);
         self.arm_session(id);
         Ok(id)
     }
 
-    fn note_user(&mut self, identity: &Identity, id: SessionId) {
+    pub(super) fn note_user(&mut self, identity: &Identity, id: SessionId) {
         if identity.names_a_person() {
             self.users.entry(identity.user.clone()).or_default().push(id);
         }
@@ -134,6 +139,7 @@ impl Hub {
         let old = std::mem::replace(&mut session.identity, new.clone());
         forget_in(&mut self.users, &old.user, id);
         self.note_user(new, id);
+        self.touch_session(id);
         self.arm_session(id);
     }
 
@@ -152,6 +158,7 @@ impl Hub {
             }
             self.close(now, older, close::REPLACED, "another socket of this session took over");
         }
+        self.touch_session(id);
         self.stats.resumed += 1;
         self.set_away(now, id, false);
         self.arm_session(id);
@@ -215,7 +222,15 @@ impl Hub {
         let max = self.most_members(&room_name, dialect)?;
         self.make_room(now, &room_name, max);
         let member = place.unwrap_or_else(|| MemberId(self.fresh_id()));
-        let room = self.rooms.entry(room_name.clone()).or_insert_with(|| Room::new(room_name.clone()));
+        if !self.rooms.contains_key(&room_name) {
+            let session: Box<str> = format!("{:016x}", self.fresh_id()).into();
+            let record = (session.clone(), Box::from(&*room_name));
+            self.record(|| Record::Began { session: record.0, room: record.1, at: now.unix });
+            self.rooms.insert(room_name.clone(), Room::new(room_name.clone(), session));
+        }
+        let Some(room) = self.rooms.get_mut(&room_name) else {
+            return Err(Refusal::new(Code::Busy, "the room is gone"));
+        };
         if names_it {
             room.policy = Policy::Protected;
         }
@@ -245,7 +260,10 @@ impl Hub {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.place = Some((room_name.clone(), member));
         }
+        self.touch_session(id);
+        self.touch_room(&room_name);
         if let Some(who) = self.sender(&room_name, member) {
+            self.record_joined(now, &who);
             self.announce(now, &who, Presence::Joined);
         }
         Ok((room_name, member))
@@ -311,13 +329,19 @@ impl Hub {
         let gone = room.remove(member).map(|gone| Sender::new(&room_name, &gone));
         let (after, is_empty) = (room.present(), room.members.is_empty());
         self.count_present(before, after);
+        let attendee: Box<str> = member.to_string().into();
+        self.record(|| Record::Left { attendee, reason, at: now.unix });
         if is_empty {
-            self.rooms.remove(&room_name);
+            if let Some(room) = self.rooms.remove(&room_name) {
+                self.record(|| Record::Ended { session: room.session, at: now.unix });
+            }
         } else {
             if let Some(gone) = &gone {
                 self.announce(now, gone, Presence::Left(reason));
             }
         }
+        self.touch_session(id);
+        self.touch_room(&room_name);
         self.arm_room(&room_name);
         if let Some(gone) = gone {
             self.left_call(now, &room_name, gone.user(), reason);
@@ -325,9 +349,25 @@ impl Hub {
         true
     }
 
+    fn record_joined(&mut self, now: Now, who: &Sender) {
+        let Some(session) = self.rooms.get(&who.room).map(|room| room.session.clone()) else { return };
+        self.record(|| Record::Joined {
+            session,
+            attendee: who.member.to_string().into(),
+            user: who.shown().into(),
+            role: who.role().map(Into::into),
+            peer: who.peer_id().into(),
+            at: now.unix,
+        });
+    }
+
     /// Ends a session; its socket, if it has one, is left to the caller.
     pub(super) fn end_session(&mut self, now: Now, id: SessionId, reason: &'static str) {
         self.leave(now, id, reason);
+        if reason != "lost" {
+            self.revoke_lease(now, id);
+        }
+        self.touch_session(id);
         let Some(session) = self.sessions.remove(&id) else { return };
         if let Some(at) = session.armed {
             self.timers.remove(&(at, super::Timer::Session(id)));

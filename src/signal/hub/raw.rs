@@ -149,6 +149,7 @@ impl Hub {
     /// then the unanswered offers of the others.
     pub(super) fn take_seat(&mut self, now: Now, id: ConnId, seat: SessionId, except: Option<MemberId>) {
         self.attach(now, seat, id);
+        self.touch_conn(id);
         let Some(session) = self.sessions.get(&seat) else { return };
         let Some((room, member)) = session.place.clone() else { return };
         let replay: Vec<Arc<str>> = session.outbox.iter().map(|f| f.text.clone()).collect();
@@ -251,6 +252,7 @@ impl Hub {
             .collect();
         let room = self.rooms.get_mut(&room_name);
         let ready = room.map(|r| r.succeed(suspect.member, member)).unwrap_or_default();
+        self.touch_room(&room_name);
         for (reader, candidate) in ready {
             self.pass(now, &room_name, member, reader, &candidate);
         }

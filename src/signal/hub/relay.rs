@@ -88,9 +88,10 @@ impl Hub {
         to: Option<MemberId>,
         envelope: &Envelope,
     ) -> Result<Delivery, Refusal> {
-        let limits = &self.limits;
         // More of the callee's connections may come while it rings.
         let rings = self.rings(room_name);
+        self.touch_room(room_name);
+        let limits = &self.limits;
         let Some(room) = self.rooms.get_mut(room_name) else { return Ok(Delivery::default()) };
         let is_alone = !room.members.iter().any(|m| m.id != from && !m.is_away);
         let is_raw = room.member(from).is_some_and(|m| !m.dialect.acknowledges());
@@ -148,6 +149,7 @@ impl Hub {
         envelope: &Envelope,
     ) -> Delivery {
         let (max, bytes) = (self.limits.mail_candidates, self.limits.mail_bytes);
+        self.touch_room(room_name);
         let Some(room) = self.rooms.get_mut(room_name) else { return Delivery::default() };
         let Some(target) = room.member_mut(to) else { return Delivery::default() };
         let (session, is_away) = (target.session, target.is_away);
@@ -204,6 +206,7 @@ impl Hub {
         about: Option<(MemberId, Kind)>,
         render: impl FnOnce(Dialect, u64) -> Option<Arc<str>>,
     ) {
+        self.touch_session(to);
         let Some(session) = self.sessions.get_mut(&to) else { return };
         let Some(text) = render(session.dialect, session.outbox.next_seq()) else { return };
         let confirms_itself = session.dialect.acknowledges();

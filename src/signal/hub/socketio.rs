@@ -149,7 +149,9 @@ impl Hub {
         match request {
             Request::Join(_) => Err(Refusal::new(Code::BadFrame, "a join is handled apart")),
             Request::Leave => {
-                self.leave(now, session, "left");
+                if self.leave(now, session, "left") {
+                    self.renew_lease(now, session);
+                }
                 Ok(json!({ "ok": true }))
             }
             Request::Relay(message) => self.socketio_relay(now, session, &message),
@@ -157,7 +159,7 @@ impl Hub {
             Request::Chat(message) => self.socketio_chat(now, session, &message),
             Request::Identify(role) => {
                 if let Some(session) = self.sessions.get_mut(&session) {
-                    session.declared_role = Some(role);
+                    session.declared_role = Some(role.into());
                 }
                 Ok(json!({ "ok": true, "role": role }))
             }
@@ -241,11 +243,13 @@ impl Hub {
             return Err(Refusal::new(Code::Forbidden, "user_id is not the token's user"));
         }
         found.dialect = Dialect::SocketIo(join.vocabulary);
-        let role = join.role.clone().or(found.declared_role.map(str::to_owned));
+        let role = join.role.clone().or(found.declared_role.as_deref().map(str::to_owned));
         if let Some((room, member)) = found.place.clone().filter(|(room, _)| **room == join.room) {
             return Ok(Some((room, member)));
         }
-        self.leave(now, session, "left");
+        if self.leave(now, session, "left") {
+            self.renew_lease(now, session);
+        }
         self.end_ghosts(now, session, &join.room);
         self.enter(now, session, &join.room, join.user.clone(), role).map(Some)
     }

@@ -11,7 +11,7 @@ pub mod webrtc;
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -25,7 +25,7 @@ use crate::signal::limits::Limits;
 const NO_BINARY: &str = "signaling has no binary attachments, send text";
 
 /// Which names a Socket.IO client gives to things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Vocabulary {
     /// `call.invite`, `call.offer` … by user (seed 001); what a socket that has joined nothing hears.
     Invite,

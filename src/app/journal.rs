@@ -1,0 +1,138 @@
+//! The task that writes signaling's journal and the books into the database. What waits is written together, so a
+//! busy server makes few transactions. While the database does not answer, what comes is let go; signaling tells
+//! everything anew once it is back.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::http::{Batch, Journal, Progress};
+use crate::store::{Store, StoreError, Usage};
+
+/// Batches that wait for the database.
+const BATCHES: usize = 1024;
+
+/// Batches of one transaction.
+const GROUP: usize = 256;
+
+/// How long the database may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a database that does not answer is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Users whose usage waits for a database that does not answer.
+const USAGE: usize = 10_000;
+
+/// The writer of the journal, ready to run.
+pub(super) struct Keeper {
+    store: Store,
+    batches: mpsc::Receiver<Batch>,
+    usage: mpsc::Receiver<Vec<Usage>>,
+    progress: watch::Sender<Progress>,
+    /// What is not in the books yet.
+    owed: Vec<Usage>,
+}
+
+/// What the rest of the program keeps of it.
+pub(super) struct Books {
+    pub(super) usage: mpsc::Sender<Vec<Usage>>,
+    pub(super) progress: watch::Receiver<Progress>,
+}
+
+impl Books {
+    /// Whether the database takes what it is given.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let is_well = self.progress.borrow().is_well;
+        if is_well { Ok(()) } else { Err("the database does not answer".into()) }
+    }
+}
+
+/// Reads the journal, and makes what writes it. `salt` see [`Journal`].
+pub(super) async fn open(mut store: Store, salt: u64) -> Result<(Journal, Keeper, Books), StoreError> {
+    let rows = store.load().await?;
+    let (sender, batches) = mpsc::channel(BATCHES);
+    let (usage_sender, usage) = mpsc::channel(16);
+    let progress = watch::Sender::new(Progress { written: 0, is_well: true, outages: 0 });
+    let journal = Journal { batches: sender, progress: progress.subscribe(), rows, salt };
+    let books = Books { usage: usage_sender, progress: progress.subscribe() };
+    Ok((journal, Keeper { store, batches, usage, progress, owed: Vec::new() }, books))
+}
+
+impl Keeper {
+    /// Writes until signaling has ended.
+    pub(super) async fn run(mut self) {
+        let mut group = Vec::with_capacity(GROUP);
+        // The journal lacks something until it has been told everything.
+        let mut lacks = false;
+        loop {
+            tokio::select! {
+                received = self.batches.recv_many(&mut group, GROUP) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+                Some(usage) = self.usage.recv() => self.owe(usage),
+            }
+            if let Some(first) = group.iter().rposition(|batch| batch.is_all) {
+                group.drain(..first);
+                lacks = false;
+            }
+            if lacks {
+                group.clear();
+            }
+            if let Err(error) = self.write(group.drain(..).collect()).await {
+                self.recover(&error).await;
+                lacks = true;
+            }
+        }
+    }
+
+    async fn write(&mut self, group: Vec<Batch>) -> Result<(), StoreError> {
+        let late = |_| StoreError::File(std::io::ErrorKind::TimedOut.into());
+        if let Some(ticket) = group.last().map(|batch| batch.ticket) {
+            let anew = group.first().is_some_and(|batch| batch.is_all);
+            let changes = group.into_iter().flat_map(|batch| batch.changes).collect();
+            timeout(PATIENCE, self.store.write(changes, anew)).await.map_err(late)??;
+            self.progress.send_modify(|progress| progress.written = ticket);
+        }
+        if !self.owed.is_empty() {
+            timeout(PATIENCE, self.store.add_usage(&self.owed)).await.map_err(late)??;
+            self.owed.clear();
+        }
+        Ok(())
+    }
+
+    /// Says that nothing is written, and tries until it could be again. What comes meanwhile is let go: signaling
+    /// does not wait for it.
+    async fn recover(&mut self, error: &StoreError) {
+        tracing::error!(%error, "the database does not answer; calls go on, but a restart would lose them");
+        self.progress.send_modify(|progress| {
+            progress.is_well = false;
+            progress.outages += 1;
+        });
+        loop {
+            tokio::time::sleep(RETRY).await;
+            while self.batches.try_recv().is_ok() {}
+            while let Ok(usage) = self.usage.try_recv() {
+                self.owe(usage);
+            }
+            if self.batches.is_closed() {
+                return;
+            }
+            match timeout(PATIENCE, self.store.reconnect()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => tracing::debug!(%error, "the database does not answer yet"),
+                Err(_) => tracing::debug!("the database does not answer yet"),
+            }
+        }
+        tracing::info!("the database answers again");
+        self.progress.send_modify(|progress| progress.is_well = true);
+    }
+
+    fn owe(&mut self, usage: Vec<Usage>) {
+        let room = USAGE.saturating_sub(self.owed.len());
+        self.owed.extend(usage.into_iter().take(room));
+    }
+}

@@ -1,0 +1,219 @@
+//! The journal's side of the hub: what has changed since the last turn, and how all of it comes back after a
+//! restart. What is decided in a turn is found by comparing with what was written last, so that no rule of the
+//! other files has to think of the journal.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::presence::token_end;
+use super::{Hub, Now};
+use crate::signal::journal::{self, CallValue, Change, Record, Row, Table};
+use crate::signal::room::Room;
+use crate::signal::session::Session;
+use crate::signal::{ConnId, MemberId, SessionId};
+
+/// What may differ from the journal.
+#[derive(Default)]
+pub(super) struct Touched {
+    is_on: bool,
+    sessions: BTreeSet<SessionId>,
+    rooms: BTreeSet<Arc<str>>,
+    calls: BTreeSet<Arc<str>>,
+    /// Changes that are complete already.
+    changes: Vec<Change>,
+}
+
+impl Hub {
+    /// From now on the hub says what it has to be restored from; [`Self::take_changes`] wants to be called after
+    /// each input.
+    pub fn keep_journal(&mut self) {
+        self.touched.is_on = true;
+    }
+
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = std::mem::take(&mut self.touched.changes);
+        for id in std::mem::take(&mut self.touched.sessions) {
+            self.write_session(id, &mut changes);
+        }
+        for name in std::mem::take(&mut self.touched.rooms) {
+            self.write_room(&name, &mut changes);
+        }
+        for id in std::mem::take(&mut self.touched.calls) {
+            changes.push(match self.calls.get(&id) {
+                Some(call) => Change::Put(journal::row(Table::Call, &*id, 0, &CallValue::from(call))),
+                None => drop_all(Table::Call, &id),
+            });
+        }
+        changes
+    }
+
+    /// Everything there is, for a journal that was emptied. Records of changes that were not taken stay.
+    pub fn snapshot(&mut self) -> Vec<Change> {
+        for session in self.sessions.values_mut() {
+            session.written = 0;
+            session.outbox.unwrite();
+            session.answered.unwrite();
+        }
+        self.rooms.values_mut().for_each(|room| room.written = 0);
+        self.touched.sessions = self.sessions.keys().copied().collect();
+        self.touched.rooms = self.rooms.keys().cloned().collect();
+        self.touched.calls = self.calls.ids().into_iter().collect();
+        self.touched.changes.retain(|change| matches!(change, Change::Record(_)));
+        let voids = self.voids.iter().map(|(name, until)| Change::Put(void(name, until)));
+        self.touched.changes.extend(voids);
+        self.take_changes()
+    }
+
+    fn write_session(&mut self, id: SessionId, changes: &mut Vec<Change>) {
+        let owner = id.to_string();
+        let Some(session) = self.sessions.get_mut(&id) else {
+            let tables = [Table::Session, Table::Frame, Table::Answer];
+            return changes.extend(tables.map(|table| drop_all(table, &owner)));
+        };
+        session.outbox.take_changes(&owner, changes);
+        session.answered.take_changes(&owner, changes);
+        let row = journal::row(Table::Session, &*owner, 0, session);
+        let digest = journal::digest(&row.value);
+        if std::mem::replace(&mut session.written, digest) != digest {
+            changes.push(Change::Put(row));
+        }
+    }
+
+    fn write_room(&mut self, name: &Arc<str>, changes: &mut Vec<Change>) {
+        let Some(room) = self.rooms.get_mut(name) else { return changes.push(drop_all(Table::Room, name)) };
+        let row = journal::row(Table::Room, &**name, 0, room);
+        let digest = journal::digest(&row.value);
+        if std::mem::replace(&mut room.written, digest) != digest {
+            changes.push(Change::Put(row));
+        }
+    }
+
+    /// Brings back what the journal has. Nobody has a socket; everybody has the resume window to come back. Returns
+    /// how many rows could not be read.
+    pub fn restore(&mut self, now: Now, mut rows: Vec<Row>) -> usize {
+        rows.sort_by(|a, b| (a.table, &a.owner, a.number).cmp(&(b.table, &b.owner, b.number)));
+        let unread = rows.iter().filter(|row| self.restore_row(now, row).is_none()).count();
+        let mut sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        sessions.sort_unstable();
+        sessions.into_iter().for_each(|id| self.arm_session(id));
+        let rooms: Vec<Arc<str>> = self.rooms.keys().cloned().collect();
+        rooms.iter().for_each(|name| self.arm_room(name));
+        self.calls.ids().iter().for_each(|id| self.arm_call(id));
+        unread
+    }
+
+    fn restore_row(&mut self, now: Now, row: &Row) -> Option<()> {
+        let session = || MemberId::parse(&row.owner).map(|id| SessionId(id.0));
+        match row.table {
+            Table::Session => self.restore_session(now, session()?, &row.value),
+            Table::Frame => self.sessions.get_mut(&session()?)?.outbox.restore(row.number, &row.value).ok(),
+            Table::Answer => self.sessions.get_mut(&session()?)?.answered.restore(&row.value).ok(),
+            Table::Room => self.restore_room(now, &row.value),
+            Table::Call => {
+                let call = serde_json::from_str::<CallValue>(&row.value).ok()?;
+                self.calls.restore(call.into(), now, &self.limits);
+                Some(())
+            }
+            Table::Void => {
+                self.voids.insert(row.owner.clone(), row.number, self.limits.voids, now);
+                self.tell_void(&row.owner, row.number);
+                Some(())
+            }
+        }
+    }
+
+    fn restore_session(&mut self, now: Now, id: SessionId, value: &str) -> Option<()> {
+        let mut session = serde_json::from_str::<Session>(value).ok()?;
+        session.written = journal::digest(value);
+        session.away_until = Some(now.mono + self.limits.resume_window);
+        session.expires_at = token_end(now, &session.identity);
+        self.note_user(&session.identity, id);
+        for chat in &session.chats {
+            self.chats.entry(chat.clone()).or_default().push(id);
+        }
+        self.sessions.insert(id, session);
+        Some(())
+    }
+
+    fn restore_room(&mut self, now: Now, value: &str) -> Option<()> {
+        let mut room = serde_json::from_str::<Room>(value).ok()?;
+        room.written = journal::digest(value);
+        let strangers: Vec<MemberId> =
+            room.members.iter().filter(|m| !self.sessions.contains_key(&m.session)).map(|m| m.id).collect();
+        for stranger in strangers {
+            room.remove(stranger);
+        }
+        if room.members.is_empty() {
+            self.touch_room(&room.name);
+            self.record(|| Record::Ended { session: room.session.clone(), at: now.unix });
+            return Some(());
+        }
+        for member in &mut room.members {
+            member.is_away = true;
+            if let Some(session) = self.sessions.get_mut(&member.session) {
+                session.place = Some((room.name.clone(), member.id));
+            }
+        }
+        room.mail.values_mut().for_each(|mail| mail.since = now.mono);
+        self.rooms.insert(room.name.clone(), room);
+        Some(())
+    }
+
+    // What the other files call.
+
+    pub(super) fn touch_session(&mut self, id: SessionId) {
+        if self.touched.is_on {
+            self.touched.sessions.insert(id);
+        }
+    }
+
+    pub(super) fn touch_room(&mut self, name: &Arc<str>) {
+        if self.touched.is_on && !self.touched.rooms.contains(name) {
+            self.touched.rooms.insert(name.clone());
+        }
+    }
+
+    pub(super) fn touch_call(&mut self, id: &Arc<str>) {
+        if self.touched.is_on {
+            self.touched.calls.insert(id.clone());
+        }
+    }
+
+    /// What somebody has just sent may have changed the own session and room.
+    pub(super) fn touch_conn(&mut self, id: ConnId) {
+        if !self.touched.is_on {
+            return;
+        }
+        let Some(session) = self.conns.get(&id).and_then(|conn| conn.session) else { return };
+        self.touched.sessions.insert(session);
+        if let Some((room, _)) = self.sessions.get(&session).and_then(|s| s.place.clone()) {
+            self.touch_room(&room);
+        }
+    }
+
+    pub(super) fn record(&mut self, record: impl FnOnce() -> Record) {
+        if self.touched.is_on {
+            self.touched.changes.push(Change::Record(record()));
+        }
+    }
+
+    /// Something is valid no longer, until it would have ended anyway.
+    pub(super) fn void(&mut self, now: Now, name: &str, until: u64) {
+        let gone = self.voids.insert(name.into(), until, self.limits.voids, now);
+        if self.touched.is_on {
+            let gone = gone.iter().map(|name| drop_all(Table::Void, name));
+            self.touched.changes.extend(gone);
+            self.touched.changes.push(Change::Put(void(name, until)));
+        }
+        self.tell_void(name, until);
+    }
+}
+
+fn drop_all(table: Table, owner: &str) -> Change {
+    Change::Drop { table, owner: owner.into(), from: 0, to: i64::MAX as u64 }
+}
+
+fn void(name: &str, until: u64) -> Row {
+    Row { table: Table::Void, owner: name.into(), number: until, value: "null".into() }
+}

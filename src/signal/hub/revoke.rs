@@ -1,0 +1,49 @@
+//! What is taken back before its time: the relay credentials of who leaves, of who is sent out, and of a call that
+//! is over. A session that was only lost keeps its own until they end: media may still flow.
+
+use std::sync::Arc;
+
+use super::{AskedIce, Hub, Now, Output, lease_name};
+use crate::signal::SessionId;
+
+/// What relay credentials are called among what is void.
+const RELAY: &str = "relay:";
+
+impl Hub {
+    /// Takes back the relay credentials a session has.
+    pub(super) fn revoke_lease(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let until = std::mem::take(&mut session.leased_until);
+        if until <= now.unix {
+            return;
+        }
+        let (scope, user) = (lease_name(id, session.lease), session.identity.user.clone());
+        session.lease += 1;
+        self.touch_session(id);
+        self.void(now, &format!("{RELAY}{scope}:{user}"), until);
+    }
+
+    /// Takes back those of a session that goes on, and gives it others.
+    pub(super) fn renew_lease(&mut self, now: Now, id: SessionId) {
+        let has_some = self.sessions.get(&id).is_some_and(|s| s.leased_until > now.unix);
+        self.revoke_lease(now, id);
+        if has_some && self.sessions.get(&id).is_some_and(|s| s.conn.is_some()) {
+            self.ask_ice(id, AskedIce::Push);
+        }
+    }
+
+    /// Takes back those that both parties were given for a call.
+    pub(super) fn revoke_call(&mut self, now: Now, call: &str, parties: [&Arc<str>; 2]) {
+        let until = now.unix + self.limits.credentials.as_secs();
+        for user in parties {
+            self.void(now, &format!("{RELAY}{call}:{user}"), until);
+        }
+    }
+
+    /// Tells the relay, where it is the relay's business.
+    pub(super) fn tell_void(&mut self, name: &str, until: u64) {
+        if let Some((scope, user)) = name.strip_prefix(RELAY).and_then(|rest| rest.split_once(':')) {
+            self.outputs.push_back(Output::Revoke { user: user.into(), scope: scope.into(), until });
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The books: calls, sessions with their attendees and metrics, and what users had relayed. Each record can be
+//! written again and changes nothing then.
+
+use super::{Statement, number, plain};
+use crate::signal::{Call, Record};
+
+/// What one user had relayed, to be added to the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The user.
+    pub user: Box<str>,
+    /// Unix seconds.
+    pub at: u64,
+    /// Allocations that ended.
+    pub allocations: u64,
+    /// How long they lasted.
+    pub seconds: u64,
+    /// Bytes from the user to peers.
+    pub sent: u64,
+    /// Bytes from peers to the user.
+    pub received: u64,
+}
+
+const SECONDS_OF_A_DAY: u64 = 86_400;
+
+pub(super) fn usage(usage: &Usage) -> Statement {
+    let sql = "INSERT INTO turn_usage (user_id, day, allocations, seconds, sent, received) \
+               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (user_id, day) DO UPDATE SET \
+               allocations = turn_usage.allocations + excluded.allocations, \
+               seconds = turn_usage.seconds + excluded.seconds, sent = turn_usage.sent + excluded.sent, \
+               received = turn_usage.received + excluded.received";
+    sqlx::query(sql)
+        .bind(plain(&usage.user))
+        .bind(number(usage.at / SECONDS_OF_A_DAY))
+        .bind(number(usage.allocations))
+        .bind(number(usage.seconds))
+        .bind(number(usage.sent))
+        .bind(number(usage.received))
+}
+
+pub(super) fn statements(node: &str, record: &Record) -> Vec<Statement> {
+    match record {
+        Record::Call(call) => vec![put_call(node, call)],
+        Record::Began { session, room, at } => {
+            let sql = "INSERT INTO sessions (session_id, node, room_id, started_at) VALUES ($1, $2, $3, $4) \
+                       ON CONFLICT (session_id) DO NOTHING";
+            let query = sqlx::query(sql).bind(plain(session)).bind(node.to_owned());
+            vec![query.bind(plain(room)).bind(number(*at))]
+        }
+        Record::Ended { session, at } => ended(session, *at),
+        Record::Joined { session, attendee, user, role, peer, at } => {
+            let sql = "INSERT INTO attendees (attendee_id, session_id, user_id, role, peer_id, joined_at) \
+                       VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (attendee_id) DO NOTHING";
+            let query = sqlx::query(sql).bind(plain(attendee)).bind(plain(session)).bind(plain(user));
+            vec![query.bind(role.as_deref().map(plain)).bind(plain(peer)).bind(number(*at))]
+        }
+        Record::Left { attendee, reason, at } => {
+            let sql = "UPDATE attendees SET left_at = $2, reason = $3, \
+                       duration_minutes = ($2 - joined_at) / 60.0 WHERE attendee_id = $1 AND left_at IS NULL";
+            vec![sqlx::query(sql).bind(plain(attendee)).bind(number(*at)).bind(*reason)]
+        }
+    }
+}
+
+/// Closes the session with everybody in it, and draws up its metrics.
+fn ended(session: &str, at: u64) -> Vec<Statement> {
+    let attendees = "UPDATE attendees SET left_at = $2, reason = 'lost', \
+                     duration_minutes = ($2 - joined_at) / 60.0 WHERE session_id = $1 AND left_at IS NULL";
+    let end = "UPDATE sessions SET ended_at = $2, session_duration_minutes = ($2 - started_at) / 60.0 \
+               WHERE session_id = $1 AND ended_at IS NULL";
+    let metrics = "INSERT INTO metrics (session_id, session_duration_minutes, attendees, attendee_minutes) \
+                   SELECT s.session_id, s.session_duration_minutes, COUNT(DISTINCT a.user_id), \
+                   COALESCE(SUM(a.duration_minutes), 0) FROM sessions s \
+                   LEFT JOIN attendees a ON a.session_id = s.session_id \
+                   WHERE s.session_id = $1 AND s.ended_at IS NOT NULL \
+                   GROUP BY s.session_id, s.session_duration_minutes ON CONFLICT (session_id) DO NOTHING";
+    vec![
+        sqlx::query(attendees).bind(plain(session)).bind(number(at)),
+        sqlx::query(end).bind(plain(session)).bind(number(at)),
+        sqlx::query(metrics).bind(plain(session)),
+    ]
+}
+
+fn put_call(node: &str, call: &Call) -> Statement {
+    let sql = "INSERT INTO calls (call_id, node, caller_id, callee_id, status, created_at, accepted_at, ended_at, \
+               duration_seconds, connection_state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+               ON CONFLICT (call_id) DO UPDATE SET status = excluded.status, accepted_at = excluded.accepted_at, \
+               ended_at = excluded.ended_at, duration_seconds = excluded.duration_seconds, \
+               connection_state = excluded.connection_state";
+    let lasted = call.ended_at.zip(call.accepted_at).map(|(end, start)| number(end.saturating_sub(start)));
+    sqlx::query(sql)
+        .bind(plain(&call.id))
+        .bind(node.to_owned())
+        .bind(plain(&call.caller))
+        .bind(plain(&call.callee))
+        .bind(call.status.as_str())
+        .bind(number(call.created_at))
+        .bind(call.accepted_at.map(number))
+        .bind(call.ended_at.map(number))
+        .bind(lasted)
+        .bind(plain(&call.connection_state))
+}

@@ -1,0 +1,236 @@
+//! The database: the journal a node is restored from, and the books of calls, sessions, attendees and relayed bytes.
+//!
+//! One schema on SQLite (embedded, a file of the state directory) and PostgreSQL (by URL); the migrations are in the
+//! binary. Owns the connection, the statements and how a group of changes becomes one transaction. Decides nothing
+//! about rooms, and never holds up who does: `app` writes through it on a task of its own.
+
+mod books;
+mod group;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use sqlx::any::{AnyArguments, AnyRow, install_default_drivers};
+use sqlx::migrate::Migrator;
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection as _, Row as _};
+
+use crate::signal::{Change, Row, Table};
+
+pub use books::Usage;
+use group::Group;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
+
+/// Name of the database file, and of the file whose lock says that it is in use.
+const FILE: &str = "turnkey.db";
+const LOCK: &str = "turnkey.db.lock";
+
+/// Where the database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// SQLite, in this directory.
+    Embedded(PathBuf),
+    /// PostgreSQL, by its URL.
+    Server(String),
+}
+
+/// Why the database cannot be used, in one line without its password.
+#[derive(Debug)]
+pub enum StoreError {
+    /// Another process uses the file.
+    InUse,
+    /// The file cannot be made or opened.
+    File(std::io::Error),
+    /// What the database says.
+    Database(sqlx::Error),
+    /// The schema cannot be brought up to date.
+    Migration(sqlx::migrate::MigrateError),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse => f.write_str("another server uses it"),
+            Self::File(error) => error.fmt(f),
+            Self::Database(error) => error.fmt(f),
+            Self::Migration(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// An open database.
+pub struct Store {
+    url: String,
+    node: String,
+    connection: AnyConnection,
+    /// Held for as long as the file is in use.
+    _lock: Option<std::fs::File>,
+}
+
+/// One statement with its values; those of the groups differ in length.
+type Statement = Query<'static, Any, AnyArguments>;
+
+impl Store {
+    /// Opens the database, makes it where it is new, and brings its schema up to date. `node` names this server
+    /// among those that share a database.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn open(location: &Location, node: &str) -> Result<Self, StoreError> {
+        install_default_drivers();
+        let (url, lock) = match location {
+            Location::Embedded(directory) => {
+                let lock = lock(directory)?;
+                (file_url(directory)?, Some(lock))
+            }
+            Location::Server(url) => (url.clone(), None),
+        };
+        let connection = connect(&url).await?;
+        Ok(Self { url, node: node.to_owned(), connection, _lock: lock })
+    }
+
+    /// Connects again after an error.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn reconnect(&mut self) -> Result<(), StoreError> {
+        self.connection = connect(&self.url).await?;
+        Ok(())
+    }
+
+    /// What the journal has of this node.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn load(&mut self) -> Result<Vec<Row>, StoreError> {
+        let query = sqlx::query("SELECT kind, owner, number, value FROM journal WHERE node = $1");
+        let rows = query.bind(self.node.clone()).fetch_all(&mut self.connection).await?;
+        Ok(rows.iter().filter_map(row).collect())
+    }
+
+    /// Writes a group of changes in one transaction; with `anew` the journal is emptied first.
+    ///
+    /// # Errors
+    /// What the database says; then nothing was written.
+    pub async fn write(&mut self, changes: Vec<Change>, anew: bool) -> Result<(), StoreError> {
+        let group = Group::new(changes);
+        let mut transaction = self.connection.begin().await?;
+        if anew {
+            let wipe = sqlx::query("DELETE FROM journal WHERE node = $1").bind(self.node.clone());
+            wipe.execute(&mut *transaction).await?;
+        }
+        for statement in group.statements(&self.node) {
+            statement.execute(&mut *transaction).await?;
+        }
+        for record in group.records() {
+            for statement in books::statements(&self.node, record) {
+                statement.execute(&mut *transaction).await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Adds to what users have had relayed.
+    ///
+    /// # Errors
+    /// What the database says; then nothing was written.
+    pub async fn add_usage(&mut self, usage: &[Usage]) -> Result<(), StoreError> {
+        let mut transaction = self.connection.begin().await?;
+        for one in usage {
+            books::usage(one).execute(&mut *transaction).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// On a thread of its own: what runs the migrations is no future that can move between threads.
+async fn connect(url: &str) -> Result<AnyConnection, StoreError> {
+    let (runtime, url) = (tokio::runtime::Handle::current(), url.to_owned());
+    let connecting = tokio::task::spawn_blocking(move || runtime.block_on(connect_here(&url)));
+    connecting.await.unwrap_or_else(|error| Err(StoreError::File(std::io::Error::other(error))))
+}
+
+async fn connect_here(url: &str) -> Result<AnyConnection, StoreError> {
+    let mut connection = AnyConnection::connect(url).await?;
+    if url.starts_with("sqlite:") {
+        // A process that is killed loses nothing of what it has handed to the kernel.
+        for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "PRAGMA busy_timeout = 2000"] {
+            sqlx::query(pragma).execute(&mut connection).await?;
+        }
+    }
+    MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migration)?;
+    Ok(connection)
+}
+
+/// The lock of the database file. Not on the file itself: its locks are SQLite's.
+fn lock(directory: &Path) -> Result<std::fs::File, StoreError> {
+    let file = private(&directory.join(LOCK)).map_err(StoreError::File)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse),
+        Err(std::fs::TryLockError::Error(error)) => Err(StoreError::File(error)),
+    }
+}
+
+/// The file's URL; the file is there, and nobody else can read it.
+fn file_url(directory: &Path) -> Result<String, StoreError> {
+    let path = directory.join(FILE);
+    private(&path).map_err(StoreError::File)?;
+    let mut url = "sqlite:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => url.push(char::from(*byte)),
+            other => url.push_str(&format!("%{other:02X}")),
+        }
+    }
+    Ok(url)
+}
+
+/// A file of mode 0600, made where it is not there.
+fn private(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn row(row: &AnyRow) -> Option<Row> {
+    Some(Row {
+        table: Table::parse(row.try_get::<&str, _>(0).ok()?)?,
+        owner: unescaped(row.try_get::<&str, _>(1).ok()?),
+        number: u64::try_from(row.try_get::<i64, _>(2).ok()?).ok()?,
+        value: row.try_get::<&str, _>(3).ok()?.into(),
+    })
+}
+
+fn statement(sql: String) -> Statement {
+    sqlx::query(AssertSqlSafe(sql))
+}
+
+/// PostgreSQL's texts hold no NUL, room names may.
+fn escaped(text: &str) -> String {
+    text.replace('%', "%25").replace('\0', "%00")
+}
+
+fn unescaped(text: &str) -> Box<str> {
+    text.replace("%00", "\0").replace("%25", "%").into()
+}
+
+/// A text for people: without NUL.
+fn plain(text: &str) -> String {
+    text.replace('\0', "\u{FFFD}")
+}
+
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

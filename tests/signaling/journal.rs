@@ -1,0 +1,318 @@
+//! What the hub writes down is what it is: after a crash everybody goes on with what was acknowledged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use turnkey::signal::dialect::socketio::Vocabulary;
+use turnkey::signal::{
+    CallAction, Change, ConnId, Connect, Dialect, Hub, Identity, Limits, Record, Row, Table,
+};
+
+use crate::sim::{Sim, browser, ip, kinds, token};
+
+const OFFER: &str = r#"{"type":"offer","sdp":"v=0\r\na=ice-ufrag:abcd\r\n"}"#;
+const ANSWER: &str = r#"{"type":"answer","sdp":"v=0\r\n"}"#;
+const CANDIDATE: &str = r#"{"candidate":"candidate:1 1 udp 1 192.0.2.1 9 typ host","sdpMid":"0"}"#;
+
+/// The journal of a server, as a database would have it.
+#[derive(Default)]
+struct Disk {
+    rows: BTreeMap<(Table, Box<str>, u64), Box<str>>,
+    records: Vec<Record>,
+}
+
+impl Disk {
+    fn write(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Put(Row { table, owner, number, value }) => {
+                    self.rows.insert((table, owner, number), value);
+                }
+                Change::Drop { table, owner, from, to } => {
+                    self.rows.retain(|(t, o, n), _| *t != table || *o != owner || !(from..=to).contains(n));
+                }
+                Change::Record(record) => self.records.push(record),
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |((table, owner, number), value): (&(Table, Box<str>, u64), &Box<str>)| Row {
+            table: *table,
+            owner: owner.clone(),
+            number: *number,
+            value: value.clone(),
+        };
+        self.rows.iter().map(row).collect()
+    }
+}
+
+fn journaling() -> Sim {
+    let mut sim = Sim::new();
+    sim.hub.keep_journal();
+    sim
+}
+
+/// The server is killed: what is on its disk is all there is, and every socket is gone.
+fn crash(mut sim: Sim, disk: &mut Disk) -> Sim {
+    disk.write(sim.hub.take_changes());
+    let mut next = Sim::new();
+    next.hub = Hub::new(Limits { connects_per_minute: 1000, ..Limits::default() }, false, [9; 32]);
+    next.now.unix = sim.now.unix + 3;
+    next.hub.keep_journal();
+    assert_eq!(next.hub.restore(next.now, disk.rows()), 0, "every row can be read");
+    next.drain();
+    next
+}
+
+fn resume(sim: &mut Sim, welcome: &Value, last_seq: u64) -> (ConnId, Vec<Value>) {
+    let conn = sim.native_socket(None);
+    let secret = welcome["resume"].as_str().expect("a secret");
+    sim.frame(conn, &format!(r#"{{"t":"hello","d":{{"resume":"{secret}","last_seq":{last_seq}}}}}"#));
+    let frames = sim.take_json(conn);
+    assert_eq!((&frames[0]["t"], &frames[0]["d"]["resumed"]), (&"welcome".into(), &true.into()), "{frames:?}");
+    (conn, frames)
+}
+
+#[test]
+fn native_members_resume_after_a_crash_and_nothing_acknowledged_is_lost_or_doubled() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (ann, ann_welcome) = sim.native("ann");
+    sim.join(ann, "r");
+    let (bob, bob_welcome) = sim.native("bob");
+    sim.join(bob, "r");
+    sim.take(ann);
+    sim.lose(bob);
+    let seen = sim.take_json(ann).last().and_then(|f| f["seq"].as_u64()).expect("member-away");
+    sim.frame(ann, &format!(r#"{{"t":"offer","id":"o1","d":{OFFER}}}"#));
+    sim.frame(ann, &format!(r#"{{"t":"candidate","id":"c1","d":{CANDIDATE}}}"#));
+    assert_eq!(kinds(&sim.take_json(ann)), ["ok", "ok"], "acknowledged");
+
+    let mut sim = crash(sim, &mut disk);
+    let (bob, frames) = resume(&mut sim, &bob_welcome, 0);
+    assert_eq!(kinds(&frames), ["welcome", "offer", "candidate"]);
+    let (ann, frames) = resume(&mut sim, &ann_welcome, seen);
+    assert_eq!(kinds(&frames), ["welcome", "member-back"], "{frames:?}");
+    sim.frame(ann, &format!(r#"{{"t":"candidate","id":"c1","d":{CANDIDATE}}}"#));
+    assert_eq!(kinds(&sim.take_json(ann)), ["ok"], "answered again");
+    assert_eq!(kinds(&sim.take_json(bob)), ["member-back"], "and not relayed again");
+    sim.frame(bob, &format!(r#"{{"t":"answer","id":"a1","d":{ANSWER}}}"#));
+    assert_eq!(kinds(&sim.take_json(ann)), ["answer"]);
+}
+
+#[test]
+fn who_does_not_come_back_after_a_crash_is_lost_when_the_window_is_over() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (_, ann) = sim.native("ann");
+    let (bob, _) = sim.native("bob");
+    sim.join(ConnId(1), "r");
+    sim.join(bob, "r");
+    let mut sim = crash(sim, &mut disk);
+    let (ann, _) = resume(&mut sim, &ann, 1);
+    sim.pass(Limits::default().resume_window);
+    let frames = sim.take_json(ann);
+    let left = frames.iter().find(|f| f["t"] == "member-left").expect("told");
+    assert_eq!(left["d"]["reason"], "lost");
+    assert_eq!(sim.hub.stats().sessions, 1);
+}
+
+#[test]
+fn s0_11_the_offer_of_a_raw_client_waits_through_a_crash() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let ann = sim.raw("r", browser(1));
+    sim.frame(ann, &format!(r#"{{"type":"offer","offer":{OFFER}}}"#));
+    sim.frame(ann, &format!(r#"{{"type":"ice-candidate","candidate":{CANDIDATE}}}"#));
+    let mut sim = crash(sim, &mut disk);
+    let again = sim.raw("r", browser(1));
+    assert_eq!(sim.take(again), [""; 0], "its own message does not come back to it");
+    let bob = sim.raw("r", browser(2));
+    assert_eq!(sim.take(bob).len(), 2, "offer and candidate");
+    sim.frame(bob, &format!(r#"{{"type":"answer","answer":{ANSWER}}}"#));
+    assert_eq!(sim.take(again).len(), 1);
+}
+
+#[test]
+fn socket_io_clients_recover_after_a_crash_with_what_they_missed() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let open = |sim: &mut Sim, user: &str| {
+        sim.connect(Connect {
+            dialect: Dialect::SocketIo(Vocabulary::Invite),
+            ip: ip(3),
+            identity: Some(token(user, None)),
+            key: browser(3),
+            room: None,
+            wants_events: true,
+        })
+    };
+    let ann = open(&mut sim, "ann");
+    sim.frame(ann, "0");
+    let bob = open(&mut sim, "bob");
+    sim.frame(bob, "0");
+    let connected = sim.take(bob);
+    let pid: Value = serde_json::from_str(&connected[0][1..]).expect("json");
+    let pid = pid["pid"].as_str().expect("a secret").to_owned();
+    for conn in [ann, bob] {
+        sim.frame(conn, r#"21["webrtc:join_room",{"roomId":"r"}]"#);
+    }
+    sim.take(bob);
+    sim.lose(bob);
+    sim.frame(ann, &format!(r#"22["webrtc:offer",{{"roomId":"r","offer":{OFFER}}}]"#));
+    assert!(sim.take(ann).iter().any(|text| text.starts_with("32[")), "acknowledged");
+
+    let mut sim = crash(sim, &mut disk);
+    let bob = open(&mut sim, "bob");
+    sim.frame(bob, &format!(r#"0{{"pid":"{pid}","offset":"1"}}"#));
+    let frames = sim.take(bob);
+    assert!(frames[0].contains(&pid), "recovered: {frames:?}");
+    assert!(frames.iter().any(|text| text.starts_with(r#"2["webrtc:offer""#)), "{frames:?}");
+}
+
+#[test]
+fn calls_go_on_ringing_after_a_crash_and_their_memory_ends_in_time() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let caller = token("ann", None);
+    let ring = |sim: &mut Sim| {
+        let action = CallAction::Initiate { callee: "bob".into(), media: None };
+        sim.hub.handle_call(sim.now, &caller, action).expect("rings").remove(0).id
+    };
+    let (first, second) = (ring(&mut sim), ring(&mut sim));
+    sim.hub.handle_call(sim.now, &token("bob", None), CallAction::Accept(first.clone())).expect("accepted");
+    let mut sim = crash(sim, &mut disk);
+    let view = |sim: &mut Sim, id| sim.hub.handle_call(sim.now, &caller, CallAction::View(id));
+    assert_eq!(sim.hub.stats().calls, 2);
+    sim.pass(Limits::default().ring);
+    assert_eq!(view(&mut sim, first).expect("there")[0].status.as_str(), "ongoing");
+    assert_eq!(view(&mut sim, second.clone()).expect("there")[0].status.as_str(), "missed");
+    sim.pass(Limits::default().call_memory);
+    assert!(view(&mut sim, second).is_err(), "forgotten");
+    disk.write(sim.hub.take_changes());
+    assert_eq!(disk.rows.keys().filter(|(table, ..)| *table == Table::Call).count(), 1);
+}
+
+/// One step of many clients; numbers come from a small generator so that every run is the same.
+fn step(sim: &mut Sim, random: &mut impl FnMut(u64) -> u64) {
+    let open: Vec<ConnId> =
+        sim.sockets.iter().filter(|(_, s)| s.closed.is_none()).map(|(id, _)| *id).collect();
+    let some = |random: &mut dyn FnMut(u64) -> u64| {
+        (!open.is_empty()).then(|| open[random(open.len() as u64) as usize])
+    };
+    let room = random(3);
+    match random(12) {
+        0 => drop(sim.raw(&format!("r{room}"), browser(random(4)))),
+        1 if open.len() < 12 => drop(sim.native(&format!("u{}", random(4)))),
+        2 => {
+            if let Some(conn) = some(random) {
+                sim.sockets.get_mut(&conn).expect("socket").closed = Some((1006, String::new()));
+                sim.lose(conn);
+            }
+        }
+        3 => sim.pass(Duration::from_secs(1 + random(40))),
+        4..=5 => {
+            if let Some(conn) = some(random) {
+                sim.frame(conn, &format!(r#"{{"t":"join","id":"{}","d":{{"room":"r{room}"}}}}"#, random(9)));
+            }
+        }
+        n => {
+            let Some(conn) = some(random) else { return };
+            let id = random(1_000_000);
+            let frame = match n {
+                6 => format!(r#"{{"t":"offer","type":"offer","id":{id},"d":{OFFER},"offer":{OFFER}}}"#),
+                7 => format!(r#"{{"t":"answer","type":"answer","id":{id},"d":{ANSWER},"answer":{ANSWER}}}"#),
+                8 => format!(
+                    r#"{{"t":"candidate","type":"ice-candidate","id":{id},"d":{CANDIDATE},"candidate":{CANDIDATE}}}"#
+                ),
+                9 => format!(r#"{{"t":"media","type":"media","id":{id},"d":{{"audio":{}}}}}"#, room == 0),
+                10 => format!(r#"{{"t":"ack","ack":{}}}"#, random(40)),
+                _ => format!(r#"{{"t":"leave","id":{id}}}"#),
+            };
+            sim.frame(conn, &frame);
+        }
+    }
+}
+
+#[test]
+fn after_every_step_the_journal_is_what_a_whole_copy_would_be() {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    // Small bounds, so that they are reached.
+    let mut sim = Sim::with(Limits {
+        connects_per_minute: 100_000,
+        joins_per_minute: 1000,
+        outbox_frames: 8,
+        message_ids: 4,
+        ..Limits::default()
+    });
+    sim.hub.keep_journal();
+    let mut disk = Disk::default();
+    for n in 0..3000 {
+        step(&mut sim, &mut random);
+        disk.write(sim.hub.take_changes());
+        if n % 25 == 0 {
+            let mut whole = Disk::default();
+            whole.write(sim.hub.snapshot());
+            assert_eq!(disk.rows, whole.rows, "after step {n}");
+        }
+    }
+    let sessions = sim.hub.stats().sessions;
+    assert!(sessions > 0 && disk.rows.len() > 20, "{sessions} sessions, {} rows", disk.rows.len());
+    let mut restored = crash(sim, &mut disk);
+    assert_eq!(restored.hub.stats().sessions, sessions);
+    let mut whole = Disk::default();
+    whole.write(restored.hub.snapshot());
+    assert_eq!(disk.rows, whole.rows, "what comes back is what was there");
+}
+
+#[test]
+fn a_hub_without_a_journal_writes_nothing() {
+    let mut sim = Sim::new();
+    sim.member("ann", "r");
+    assert!(sim.hub.take_changes().is_empty());
+}
+
+#[test]
+fn rows_that_make_no_sense_are_left_out_and_counted() {
+    let mut hub = Hub::new(Limits::default(), false, [1; 32]);
+    let row = |table, owner: &str, value: &str| Row { table, owner: owner.into(), number: 1, value: value.into() };
+    let rows = vec![
+        row(Table::Session, "no id", "{}"),
+        row(Table::Session, "0000000000000001", "{"),
+        row(Table::Frame, "0000000000000001", "{}"),
+        row(Table::Room, "r", "[]"),
+        row(Table::Call, "c", "null"),
+    ];
+    assert_eq!(hub.restore(Sim::new().now, rows), 5);
+    assert_eq!(hub.stats().sessions, 0);
+}
+
+#[test]
+fn the_books_have_who_was_there_and_for_how_long() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (ann, _) = sim.member("ann", "r");
+    sim.pass(Duration::from_secs(30));
+    let guest = Identity::guest("guest", true);
+    let raw = sim.raw_as("r", browser(1), guest);
+    sim.pass(Duration::from_secs(60));
+    sim.frame(ann, r#"{"t":"bye"}"#);
+    sim.lose(raw);
+    sim.pass(Limits::default().resume_window);
+    disk.write(sim.hub.take_changes());
+    let start = 1_800_000_000;
+    let told = disk.records.iter().map(|record| match record {
+        Record::Began { room, at, .. } => format!("began {room} {}", at - start),
+        Record::Joined { user, at, .. } => format!("joined {user} {}", at - start),
+        Record::Left { reason, at, .. } => format!("{reason} {}", at - start),
+        Record::Ended { at, .. } => format!("ended {}", at - start),
+        Record::Call(call) => format!("call {}", call.id),
+    });
+    let told: Vec<String> = told.collect();
+    assert_eq!(
+        told,
+        ["began r 0", "joined ann 0", "joined guest 30", "left 90", "lost 150", "ended 150"]
+    );
+}
