@@ -21,7 +21,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http", &["signal", "credential"]),
     ("admin", &["credential", "turn", "worker", "io", "http", "signal", "app", "offload"]),
     ("store", &["signal"]),
-    ("admin", &["credential", "turn", "worker", "io", "http", "signal", "app"]),
     ("telemetry", &["config"]),
     ("systemd", &[]),
     ("config", &["credential", "stun", "turn", "http", "signal", "worker"]),

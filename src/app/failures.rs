@@ -63,7 +63,9 @@ fn hint(failure: AuthFailure) -> &'static str {
         AuthFailure::TokenExpired { .. } => "the access token is over, or a clock is wrong",
         AuthFailure::StaleNonce => "its nonce is an hour old",
         AuthFailure::ForeignNonce => "its nonce is of another address or from before a restart",
-        AuthFailure::Revoked => "the credential was taken back: its user left, was sent out, or the call is over",
+        AuthFailure::Revoked => {
+            "the credential was taken back: its user left, was sent out, or the call is over"
+        }
         AuthFailure::OtherUser => "another user made the allocation at this address",
     }
 }

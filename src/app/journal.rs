@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::http::{Batch, Journal, Progress};
-use crate::store::{Store, StoreError, Usage};
+use crate::store::{Store, StoreError};
 
 /// Batches that wait for the database.
 const BATCHES: usize = 1024;
@@ -22,23 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a database that does not answer is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Users whose usage waits for a database that does not answer.
-const USAGE: usize = 10_000;
-
 /// The writer of the journal, ready to run.
 pub(super) struct Keeper {
     store: Store,
     batches: mpsc::Receiver<Batch>,
-    usage: mpsc::Receiver<Vec<Usage>>,
     progress: watch::Sender<Progress>,
-    /// What is not in the books yet.
-    owed: Vec<Usage>,
 }
 
 /// What the rest of the program keeps of it.
 pub(super) struct Books {
-    pub(super) usage: mpsc::Sender<Vec<Usage>>,
-    pub(super) progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<Progress>,
 }
 
 impl Books {
@@ -53,11 +46,10 @@ impl Books {
 pub(super) async fn open(mut store: Store, salt: u64) -> Result<(Journal, Keeper, Books), StoreError> {
     let rows = store.load().await?;
     let (sender, batches) = mpsc::channel(BATCHES);
-    let (usage_sender, usage) = mpsc::channel(16);
     let progress = watch::Sender::new(Progress { written: 0, is_well: true, outages: 0 });
     let journal = Journal { batches: sender, progress: progress.subscribe(), rows, salt };
-    let books = Books { usage: usage_sender, progress: progress.subscribe() };
-    Ok((journal, Keeper { store, batches, usage, progress, owed: Vec::new() }, books))
+    let books = Books { progress: progress.subscribe() };
+    Ok((journal, Keeper { store, batches, progress }, books))
 }
 
 impl Keeper {
@@ -67,13 +59,8 @@ impl Keeper {
         // The journal lacks something until it has been told everything.
         let mut lacks = false;
         loop {
-            tokio::select! {
-                received = self.batches.recv_many(&mut group, GROUP) => {
-                    if received == 0 {
-                        return;
-                    }
-                }
-                Some(usage) = self.usage.recv() => self.owe(usage),
+            if self.batches.recv_many(&mut group, GROUP).await == 0 {
+                return;
             }
             if let Some(first) = group.iter().rposition(|batch| batch.is_all) {
                 group.drain(..first);
@@ -97,10 +84,6 @@ impl Keeper {
             timeout(PATIENCE, self.store.write(changes, anew)).await.map_err(late)??;
             self.progress.send_modify(|progress| progress.written = ticket);
         }
-        if !self.owed.is_empty() {
-            timeout(PATIENCE, self.store.add_usage(&self.owed)).await.map_err(late)??;
-            self.owed.clear();
-        }
         Ok(())
     }
 
@@ -115,9 +98,6 @@ impl Keeper {
         loop {
             tokio::time::sleep(RETRY).await;
             while self.batches.try_recv().is_ok() {}
-            while let Ok(usage) = self.usage.try_recv() {
-                self.owe(usage);
-            }
             if self.batches.is_closed() {
                 return;
             }
@@ -129,10 +109,5 @@ impl Keeper {
         }
         tracing::info!("the database answers again");
         self.progress.send_modify(|progress| progress.is_well = true);
-    }
-
-    fn owe(&mut self, usage: Vec<Usage>) {
-        let room = USAGE.saturating_sub(self.owed.len());
-        self.owed.extend(usage.into_iter().take(room));
     }
 }

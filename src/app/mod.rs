@@ -28,6 +28,7 @@ use crate::admin::{Observe, Snapshot};
 use crate::config::secret::Keys;
 use crate::config::{self, Config};
 use crate::credential::{self, Credential, MintError};
+use crate::http::token::JwtKey;
 use crate::turn::Mode;
 use crate::worker::Pool;
 use crate::{http, systemd};
@@ -211,6 +212,32 @@ impl Running {
         self.pool.reconfigure(self.place.relay_settings(&current.config, &current.keys));
         self.pool.limit_sources(current.config.quota.connections_per_source);
         self.web.reconfigure(self.place.http_settings(&current.config, &current.keys));
+    }
+
+    /// Reads the key set of tokens again when it is due, where they are checked with one.
+    async fn follow_keys(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        while !*stop.borrow() {
+            let keys = self.current().keys.jwt.clone();
+            let Some(JwtKey::Set(set)) = keys else {
+                // A reload may bring one.
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(5)) => continue,
+                    _ = stop.changed() => return,
+                }
+            };
+            tokio::select! {
+                () = set.is_due() => {}
+                _ = stop.changed() => return,
+            }
+            match tokio::task::spawn_blocking(move || set.read()).await {
+                Ok(Ok(keys)) => tracing::debug!(keys, "key set of tokens read"),
+                Ok(Err(problem)) => {
+                    tracing::warn!(%problem, "the key set of tokens cannot be read; the old one stays")
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// Looks after the parts of the server, and feeds the watchdog while all of them move.

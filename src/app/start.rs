@@ -358,6 +358,7 @@ fn spawn(running: Arc<Running>, bound: Bound, certificate_files: FileWatch) -> H
         tasks.spawn(running.entrance(socket, false, inside, &places(ADMIN_CONNECTIONS)).serve());
     }
     tasks.spawn(Arc::clone(&running).look_out());
+    tasks.spawn(Arc::clone(&running).follow_keys());
     tasks.spawn(Arc::clone(&running).follow_addresses());
     tasks.spawn(Arc::clone(&running).watch_certificate(certificate_files));
     Handle { running, tasks, addresses }

@@ -412,6 +412,8 @@ pub enum JwtSource {
     Generate,
     /// A PEM file with the public key of whoever issues tokens.
     PublicKeyFile(PathBuf),
+    /// The key set of whoever issues them, in a file or at a URL.
+    KeySet(crate::http::jwks::Source),
 }
 
 /// `[log]`: what is logged, and how.
@@ -560,7 +562,11 @@ fn publish(file: &mut File, sources: &mut Sources, public: &str) {
     file.signaling.access = "token".into();
     sources.set("signaling.access", flag());
     let jwt = &mut file.signaling;
-    if jwt.jwt_secret.is_empty() && jwt.jwt_secret_file.is_empty() && jwt.jwt_public_key_file.is_empty() {
+    if jwt.jwt_secret.is_empty()
+        && jwt.jwt_secret_file.is_empty()
+        && jwt.jwt_public_key_file.is_empty()
+        && jwt.jwks_url.is_empty()
+    {
         jwt.jwt_generate = true;
         sources.set("signaling.jwt_generate", flag());
     }

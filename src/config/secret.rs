@@ -7,8 +7,10 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::credential::Secrets;
+use crate::http::jwks::{KeySet, Source};
 use crate::http::token::JwtKey;
 
 use super::file::File;
@@ -51,6 +53,7 @@ const CREDENTIALS: [(&str, &str); 5] = [
 pub(super) fn use_credentials_directory(file: &mut File, sources: &mut Sources, directory: &Path) {
     let has_jwt = !file.signaling.jwt_secret.is_empty()
         || !file.signaling.jwt_public_key_file.is_empty()
+        || !file.signaling.jwks_url.is_empty()
         || file.signaling.jwt_generate;
     for (name, key) in CREDENTIALS {
         let slot = match key {
@@ -159,6 +162,16 @@ fn jwt(config: &Config, warnings: &mut Vec<String>) -> Result<Option<RawKey>, Er
             let bad = |e| config.error("signaling.jwt_public_key_file", format!("{}: {e}", path.display()));
             RawKey::Public(JwtKey::from_pem(&pem).map_err(bad)?)
         }
+        JwtSource::KeySet(source) => {
+            let set = KeySet::new(source.clone());
+            match (set.read(), source) {
+                (Ok(_), _) => {}
+                (Err(problem), Source::File(_)) => return Err(config.error("signaling.jwks_url", problem)),
+                // It may start later than this server.
+                (Err(problem), Source::Url(_)) => warnings.push(format!("signaling.jwks_url: {problem}")),
+            }
+            RawKey::Public(JwtKey::Set(Arc::new(set)))
+        }
     };
     if let RawKey::Secret(secret) = &key
         && secret.len() < 32
@@ -244,7 +257,8 @@ pub fn node(config: &Config) -> Result<(String, u64), Error> {
     let text = String::from_utf8_lossy(&secret).into_owned();
     let salt = text.get(16..32).and_then(|digits| u64::from_str_radix(digits, 16).ok());
     let name = text.get(..16).map(str::to_owned);
-    name.zip(salt).ok_or_else(|| config.error("state_dir", "the file node is not one that turnkey wrote: remove it"))
+    name.zip(salt)
+        .ok_or_else(|| config.error("state_dir", "the file node is not one that turnkey wrote: remove it"))
 }
 
 /// The state directory, made where it is not there.

@@ -139,7 +139,7 @@ fn bad_values_are_refused_with_their_line() {
         ("http", "listen = [\"8080\"]", "http.listen[0]"),
         ("http", "origins = [\"app.example.org\"]", "http.origins[0]"),
         ("signaling", "access = \"closed\"", "\"open\" or \"token\""),
-        ("signaling", "jwks_url = \"https://example.org\"", "not in this version"),
+        ("signaling", "jwks_url = \"ftp://example.org\"", "expected https://"),
         ("signaling", "jwt_generate = true\njwt_secret = \"x\"", "only one of them"),
         ("store", "url = \"mysql://x\"", "expected \"sqlite\""),
         ("cluster", "redis = \"redis://x\"", "not in this version"),

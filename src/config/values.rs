@@ -14,6 +14,7 @@ use super::{
     RelayListener, RelayTransport, Signaling, StoreUrl, Tls,
 };
 use crate::credential::opaque_string;
+use crate::http::jwks::Source;
 use crate::signal::Limits;
 use crate::turn::{Bandwidth, Network};
 
@@ -66,9 +67,6 @@ impl Check<'_> {
     fn unsupported(&self, file: &File) -> Result<(), Error> {
         let refuse =
             |key: &str, default: &str| self.fail(key, format!("not in this version; leave it at {default}"));
-        if !file.signaling.jwks_url.is_empty() {
-            return refuse("signaling.jwks_url", "\"\" and set signaling.jwt_public_key_file");
-        }
         if !file.cluster.redis.is_empty() {
             return refuse("cluster.redis", "\"\"");
         }
@@ -334,6 +332,16 @@ impl Check<'_> {
         }
         if let Some(path) = self.path(&signaling.jwt_public_key_file) {
             sources.push(("signaling.jwt_public_key_file", JwtSource::PublicKeyFile(path)));
+        }
+        if !signaling.jwks_url.is_empty() {
+            let url = &signaling.jwks_url;
+            let source = match url.split_once("://") {
+                Some(("https" | "http", _)) => Source::Url(url.clone()),
+                Some(("file", path)) => Source::File(path.into()),
+                Some(_) => return self.fail("signaling.jwks_url", "expected https://, http:// or a path"),
+                None => Source::File(self.path(url).unwrap_or_default()),
+            };
+            sources.push(("signaling.jwks_url", JwtSource::KeySet(source)));
         }
         if signaling.jwt_generate {
             sources.push(("signaling.jwt_generate", JwtSource::Generate));

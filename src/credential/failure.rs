@@ -106,6 +106,7 @@ mod tests {
             (AuthFailure::StaleNonce, "stale_nonce"),
             (AuthFailure::ForeignNonce, "foreign_nonce"),
             (AuthFailure::OtherUser, "other_user"),
+            (AuthFailure::Revoked, "revoked"),
         ];
         assert_eq!(steps.map(|(_, name)| name), AuthFailure::STEPS);
         steps.into_iter().for_each(|(failure, name)| assert_eq!(failure.step(), name));

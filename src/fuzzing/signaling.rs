@@ -121,6 +121,7 @@ impl Bench {
                     assert!(self.open.remove(&conn), "closed once");
                     assert!((1000..5000).contains(&code) && reason.len() <= 123);
                 }
+                Output::Revoke { until, .. } => assert!(until > self.now.unix, "it has ended by itself"),
                 Output::Authenticate { conn, .. } => {
                     self.hub.handle_identity(self.now, conn, Err("not valid here".into()));
                 }

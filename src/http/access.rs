@@ -218,7 +218,7 @@ impl Asker<'_> {
             return Err(Denied::Origin);
         }
         let token = self.token().or_else(|| self.cookie(TOKEN_COOKIE)).ok_or(Denied::NoToken)?;
-        check(settings, token, now_unix)
+        no_ticket(check(settings, token, now_unix)?)
     }
 
     /// The URL of a path on the server as this client reached it.
@@ -244,7 +244,7 @@ impl Asker<'_> {
     /// Who may have credentials over HTTP without an API key.
     pub(super) fn credentials(&self, settings: &Settings, now_unix: u64) -> Result<Identity, Denied> {
         match self.signaling(settings, now_unix)? {
-            Some(guest) => Ok(guest),
+            Some(identity) => no_ticket(identity),
             None => Err(Denied::NoToken),
         }
     }
@@ -312,6 +312,11 @@ impl Asker<'_> {
 pub(super) fn check(settings: &Settings, token: &str, now_unix: u64) -> Result<Identity, Denied> {
     let key = settings.jwt.as_ref().ok_or(Denied::Token(TokenError::NoKey))?;
     key.check(token, now_unix).map_err(Denied::Token)
+}
+
+/// A ticket is for a socket: only the hub knows whether it was used.
+pub(super) fn no_ticket(identity: Identity) -> Result<Identity, Denied> {
+    if identity.ticket.is_some() { Err(Denied::Token(TokenError::Ticket)) } else { Ok(identity) }
 }
 
 /// Whether a page of `origin` may talk to the server it reached as `host`.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::access::{Asker, Denied, Question, guest_name, relay_id};
+use super::access::{self, Asker, Denied, Question, guest_name, relay_id};
 use super::app::{App, unix};
 use super::settings::Settings;
 use crate::credential::{Credential, mint};
@@ -137,7 +137,7 @@ pub(super) async fn matrix(question: Question, State(app): State<Arc<App>>) -> R
     let known = match asker.back_end(settings, token) {
         Ok(identity) => Ok(identity),
         Err(_) => match app.take_ice(asker.ip(settings), settings.ice_per_minute) {
-            Ok(()) => super::access::check(settings, token, unix()),
+            Ok(()) => access::check(settings, token, unix()).and_then(access::no_ticket),
             Err(wait) => return matrix_too_many(wait),
         },
     };

@@ -9,6 +9,7 @@ mod app;
 mod calls;
 mod ice;
 mod journal;
+pub mod jwks;
 mod pages;
 mod rest;
 mod sessions;

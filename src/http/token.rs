@@ -8,6 +8,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
+use super::jwks::KeySet;
 use crate::signal::{Grants, Identity, Rooms};
 
 /// The claims this server reads.
@@ -26,7 +27,8 @@ pub struct Claims {
     /// The role in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// What is allowed: `join`, `signal`, `chat`; all where the claim is absent.
+    /// What is allowed: `join`, `signal`, `chat`, and `moderate`, which has to be named; the others where the claim
+    /// is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<Vec<String>>,
     /// Whether several people hold this token, as with an invite link.
@@ -35,18 +37,29 @@ pub struct Claims {
     /// What others call the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Names this token among all; a ticket needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// Whether this is a ticket: it opens one session, once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
 }
 
 /// A key that checks tokens. The algorithm belongs to the key, never to the token.
 #[derive(Clone)]
-pub struct JwtKey {
-    key: DecodingKey,
-    algorithm: Algorithm,
+pub enum JwtKey {
+    /// One key.
+    One(Box<DecodingKey>, Algorithm),
+    /// Those of a set, which may change.
+    Set(Arc<KeySet>),
 }
 
 impl fmt::Debug for JwtKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JwtKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        match self {
+            Self::One(_, algorithm) => f.debug_tuple("JwtKey").field(algorithm).finish(),
+            Self::Set(set) => set.fmt(f),
+        }
     }
 }
 
@@ -63,6 +76,8 @@ pub enum TokenError {
     Claims,
     /// The file holds no public key this server can use.
     BadKey,
+    /// It is a ticket, and this is not the way in that it opens.
+    Ticket,
     /// The token cannot be signed.
     Unsigned,
 }
@@ -75,6 +90,7 @@ impl fmt::Display for TokenError {
             Self::Invalid => "the token is not valid here: wrong signature or algorithm",
             Self::Claims => "the token needs sub and exp, and claims of the right type",
             Self::BadKey => "no public key in PEM that is RSA, P-256 or Ed25519",
+            Self::Ticket => "a ticket opens one signaling session and nothing else",
             Self::Unsigned => "the token cannot be signed with this key",
         })
     }
@@ -86,7 +102,7 @@ impl JwtKey {
     /// A shared secret, HS256.
     #[must_use]
     pub fn hs256(secret: &[u8]) -> Self {
-        Self { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256 }
+        Self::One(Box::new(DecodingKey::from_secret(secret)), Algorithm::HS256)
     }
 
     /// A public key in PEM: RS256, ES256 or EdDSA, whichever fits the key.
@@ -99,7 +115,7 @@ impl JwtKey {
             .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (key, Algorithm::ES256)))
             .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (key, Algorithm::EdDSA)));
         let (key, algorithm) = found.map_err(|_| TokenError::BadKey)?;
-        Ok(Self { key, algorithm })
+        Ok(Self::One(Box::new(key), algorithm))
     }
 
     /// Checks a token and reads whom it names.
@@ -107,22 +123,42 @@ impl JwtKey {
     /// # Errors
     /// See [`TokenError`].
     pub fn check(&self, token: &str, now_unix: u64) -> Result<Identity, TokenError> {
-        let mut validation = Validation::new(self.algorithm);
-        // Our own clock decides, so that tests and the hub's timers agree with it.
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.set_required_spec_claims(&["exp", "sub"]);
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::Json(_) | ErrorKind::MissingRequiredClaim(_) => TokenError::Claims,
-                _ => TokenError::Invalid,
-            })?
-            .claims;
+        let claims = match self {
+            Self::One(key, algorithm) => decode(token, key, *algorithm)?,
+            Self::Set(set) => decode_by_set(token, set)?,
+        };
         if claims.exp <= now_unix {
             return Err(TokenError::Expired);
         }
         claims.into_identity()
     }
+}
+
+fn decode(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, TokenError> {
+    let mut validation = Validation::new(algorithm);
+    // Our own clock decides, so that tests and the hub's timers agree with it.
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation.set_required_spec_claims(&["exp", "sub"]);
+    let decoded = jsonwebtoken::decode::<Claims>(token, key, &validation);
+    decoded.map(|decoded| decoded.claims).map_err(|error| match error.kind() {
+        ErrorKind::Json(_) | ErrorKind::MissingRequiredClaim(_) => TokenError::Claims,
+        _ => TokenError::Invalid,
+    })
+}
+
+/// The token says which key of the set it is signed with; the algorithm is still that of the key.
+fn decode_by_set(token: &str, set: &KeySet) -> Result<Claims, TokenError> {
+    let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+    let keys = set.find(header.kid.as_deref(), header.alg);
+    let mut result = Err(TokenError::Invalid);
+    for key in &keys {
+        result = decode(token, &key.key, key.algorithm);
+        if !matches!(result, Err(TokenError::Invalid)) {
+            break;
+        }
+    }
+    result
 }
 
 impl Claims {
@@ -138,7 +174,13 @@ impl Claims {
             None => Grants::ALL,
             Some(words) => Grants::from_words(words.iter().map(String::as_str)),
         };
+        let ticket = match (self.once, self.jti) {
+            (false, _) => None,
+            (true, Some(id)) if !id.is_empty() && id.len() <= 128 => Some(id.into()),
+            (true, _) => return Err(TokenError::Claims),
+        };
         Ok(Identity {
+            ticket,
             name: self.name.map(Arc::from),
             role: self.role.map(Arc::from),
             rooms,

@@ -22,6 +22,9 @@ pub struct Identity {
     pub rooms: Rooms,
     /// What a token allows.
     pub grants: Grants,
+    /// The name of a ticket, which opens one session.
+    #[serde(skip)]
+    pub ticket: Option<Box<str>>,
     /// Unix seconds at which the token ends.
     pub expires_at: Option<u64>,
     /// Whether there is no token.
@@ -43,6 +46,7 @@ impl Identity {
             role: None,
             rooms: Rooms::Any,
             grants: Grants::ALL,
+            ticket: None,
             expires_at: None,
             is_guest: true,
             is_shared: false,
@@ -120,22 +124,25 @@ pub struct Grants {
     pub signal: bool,
     /// Send chat.
     pub chat: bool,
+    /// Send others out of the room, and mute them.
+    pub moderate: bool,
 }
 
 impl Grants {
-    /// Everything, which is what a token without the claim gives.
-    pub const ALL: Self = Self { join: true, signal: true, chat: true };
+    /// Everything but to moderate, which is what a token without the claim gives.
+    pub const ALL: Self = Self { join: true, signal: true, chat: true, moderate: false };
 
     /// Reads the claim; words that are not known yet are ignored.
     #[must_use]
     pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut grants = Self { join: false, signal: false, chat: false };
+        let mut grants = Self { join: false, signal: false, chat: false, moderate: false };
         for word in words {
             match word {
                 "join" => grants.join = true,
                 "signal" => grants.signal = true,
                 "chat" => grants.chat = true,
-                "*" => grants = Self::ALL,
+                "moderate" => grants.moderate = true,
+                "*" => grants = Self { moderate: true, ..Self::ALL },
                 _ => {}
             }
         }

@@ -88,11 +88,16 @@ pub(crate) mod shared_list {
 pub(crate) mod shared_texts {
     use super::{Arc, Deserialize as _};
 
-    pub(crate) fn serialize<S: serde::Serializer>(list: &[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(
+        list: &[Arc<str>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(list.iter().map(|text| &**text))
     }
 
-    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Vec<Arc<str>>, D::Error> {
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        reader: D,
+    ) -> Result<Vec<Arc<str>>, D::Error> {
         Ok(Vec::<String>::deserialize(reader)?.into_iter().map(Arc::from).collect())
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::MemberId;
 use super::envelope::Kind;
 use super::journal::{self, Change, FrameValue, Table};
-use super::MemberId;
 
 /// One frame that waits for confirmation.
 #[derive(Clone, Debug)]
@@ -106,7 +106,8 @@ impl Outbox {
 
     /// What has changed since the last time, for the journal.
     pub(crate) fn take_changes(&mut self, owner: &str, changes: &mut Vec<Change>) {
-        let mut drop = |from, to| changes.push(Change::Drop { table: Table::Frame, owner: owner.into(), from, to });
+        let mut drop =
+            |from, to| changes.push(Change::Drop { table: Table::Frame, owner: owner.into(), from, to });
         let gone = self.frames.front().map_or(self.last, |f| f.seq - 1).min(self.written);
         if gone > self.cleared {
             drop(self.cleared + 1, gone);

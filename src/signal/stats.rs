@@ -47,6 +47,8 @@ pub struct Stats {
     pub calls: u64,
     /// Calls since the start.
     pub calls_made: u64,
+    /// Members that a moderator has sent out.
+    pub kicked: u64,
     /// TURN credentials handed out.
     pub credentials: u64,
 }

@@ -1,42 +1,8 @@
-//! The books: calls, sessions with their attendees and metrics, and what users had relayed. Each record can be
+//! The books: calls, sessions with their attendees and metrics. Each record can be
 //! written again and changes nothing then.
 
 use super::{Statement, number, plain};
 use crate::signal::{Call, Record};
-
-/// What one user had relayed, to be added to the books.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// The user.
-    pub user: Box<str>,
-    /// Unix seconds.
-    pub at: u64,
-    /// Allocations that ended.
-    pub allocations: u64,
-    /// How long they lasted.
-    pub seconds: u64,
-    /// Bytes from the user to peers.
-    pub sent: u64,
-    /// Bytes from peers to the user.
-    pub received: u64,
-}
-
-const SECONDS_OF_A_DAY: u64 = 86_400;
-
-pub(super) fn usage(usage: &Usage) -> Statement {
-    let sql = "INSERT INTO turn_usage (user_id, day, allocations, seconds, sent, received) \
-               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (user_id, day) DO UPDATE SET \
-               allocations = turn_usage.allocations + excluded.allocations, \
-               seconds = turn_usage.seconds + excluded.seconds, sent = turn_usage.sent + excluded.sent, \
-               received = turn_usage.received + excluded.received";
-    sqlx::query(sql)
-        .bind(plain(&usage.user))
-        .bind(number(usage.at / SECONDS_OF_A_DAY))
-        .bind(number(usage.allocations))
-        .bind(number(usage.seconds))
-        .bind(number(usage.sent))
-        .bind(number(usage.received))
-}
 
 pub(super) fn statements(node: &str, record: &Record) -> Vec<Statement> {
     match record {

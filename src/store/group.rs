@@ -103,7 +103,8 @@ mod tests {
             put("b", 1, "again"),
         ];
         let group = Group::new(changes);
-        let left: Vec<_> = group.puts.iter().map(|((_, owner, at), value)| (&**owner, *at, &**value)).collect();
+        let left: Vec<_> =
+            group.puts.iter().map(|((_, owner, at), value)| (&**owner, *at, &**value)).collect();
         assert_eq!(left, [("a", 2, "y"), ("b", 1, "again")]);
         assert_eq!(group.statements("n").len(), 3, "two ranges and one INSERT");
         let many = (0..120).map(|n| put("a", n, "x")).collect();

@@ -1,4 +1,4 @@
-//! The database: the journal a node is restored from, and the books of calls, sessions, attendees and relayed bytes.
+//! The database: the journal a node is restored from, and the books of calls, sessions and attendees.
 //!
 //! One schema on SQLite (embedded, a file of the state directory) and PostgreSQL (by URL); the migrations are in the
 //! binary. Owns the connection, the statements and how a group of changes becomes one transaction. Decides nothing
@@ -17,7 +17,6 @@ use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection as _, Row as _};
 
 use crate::signal::{Change, Row, Table};
 
-pub use books::Usage;
 use group::Group;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
@@ -138,18 +137,6 @@ impl Store {
         }
         Ok(transaction.commit().await?)
     }
-
-    /// Adds to what users have had relayed.
-    ///
-    /// # Errors
-    /// What the database says; then nothing was written.
-    pub async fn add_usage(&mut self, usage: &[Usage]) -> Result<(), StoreError> {
-        let mut transaction = self.connection.begin().await?;
-        for one in usage {
-            books::usage(one).execute(&mut *transaction).await?;
-        }
-        Ok(transaction.commit().await?)
-    }
 }
 
 /// On a thread of its own: what runs the migrations is no future that can move between threads.
@@ -161,11 +148,13 @@ async fn connect(url: &str) -> Result<AnyConnection, StoreError> {
 
 async fn connect_here(url: &str) -> Result<AnyConnection, StoreError> {
     let mut connection = AnyConnection::connect(url).await?;
-    if url.starts_with("sqlite:") {
-        // A process that is killed loses nothing of what it has handed to the kernel.
-        for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "PRAGMA busy_timeout = 2000"] {
-            sqlx::query(pragma).execute(&mut connection).await?;
-        }
+    // SQLite: a process that is killed loses nothing of what it has handed to the kernel.
+    let settings: &[&'static str] = match url.starts_with("sqlite:") {
+        true => &["PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "PRAGMA busy_timeout = 2000"],
+        false => &["SET client_min_messages = warning"],
+    };
+    for setting in settings {
+        sqlx::query(*setting).execute(&mut connection).await?;
     }
     MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migration)?;
     Ok(connection)
@@ -188,7 +177,9 @@ fn file_url(directory: &Path) -> Result<String, StoreError> {
     let mut url = "sqlite:".to_owned();
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => url.push(char::from(*byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                url.push(char::from(*byte))
+            }
             other => url.push_str(&format!("%{other:02X}")),
         }
     }

@@ -283,7 +283,10 @@ impl Pool {
     #[must_use]
     pub fn revoke(&self, id: &str) -> bool {
         let id: Arc<str> = id.into();
-        self.hands.iter().map(|hand| hand.tell(Command::Revoke(Arc::clone(&id)))).fold(true, |all, told| all & told)
+        self.hands
+            .iter()
+            .map(|hand| hand.tell(Command::Revoke(Arc::clone(&id))))
+            .fold(true, |all, told| all & told)
     }
 
     /// Starts or ends a drain.

@@ -321,6 +321,13 @@ impl Client {
         .map(drop)
     }
 
+    /// Whether a datagram comes within the time: what a peer has sent through the relay.
+    pub(crate) fn receives(&self, within: Duration) -> bool {
+        let Link::Udp(socket) = &self.link else { return false };
+        socket.set_read_timeout(Some(within)).expect("a timeout");
+        socket.recv(&mut [0; 1500]).is_ok()
+    }
+
     /// Asks for a permission.
     pub(crate) fn permit(&mut self, peer: SocketAddr, username: &str, password: &str) -> Result<(), u16> {
         let method = Method::CREATE_PERMISSION;

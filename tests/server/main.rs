@@ -22,6 +22,7 @@ mod proxied;
 mod public;
 mod refused;
 mod reload;
+mod revoked;
 mod service;
 mod store;
 mod tls;

@@ -17,22 +17,22 @@ use crate::harness::{Home, LOOPBACK, PATIENCE, Process, eventually, get, mode, u
 const SDP: &str = "v=0\r\na=ice-ufrag:abcd\r\n";
 
 /// A signaling socket of any dialect.
-struct Socket(WebSocket<TcpStream>);
+pub(crate) struct Socket(WebSocket<TcpStream>);
 
 impl Socket {
-    fn open(server: SocketAddr, path: &str) -> Self {
+    pub(crate) fn open(server: SocketAddr, path: &str) -> Self {
         let stream = TcpStream::connect(server).expect("a listener");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self(client(format!("ws://{server}{path}"), stream).expect("a WebSocket").0)
     }
 
-    fn send(&mut self, text: impl Into<String>) {
+    pub(crate) fn send(&mut self, text: impl Into<String>) {
         self.0.send(Message::text(text.into())).expect("sent");
     }
 
     /// The next text that contains this one.
     #[track_caller]
-    fn until(&mut self, wanted: &str) -> String {
+    pub(crate) fn until(&mut self, wanted: &str) -> String {
         loop {
             match self.0.read().expect("a frame") {
                 Message::Text(text) if text.contains(wanted) => return text.to_string(),
@@ -44,12 +44,12 @@ impl Socket {
 
     /// The next native frame of this kind.
     #[track_caller]
-    fn frame(&mut self, kind: &str) -> Value {
+    pub(crate) fn frame(&mut self, kind: &str) -> Value {
         serde_json::from_str(&self.until(&format!(r#""t":"{kind}""#))).expect("JSON")
     }
 
     /// A native session; its welcome.
-    fn native(server: SocketAddr, hello: &Value) -> (Self, Value) {
+    pub(crate) fn native(server: SocketAddr, hello: &Value) -> (Self, Value) {
         let mut socket = Self::open(server, "/v1/ws");
         socket.send(json!({ "t": "hello", "d": hello }).to_string());
         let welcome = socket.frame("welcome")["d"].clone();
@@ -65,7 +65,7 @@ impl Socket {
         (socket, serde_json::from_str(connected.strip_prefix("40").expect("CONNECT")).expect("JSON"))
     }
 
-    fn join(&mut self, room: &str) {
+    pub(crate) fn join(&mut self, room: &str) {
         self.send(json!({ "t": "join", "id": "j", "d": { "room": room } }).to_string());
         self.frame("joined");
     }
@@ -147,7 +147,11 @@ fn a_second_server_of_the_same_state_directory_says_that_it_keeps_nothing() {
     let home = Home::new();
     let _first = home.serve(LOOPBACK);
     let second = home.serve(LOOPBACK);
-    assert!(second.log.iter().any(|line| line.contains("another server uses the database")), "{:?}", second.log);
+    assert!(
+        second.log.iter().any(|line| line.contains("another server uses the database")),
+        "{:?}",
+        second.log
+    );
 }
 
 /// A PostgreSQL cluster of the test's own, reached by a socket file; stopped when dropped.
@@ -160,7 +164,8 @@ impl Cluster {
     fn new() -> Self {
         let versions = std::fs::read_dir("/usr/lib/postgresql").expect("postgresql is installed");
         let newest = versions.filter_map(Result::ok).map(|entry| entry.path()).max().expect("a version");
-        let cluster = Self { directory: tempfile::tempdir().expect("a directory"), binaries: newest.join("bin") };
+        let cluster =
+            Self { directory: tempfile::tempdir().expect("a directory"), binaries: newest.join("bin") };
         // It refuses to run as root.
         let own = Command::new("chown").arg("postgres").arg(cluster.directory.path()).status();
         assert!(own.expect("chown").success());
@@ -202,7 +207,15 @@ impl Cluster {
     /// Rows of a query, as `psql` prints them.
     fn psql(&self, query: &str) -> Vec<String> {
         let mut command = Command::new(self.binaries.join("psql"));
-        command.args(["-h", &self.directory.path().display().to_string(), "-U", "postgres", "-At", "-c", query]);
+        command.args([
+            "-h",
+            &self.directory.path().display().to_string(),
+            "-U",
+            "postgres",
+            "-At",
+            "-c",
+            query,
+        ]);
         let output = command.stdin(Stdio::null()).output().expect("psql starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
@@ -225,12 +238,8 @@ fn s4_24_after_a_call_psql_reads_duration_attendees_and_metrics() {
     let config = format!("{LOOPBACK}{secret}{store}");
     let mut process = home.serve(&config);
     let server = process.address("http");
-    let token = |user: &str| {
-        let claims = Claims { sub: user.into(), ..Claims::default() };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        mint(b"0123456789abcdef0123456789abcdef", claims, now.as_secs(), Duration::from_secs(600)).expect("a token")
-    };
-    let (ann, bob) = (token("ann"), token("bob"));
+    let key = "0123456789abcdef0123456789abcdef";
+    let (ann, bob) = (token(key, "ann"), token(key, "bob"));
     let call = post(server, "/calls/initiate", &ann, &json!({ "callee_id": "bob" }).to_string());
     let id = call["call_id"].as_str().expect("an id").to_owned();
     let path = format!("/ws/webrtc/{id}");
@@ -249,21 +258,31 @@ fn s4_24_after_a_call_psql_reads_duration_attendees_and_metrics() {
     a.until("answer");
     post(server, &format!("/calls/end/{id}"), &bob, "");
 
-    until(&vec!["ended|ann|bob".to_owned()], || cluster.psql("SELECT status, caller_id, callee_id FROM calls"));
+    until(&vec!["ended|ann|bob".to_owned()], || {
+        cluster.psql("SELECT status, caller_id, callee_id FROM calls")
+    });
     let sessions = format!(
         "SELECT count(*) FROM sessions WHERE room_id = '{id}' AND session_duration_minutes >= 0 \
          AND session_duration_minutes < 10"
     );
     assert_eq!(cluster.psql(&sessions), ["1"]);
-    let attendees = cluster.psql("SELECT user_id, reason, left_at >= joined_at FROM attendees ORDER BY user_id");
+    let attendees =
+        cluster.psql("SELECT user_id, reason, left_at >= joined_at FROM attendees ORDER BY user_id");
     assert_eq!(attendees, ["ann|left|t", "bob|left|t"]);
     let metrics = "SELECT m.attendees, m.session_duration_minutes = s.session_duration_minutes \
                    FROM metrics m JOIN sessions s USING (session_id)";
     assert_eq!(cluster.psql(metrics), ["2|t"]);
 }
 
+/// A token of a user.
+pub(crate) fn token(key: &str, user: &str) -> String {
+    let claims = Claims { sub: user.into(), ..Claims::default() };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    mint(key.as_bytes(), claims, now.as_secs(), Duration::from_secs(600)).expect("a token")
+}
+
 /// `POST` with a token; the JSON of the answer, which is a success.
-fn post(server: SocketAddr, path: &str, token: &str, body: &str) -> Value {
+pub(crate) fn post(server: SocketAddr, path: &str, token: &str, body: &str) -> Value {
     let mut stream = TcpStream::connect(server).expect("a listener");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let length = body.len();
@@ -303,7 +322,10 @@ fn an_outage_of_the_database_is_said_and_holds_up_nobody() {
     process.wait_for("the database answers again");
     until(&200, || get(admin, "/readyz").status);
     // What happened meanwhile is written then: after a crash the session of that time is there.
-    let session = format!("SELECT count(*) FROM journal WHERE kind = 'session' AND owner = '{}'", text(&welcome["session"]));
+    let session = format!(
+        "SELECT count(*) FROM journal WHERE kind = 'session' AND owner = '{}'",
+        text(&welcome["session"])
+    );
     eventually(
         || {
             bob.send(r#"{"t":"ping"}"#);

@@ -71,7 +71,11 @@ fn resume(sim: &mut Sim, welcome: &Value, last_seq: u64) -> (ConnId, Vec<Value>)
     let secret = welcome["resume"].as_str().expect("a secret");
     sim.frame(conn, &format!(r#"{{"t":"hello","d":{{"resume":"{secret}","last_seq":{last_seq}}}}}"#));
     let frames = sim.take_json(conn);
-    assert_eq!((&frames[0]["t"], &frames[0]["d"]["resumed"]), (&"welcome".into(), &true.into()), "{frames:?}");
+    assert_eq!(
+        (&frames[0]["t"], &frames[0]["d"]["resumed"]),
+        (&"welcome".into(), &true.into()),
+        "{frames:?}"
+    );
     (conn, frames)
 }
 
@@ -278,7 +282,8 @@ fn a_hub_without_a_journal_writes_nothing() {
 #[test]
 fn rows_that_make_no_sense_are_left_out_and_counted() {
     let mut hub = Hub::new(Limits::default(), false, [1; 32]);
-    let row = |table, owner: &str, value: &str| Row { table, owner: owner.into(), number: 1, value: value.into() };
+    let row =
+        |table, owner: &str, value: &str| Row { table, owner: owner.into(), number: 1, value: value.into() };
     let rows = vec![
         row(Table::Session, "no id", "{}"),
         row(Table::Session, "0000000000000001", "{"),
@@ -311,8 +316,5 @@ fn the_books_have_who_was_there_and_for_how_long() {
         Record::Call(call) => format!("call {}", call.id),
     });
     let told: Vec<String> = told.collect();
-    assert_eq!(
-        told,
-        ["began r 0", "joined ann 0", "joined guest 30", "left 90", "lost 150", "ended 150"]
-    );
+    assert_eq!(told, ["began r 0", "joined ann 0", "joined guest 30", "left 90", "lost 150", "ended 150"]);
 }

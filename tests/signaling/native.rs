@@ -477,7 +477,11 @@ fn s4_25_credentials_are_taken_back_on_leave_and_bye_and_not_when_a_socket_is_lo
     sim.frame(ann, r#"{"t":"leave","id":"1"}"#);
     let frames = sim.take_json(ann);
     assert_eq!(kinds(&frames), ["left", "ice"]);
-    assert_eq!(frames[1]["d"]["ice_servers"][0]["username"], format!("ann.{session}-1"), "others than before");
+    assert_eq!(
+        frames[1]["d"]["ice_servers"][0]["username"],
+        format!("ann.{session}-1"),
+        "others than before"
+    );
     assert_eq!(sim.revoked, [format!("ann.{session}")]);
     sim.frame(ann, r#"{"t":"bye"}"#);
     assert_eq!(sim.revoked.split_off(1), [format!("ann.{session}-1")]);
@@ -598,4 +602,86 @@ fn the_first_frame_is_hello_and_comes_in_time() {
     assert_eq!(sim.take_one(twice)["d"]["code"], "bad_frame");
     sim.frame(twice, r#"{"t":"ping","id":"1"}"#);
     assert_eq!(sim.take_one(twice)["t"], "pong");
+}
+
+/// A member whose token grants to moderate.
+fn moderator(sim: &mut Sim, room: &str) -> ConnId {
+    let grants = Grants::from_words(["join", "signal", "moderate"]);
+    let conn = sim.native_socket(Some(Identity { grants, ..token("mod", None) }));
+    sim.frame(conn, r#"{"t":"hello"}"#);
+    sim.take(conn);
+    sim.join(conn, room);
+    conn
+}
+
+#[test]
+fn s4_32_a_moderator_sends_a_member_out_who_does_not_come_back() {
+    let mut sim = Sim::new();
+    let boss = moderator(&mut sim, "r");
+    let (ann, id) = sim.member("ann", "r");
+    let (bob, _) = sim.member("bob", "r");
+    sim.frame(bob, &format!(r#"{{"t":"kick","id":"1","to":"{id}"}}"#));
+    assert_eq!(sim.take_json(bob).last().expect("answer")["d"]["code"], "forbidden", "not every member may");
+    sim.take(boss);
+    sim.frame(boss, &format!(r#"{{"t":"kick","id":"1","to":"{id}"}}"#));
+    assert_eq!(kinds(&sim.take_json(boss)), ["member-left", "ok"]);
+    assert_eq!(sim.closed(ann), Some(4441));
+    assert_eq!(sim.revoked.len(), 1, "and the relay is closed");
+    let (again, _) = sim.native("ann");
+    sim.frame(again, r#"{"t":"join","id":"j","d":{"room":"r"}}"#);
+    assert_eq!(sim.take_one(again)["d"]["code"], "forbidden");
+    sim.join(again, "another");
+}
+
+#[test]
+fn s4_32_a_moderator_mutes_a_member_and_all_see_it() {
+    let mut sim = Sim::new();
+    let boss = moderator(&mut sim, "r");
+    let (ann, id) = sim.member("ann", "r");
+    let (bob, _) = sim.member("bob", "r");
+    for conn in [boss, ann, bob] {
+        sim.take(conn);
+    }
+    sim.frame(bob, &format!(r#"{{"t":"mute","id":"1","to":"{id}","d":{{"track":"audio"}}}}"#));
+    assert_eq!(sim.take_one(bob)["d"]["code"], "forbidden");
+    sim.frame(boss, &format!(r#"{{"t":"mute","id":"1","to":"{id}","d":{{"track":"audio"}}}}"#));
+    assert_eq!(sim.take_json(ann)[0]["t"], "mute");
+    let seen = sim.take_one(bob);
+    assert_eq!(
+        (&seen["t"], &seen["from"], &seen["d"]["audio"]),
+        (&"media".into(), &id.into(), &false.into())
+    );
+}
+
+#[test]
+fn a_ticket_opens_one_session_once() {
+    let mut sim = Sim::new();
+    let ticket =
+        || Identity { ticket: Some("t1".into()), expires_at: Some(1_900_000_000), ..token("ann", None) };
+    let open = |sim: &mut Sim| {
+        let conn = sim.native_socket(Some(ticket()));
+        sim.frame(conn, r#"{"t":"hello"}"#);
+        conn
+    };
+    let first = open(&mut sim);
+    assert_eq!(sim.take_one(first)["t"], "welcome");
+    let second = open(&mut sim);
+    assert_eq!(sim.take_one(second)["d"]["code"], "unauthenticated");
+    assert_eq!(sim.closed(second), Some(4401));
+}
+
+#[test]
+fn used_tickets_are_bounded_and_none_is_forgotten_for_another() {
+    let mut sim = Sim::with(Limits { voids: 2, connects_per_minute: 1000, ..Limits::default() });
+    let mut open = |name: &str| {
+        let who =
+            Identity { ticket: Some(name.into()), expires_at: Some(1_900_000_000), ..token("ann", None) };
+        let conn = sim.native_socket(Some(who));
+        sim.frame(conn, r#"{"t":"hello"}"#);
+        sim.take_json(conn)[0].clone()
+    };
+    assert_eq!(open("a")["t"], "welcome");
+    assert_eq!(open("b")["t"], "welcome");
+    assert_eq!(open("c")["d"]["code"], "busy");
+    assert_eq!(open("a")["d"]["code"], "unauthenticated");
 }

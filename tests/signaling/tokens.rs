@@ -3,6 +3,7 @@
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use std::time::Duration;
+use turnkey::http::jwks::{KeySet, Source};
 use turnkey::http::token::{Claims, JwtKey, TokenError, mint};
 use turnkey::signal::{Grants, Rooms};
 
@@ -86,10 +87,55 @@ fn minted_tokens_carry_their_claims() {
     let ann = JwtKey::hs256(b"secret").check(&token, NOW).expect("valid");
     assert_eq!(ann.expires_at, Some(NOW + 60));
     assert_eq!((ann.role.as_deref(), ann.name.as_deref()), (Some("doctor"), Some("Dr. Ann")));
-    assert_eq!(ann.grants, Grants { join: true, signal: false, chat: false });
+    assert_eq!(ann.grants, Grants { join: true, signal: false, chat: false, moderate: false });
     assert!(matches!(&ann.rooms, Rooms::Named(rooms) if rooms.len() == 2));
     assert!(!ann.is_guest && ann.may_relay && ann.names_a_person());
     let invite = Claims { sub: "guest".into(), shared: true, ..Claims::default() };
     let invite = mint(b"secret", invite, NOW, Duration::from_secs(60)).expect("token");
     assert!(!JwtKey::hs256(b"secret").check(&invite, NOW).expect("valid").names_a_person());
+}
+
+#[test]
+fn a_key_set_names_its_keys_and_rotates() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("keys.json");
+    let pair = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
+    let jwk = |id: &str, pair: &rcgen::KeyPair| {
+        let signer = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("key");
+        let mut jwk = serde_json::to_value(
+            jsonwebtoken::jwk::Jwk::from_encoding_key(&signer, Algorithm::ES256).expect("a public key"),
+        )
+        .expect("JSON");
+        jwk["kid"] = id.into();
+        (signer, jwk)
+    };
+    let (old, old_jwk) = jwk("old", &pair());
+    let (new, new_jwk) = jwk("new", &pair());
+    let write =
+        |keys: &[&Value]| std::fs::write(&path, json!({ "keys": keys }).to_string()).expect("written");
+    let sign = |kid: &str, key: &EncodingKey| {
+        let header = Header { kid: Some(kid.into()), ..Header::new(Algorithm::ES256) };
+        encode(&header, &json!({ "sub": "ann", "exp": NOW + 60 }), key).expect("token")
+    };
+    write(&[&old_jwk]);
+    let set = std::sync::Arc::new(KeySet::new(Source::File(path.clone())));
+    assert_eq!(set.read(), Ok(1));
+    let key = JwtKey::Set(set.clone());
+    assert_eq!(&*key.check(&sign("old", &old), NOW).expect("valid").user, "ann");
+    assert_eq!(key.check(&sign("new", &new), NOW).err(), Some(TokenError::Invalid), "not in the set yet");
+    assert_eq!(key.check(&sign("old", &new), NOW).err(), Some(TokenError::Invalid), "another key's name");
+    write(&[&new_jwk]);
+    assert_eq!(set.read(), Ok(1));
+    assert_eq!(&*key.check(&sign("new", &new), NOW).expect("valid").user, "ann");
+    assert_eq!(key.check(&sign("old", &old), NOW).err(), Some(TokenError::Invalid), "gone");
+    std::fs::write(&path, "no JSON").expect("written");
+    assert!(set.read().is_err());
+    assert!(key.check(&sign("new", &new), NOW).is_ok(), "the keys there are stay");
+    let secret = json!({ "keys": [{ "kty": "oct", "kid": "s", "k": "c2VjcmV0", "alg": "HS256" }] });
+    std::fs::write(&path, secret.to_string()).expect("written");
+    assert!(set.read().is_err(), "a shared secret has no place in it");
+    let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIiwiZXhwIjo0MTAyNDQ0ODAwfQ.";
+    for key in [&key, &JwtKey::hs256(b"secret")] {
+        assert_eq!(key.check(none, NOW).err(), Some(TokenError::Invalid), "alg: none");
+    }
 }

@@ -55,6 +55,18 @@ pub enum Request {
         /// The message.
         envelope: Envelope,
     },
+    /// Send a member out of the room.
+    Kick {
+        /// The member's id as the client wrote it.
+        to: String,
+    },
+    /// Ask a member to turn a track off.
+    Mute {
+        /// The member's id as the client wrote it.
+        to: String,
+        /// Which one.
+        track: Track,
+    },
     /// A new token for the old one, which is about to end.
     Token(String),
     /// Fresh ICE servers.
@@ -67,6 +79,36 @@ pub enum Request {
     Ack,
     /// End the session at once.
     Bye,
+}
+
+/// What of a member can be muted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Track {
+    /// The microphone.
+    Audio,
+    /// The camera.
+    Video,
+    /// The screen.
+    Screen,
+}
+
+impl Track {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+            Self::Screen => "screen",
+        }
+    }
+}
+
+/// Payload of `mute`.
+#[derive(Deserialize)]
+struct Mute {
+    track: Track,
 }
 
 /// Payload of `hello`.
@@ -139,6 +181,12 @@ fn request(wire: &Wire<'_>, limits: &Limits) -> Result<Request, Refusal> {
             let needed = || Refusal::new(Code::BadFrame, "token needs d.token");
             Request::Token(hello.token.ok_or_else(needed)?)
         }
+        "kick" => Request::Kick { to: target(wire)? },
+        "mute" => {
+            let mute: Option<Mute> = payload(wire)?;
+            let needed = || Refusal::new(Code::BadFrame, "mute needs d.track: audio, video or screen");
+            Request::Mute { to: target(wire)?, track: mute.ok_or_else(needed)?.track }
+        }
         "ice" => Request::Ice,
         "ping" => Request::Ping,
         "pong" => Request::Pong,
@@ -157,6 +205,11 @@ fn request(wire: &Wire<'_>, limits: &Limits) -> Result<Request, Refusal> {
             return Err(Refusal::new(Code::UnknownType, format!("there is no frame of type {shown:?}")));
         }
     })
+}
+
+fn target(wire: &Wire<'_>) -> Result<String, Refusal> {
+    let needed = || Refusal::new(Code::BadFrame, format!("{} needs to, the member that is meant", wire.t));
+    wire.to.clone().ok_or_else(needed)
 }
 
 fn relay(wire: &Wire<'_>, kind: Kind, payload: Box<RawValue>) -> Request {

@@ -30,6 +30,8 @@ pub mod close {
     pub const RATE: u16 = 4429;
     /// Another socket of the same session took over.
     pub const REPLACED: u16 = 4440;
+    /// A moderator has sent this client out of the room.
+    pub const KICKED: u16 = 4441;
     /// The server stops; come back later.
     pub const DRAINING: u16 = 4450;
     /// The session was ended with `bye`.

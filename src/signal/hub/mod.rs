@@ -9,6 +9,7 @@ mod conn;
 mod consultations;
 mod effects;
 mod keep;
+mod moderate;
 mod native;
 mod peerjs;
 mod presence;

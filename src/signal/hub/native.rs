@@ -98,6 +98,9 @@ impl Hub {
             Ok(new) if room.is_some_and(|room| !new.rooms.contains(&room)) => {
                 Refusal::new(Code::Forbidden, "the token is for another room")
             }
+            Ok(new) if new.ticket.is_some() => {
+                Refusal::new(Code::Forbidden, "a ticket opens a session, it does not prolong one")
+            }
             Ok(new) => {
                 self.set_identity(now, session_id, &new);
                 let text = match dialect {
@@ -132,8 +135,12 @@ impl Hub {
         match self.open_session(now, id, identity, key, false) {
             Ok(session) => self.ask_ice(session, AskedIce::Welcome(None)),
             Err(refusal) => {
+                let code = match refusal.code {
+                    Code::Unauthenticated => close::UNAUTHENTICATED,
+                    _ => close::FULL,
+                };
                 self.refuse(id, None, &refusal);
-                self.close(now, id, close::FULL, &refusal.message);
+                self.close(now, id, code, &refusal.message);
             }
         }
     }
@@ -170,7 +177,8 @@ impl Hub {
             self.end_session_and_socket(now, session);
             return Resumed::No;
         }
-        if let Some(fresh) = identity.filter(|i| !i.is_guest) {
+        // A ticket has opened this session, or opens another one.
+        if let Some(fresh) = identity.filter(|i| !i.is_guest && i.ticket.is_none()) {
             known.identity = fresh.clone();
             known.expires_at = token_end(now, fresh);
         }
@@ -281,6 +289,14 @@ impl Hub {
             Request::Relay { to, envelope } => {
                 self.relay_once(now, conn, session, reference, to.as_deref(), &envelope);
             }
+            Request::Kick { to } => {
+                let result = self.kick(now, session, &to);
+                self.answer_moderator(conn, reference, result);
+            }
+            Request::Mute { to, track } => {
+                let result = self.mute(now, session, &to, track);
+                self.answer_moderator(conn, reference, result);
+            }
             Request::Token(token) => {
                 if let Some(socket) = self.conns.get_mut(&conn) {
                     socket.renewal = frame.id;
@@ -356,6 +372,13 @@ impl Hub {
             }
             self.outputs.push_back(Output::Ping { conn, seq: 0 });
             self.arm_conn(conn);
+        }
+    }
+
+    fn answer_moderator(&mut self, conn: ConnId, reference: Option<&str>, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => self.send(conn, native::reply("ok", reference, &json!({}))),
+            Err(refusal) => self.refuse(conn, reference, &refusal),
         }
     }
 

@@ -88,6 +88,7 @@ impl Hub {
         if self.sessions.len() >= self.limits.sessions {
             return Err(Refusal::new(Code::Busy, "the server has as many sessions as it may have"));
         }
+        self.spend(now, &identity)?;
         let Some(socket) = self.conns.get_mut(&conn) else {
             return Err(Refusal::new(Code::BadFrame, "the socket is gone"));
         };
@@ -208,6 +209,9 @@ impl Hub {
         let identity = session.identity.clone();
         let dialect = session.dialect;
         check_identity(&identity, room_name)?;
+        if self.is_banned(now, room_name, &identity) {
+            return Err(Refusal::new(Code::Forbidden, "a moderator has sent you out of this room"));
+        }
         self.check_call(room_name, dialect, &identity)?;
         let place = self.check_consultation(room_name, &identity)?;
         let room_name = self.room_for(room_name)?;

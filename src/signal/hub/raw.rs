@@ -42,6 +42,9 @@ impl Hub {
             && identity.rooms.contains(&room)
             && identity.grants.join
         {
+            if let Err(refusal) = self.spend(now, &identity) {
+                return self.raw_refused(now, id, &refusal);
+            }
             if let Some(session) = self.sessions.get_mut(&seat) {
                 session.expires_at = token_end(now, &identity);
                 session.identity = identity;
@@ -67,6 +70,7 @@ impl Hub {
         self.refuse(id, None, refusal);
         let code = match refusal.code {
             Code::Forbidden => close::FORBIDDEN,
+            Code::Unauthenticated => close::UNAUTHENTICATED,
             Code::NoSuchCall => close::NOT_FOUND,
             Code::RoomFull | Code::Busy => close::FULL,
             _ => close::BAD_FRAME,

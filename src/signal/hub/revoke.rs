@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::{AskedIce, Hub, Now, Output, lease_name};
 use crate::signal::SessionId;
+use crate::signal::envelope::{Code, Refusal};
+use crate::signal::identity::Identity;
 
 /// What relay credentials are called among what is void.
 const RELAY: &str = "relay:";
@@ -40,10 +42,45 @@ impl Hub {
         }
     }
 
+    /// Uses a ticket up; one that was used opens nothing any more.
+    pub(super) fn spend(&mut self, now: Now, who: &Identity) -> Result<(), Refusal> {
+        let Some(ticket) = &who.ticket else { return Ok(()) };
+        let name = format!("ticket:{ticket}");
+        if self.voids.contains(&name, now) {
+            return Err(Refusal::new(
+                Code::Unauthenticated,
+                "the ticket was used already, come back with a new one",
+            ));
+        }
+        // Another one is not forgotten for it: it could be used again.
+        if !self.voids.has_room(self.limits.voids, now) {
+            return Err(Refusal::new(Code::Busy, "the server has as many used tickets as it may have"));
+        }
+        self.void(now, &name, who.expires_at.unwrap_or(now.unix));
+        Ok(())
+    }
+
+    /// Somebody was sent out of a room, and stays out as long as the token would be valid.
+    pub(super) fn ban(&mut self, now: Now, room: &str, who: &Identity) {
+        if who.names_a_person() {
+            let until = who.expires_at.unwrap_or(now.unix + self.limits.credentials.as_secs());
+            self.void(now, &banned(room, &who.user), until);
+        }
+    }
+
+    /// Whether somebody was sent out of the room.
+    pub(super) fn is_banned(&self, now: Now, room: &str, who: &Identity) -> bool {
+        who.names_a_person() && self.voids.contains(&banned(room, &who.user), now)
+    }
+
     /// Tells the relay, where it is the relay's business.
     pub(super) fn tell_void(&mut self, name: &str, until: u64) {
         if let Some((scope, user)) = name.strip_prefix(RELAY).and_then(|rest| rest.split_once(':')) {
             self.outputs.push_back(Output::Revoke { user: user.into(), scope: scope.into(), until });
         }
     }
+}
+
+fn banned(room: &str, user: &str) -> String {
+    format!("out:{}:{room}:{user}", room.len())
 }

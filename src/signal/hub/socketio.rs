@@ -202,10 +202,13 @@ impl Hub {
             Ok(new) if found.identity.names_a_person() && new.user != found.identity.user => {
                 Refusal::new(Code::Forbidden, "the token is another user's than the socket's")
             }
-            Ok(new) => {
-                self.set_identity(now, session, &new);
-                return self.finish_join(now, conn, session, pending);
-            }
+            Ok(new) => match self.spend(now, &new) {
+                Ok(()) => {
+                    self.set_identity(now, session, &new);
+                    return self.finish_join(now, conn, session, pending);
+                }
+                Err(refusal) => refusal,
+            },
         };
         self.refuse(conn, pending.ack.as_deref(), &refusal);
     }

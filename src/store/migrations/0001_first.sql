@@ -57,14 +57,3 @@ CREATE TABLE metrics (
     attendees                BIGINT NOT NULL,
     attendee_minutes         DOUBLE PRECISION NOT NULL
 );
-
--- What each user had relayed, by day (days since 1970-01-01 UTC).
-CREATE TABLE turn_usage (
-    user_id     TEXT   NOT NULL,
-    day         BIGINT NOT NULL,
-    allocations BIGINT NOT NULL,
-    seconds     BIGINT NOT NULL,
-    sent        BIGINT NOT NULL,
-    received    BIGINT NOT NULL,
-    PRIMARY KEY (user_id, day)
-);

@@ -11,8 +11,8 @@ pub mod webrtc;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::native::Hello;
