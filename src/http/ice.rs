@@ -170,6 +170,11 @@ fn credential(
     })
 }
 
+/// An array of `RTCIceServer` for a user; without relays where credentials cannot be made.
+pub(super) fn for_user(app: &App, settings: &Settings, who: &Identity) -> Value {
+    servers(settings, credential(app, settings, who, settings.ttl, None).ok().as_ref())
+}
+
 /// An array of `RTCIceServer` for a user in a call, with whose end they are taken back; without relays where
 /// credentials cannot be made.
 pub(super) fn for_call(app: &App, settings: &Settings, who: &Identity, call: &str) -> Value {
