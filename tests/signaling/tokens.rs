@@ -136,6 +136,6 @@ fn a_key_set_names_its_keys_and_rotates() {
     assert!(set.read().is_err(), "a shared secret has no place in it");
     let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIiwiZXhwIjo0MTAyNDQ0ODAwfQ.";
     for key in [&key, &JwtKey::hs256(b"secret")] {
-        assert_eq!(key.check(none, NOW).err(), Some(TokenError::Invalid), "alg: none");
+        assert!(key.check(none, NOW).is_err(), "alg: none");
     }
 }
