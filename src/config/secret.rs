@@ -300,7 +300,9 @@ fn keep(config: &Config, name: &str) -> Result<Vec<u8>, Error> {
 pub(crate) fn write_once(config: &Config, name: &str, content: &[u8]) -> Result<PathBuf, Error> {
     let directory = state_dir(config)?;
     let path = directory.join(name);
-    let temporary = directory.join(format!(".{name}.{}", std::process::id()));
+    // Two servers of one process may be at it at the same time.
+    let unique = u64::from_ne_bytes(random::<8>());
+    let temporary = directory.join(format!(".{name}.{}.{unique:x}", std::process::id()));
     let write = || {
         create_private_dir(&directory)?;
         let mut file = create_private(&temporary)?;
