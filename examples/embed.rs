@@ -21,6 +21,8 @@ const CONFIG: &str = r#"
 listen = ["udp://127.0.0.1:0", "tcp://127.0.0.1:0"]
 [http]
 listen = []     # the application serves turnkey's router itself
+[store]
+url = "none"   # calls are forgotten with the process; without this line they are kept in the state directory
 [admin]
 listen = ""
 "#;

@@ -69,7 +69,7 @@ impl Keeper {
             if lacks {
                 group.clear();
             }
-            if let Err(error) = self.write(group.drain(..).collect()).await {
+            if let Err(error) = self.write(std::mem::take(&mut group)).await {
                 self.recover(&error).await;
                 lacks = true;
             }

@@ -57,12 +57,12 @@ impl Group {
                 .bind(number(*from))
                 .bind(number(*to))
         });
-        let puts: Vec<_> = self.puts.iter().collect();
+        let puts: Vec<_> = self.puts.iter().map(|(key, value)| (key, &**value)).collect();
         drops.chain(puts.chunks(ROWS).map(|rows| insert(node, rows))).collect()
     }
 }
 
-fn insert(node: &str, rows: &[(&Key, &Box<str>)]) -> Statement {
+fn insert(node: &str, rows: &[(&Key, &str)]) -> Statement {
     let places: Vec<String> = (0..rows.len())
         .map(|i| {
             let first = 4 * i + 2;

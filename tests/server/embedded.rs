@@ -36,7 +36,7 @@ async fn example_serves_relay_and_router_in_one_application() {
 #[tokio::test(flavor = "multi_thread")]
 async fn drain_refuses_and_returns_when_all_have_gone() {
     let config = "[relay]\nlisten = [\"udp://127.0.0.1:0\"]\n[http]\nlisten = []\n[admin]\nlisten = \"\"\n\
-                  [credentials]\nsecrets = [\"0123456789abcdef\"]\n";
+                  [store]\nurl = \"none\"\n[credentials]\nsecrets = [\"0123456789abcdef\"]\n";
     let turnkey = Server::start(Config::from_toml(config).expect("valid")).await.expect("started");
     let udp = turnkey.addresses().udp[0];
     let credential = turnkey.mint("alice", Duration::from_secs(60)).expect("minted");
@@ -56,7 +56,7 @@ async fn drain_refuses_and_returns_when_all_have_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_in_one_program() {
     let config = "[relay]\nlisten = [\"udp://127.0.0.1:0\"]\nworkers = 1\n[http]\nlisten = []\n[admin]\nlisten = \"\"\n\
-                  [credentials]\nsecrets = [\"0123456789abcdef\"]\n";
+                  [store]\nurl = \"none\"\n[credentials]\nsecrets = [\"0123456789abcdef\"]\n";
     let start = || async { Server::start(Config::from_toml(config).expect("valid")).await.expect("started") };
     let (one, two) = (start().await, start().await);
     let addresses = [one.addresses().udp[0], two.addresses().udp[0]];

@@ -38,13 +38,13 @@ impl Disk {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let row = |((table, owner, number), value): (&(Table, Box<str>, u64), &Box<str>)| Row {
+        let rows = self.rows.iter().map(|((table, owner, number), value)| Row {
             table: *table,
             owner: owner.clone(),
             number: *number,
             value: value.clone(),
-        };
-        self.rows.iter().map(row).collect()
+        });
+        rows.collect()
     }
 }
 
