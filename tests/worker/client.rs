@@ -298,6 +298,19 @@ impl Client {
         }
     }
 
+    /// Over UDP, the data that has come by now; waits for nothing.
+    pub(crate) fn waiting(&mut self) -> Vec<Data> {
+        let Link::Udp(socket) = &self.link else { panic!("only over UDP") };
+        let socket = socket.try_clone().unwrap();
+        let mut datagram = [0; 65_536];
+        socket.set_nonblocking(true).unwrap();
+        while let Ok(len) = socket.recv(&mut datagram) {
+            self.sort(&datagram[..len]);
+        }
+        socket.set_nonblocking(false).unwrap();
+        self.data.drain(..).collect()
+    }
+
     /// The next ICMP error: the peer, and the attribute's value.
     pub(crate) fn recv_icmp(&mut self) -> (SocketAddr, [u8; 8]) {
         loop {
