@@ -32,14 +32,22 @@ export async function examine({ url, token, onFinding }) {
       return false;
     }
   };
-  /** @type {RTCIceServer[]} */
-  let servers = [];
-  const isSignaling = await attempt("Signaling", async () => {
-    servers = await welcome(url, token);
-    return "the server answers";
-  });
+  const entering = enter(url, token);
+  const isSignaling = await attempt("Signaling", () => entering.then(() => "the server answers"));
   if (!isSignaling) return "The server does not let this page signal, so no call can start.";
+  const session = await entering;
+  try {
+    return verdict(await usableRelays(session.servers, attempt));
+  } finally {
+    session.leave();
+  }
+}
 
+/**
+ * @param {RTCIceServer[]} servers
+ * @param {(what: string, attempt: () => Promise<string>) => Promise<boolean>} attempt
+ */
+async function usableRelays(servers, attempt) {
   /** @type {string[]} */
   const relays = [];
   for (const { urls, ...credential } of servers) {
@@ -50,7 +58,7 @@ export async function examine({ url, token, onFinding }) {
       if (await attempt(`Data through it`, () => echo(server))) relays.push(name);
     }
   }
-  return verdict(relays);
+  return relays;
 }
 
 /** @param {string[]} relays */
@@ -65,8 +73,11 @@ function transportOf(url) {
   return url.startsWith("turns:") ? "TLS" : url.endsWith("transport=tcp") ? "TCP" : "UDP";
 }
 
-/** What the server's welcome has for us. @param {string} url @param {string} [token] @returns {Promise<RTCIceServer[]>} */
-function welcome(url, token) {
+/**
+ * Enters as a session, whose relay credentials are good until it leaves.
+ * @param {string} url @param {string} [token] @returns {Promise<{servers: RTCIceServer[], leave: () => void}>}
+ */
+function enter(url, token) {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(url, ["turnkey.v1"]);
     socket.onopen = () => socket.send(JSON.stringify({ t: "hello", d: { ...(token && { token }) } }));
@@ -74,9 +85,11 @@ function welcome(url, token) {
     socket.onmessage = ({ data }) => {
       const { t, d } = JSON.parse(data);
       if (t !== "welcome") return;
-      resolve(d.ice_servers);
-      socket.send(JSON.stringify({ t: "bye" }));
-      socket.close();
+      const leave = () => {
+        if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ t: "bye" }));
+        socket.close();
+      };
+      resolve({ servers: d.ice_servers, leave });
     };
   });
 }
