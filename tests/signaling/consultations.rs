@@ -135,9 +135,9 @@ fn s4_25_the_doctor_ends_it_and_everybody_is_out() {
     for conn in sockets {
         let got = sim.take(conn);
         assert!(got.iter().any(|text| text.contains("session_ended")), "{got:?}");
-        assert_eq!(sim.closed(conn), Some(1000));
+        assert_eq!(sim.closed(conn), Some(4404));
     }
-    assert_eq!(sim.closed(native), Some(1000));
+    assert_eq!(sim.closed(native), Some(4404));
     assert_eq!((sim.hub.stats().members, sim.hub.stats().rooms), (0, 0));
     assert_eq!(code(act(&mut sim, "paul", ConsultationAction::Join(made.id.clone()))), Code::WrongState);
     let late = socket(&mut sim);

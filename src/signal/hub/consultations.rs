@@ -110,7 +110,7 @@ impl Hub {
             let conn = self.sessions.get(&session).and_then(|s| s.conn);
             self.end_session(now, session, "ended");
             if let Some(conn) = conn {
-                self.close(now, conn, close::NORMAL, "the session is over");
+                self.close(now, conn, close::NOT_FOUND, "the session is over");
             }
         }
     }
