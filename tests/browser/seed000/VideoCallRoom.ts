@@ -39,7 +39,10 @@ peerConnection.ontrack = ({ streams }) => (document.querySelector("video")!.srcO
 
 const useChannel = (channel: RTCDataChannel) => {
   channel.onmessage = ({ data }) => received.push(data);
-  channel.onopen = () => channel.send(`from the ${params.get("role")}`);
+  const greet = () => channel.send(`from the ${params.get("role")}`);
+  // A channel of the other side's may be open before this is told of it.
+  if (channel.readyState === "open") greet();
+  else channel.onopen = greet;
 };
 if (params.get("role") === "doctor") useChannel(peerConnection.createDataChannel("chat"));
 else peerConnection.ondatachannel = ({ channel }) => useChannel(channel);

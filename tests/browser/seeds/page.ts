@@ -21,7 +21,10 @@ export function remote(pc: RTCPeerConnection) {
 
 export function useChannel(channel: RTCDataChannel) {
   channel.onmessage = ({ data }) => receive(data);
-  channel.onopen = () => channel.send(`from the ${params.get("role")}`);
+  const greet = () => channel.send(`from the ${params.get("role")}`);
+  // A channel of the other side's may be open before this is told of it.
+  if (channel.readyState === "open") greet();
+  else channel.onopen = greet;
 }
 
 /** Shows the tests what they may touch. */
