@@ -133,9 +133,11 @@ fn too_few_open_files_refuse_allocations_and_nothing_else() {
 
             let pool = pool(Backend::Auto);
             let (peer, address) = peer("127.0.0.1");
+            // More than half of the descriptors are the clients', so that it is a relay that gets none.
+            let mut waiting = Vec::from_iter((0..50).map(|_| Client::udp(pool.udp_addresses()[0])));
             let mut clients = Vec::new();
             let code = loop {
-                let mut client = Client::udp(pool.udp_addresses()[0]);
+                let mut client = waiting.pop().expect("a relay for each client");
                 let reply = client.request(Method::ALLOCATE, |writer| {
                     writer.u32(AttributeType::REQUESTED_TRANSPORT, 17 << 24);
                 });
