@@ -54,9 +54,11 @@ export class FakeHub {
     if (frame.t === "bye") return this.#leave(session, "left");
     if (frame.t === "ice") return this.#raw(link, { t: "ice", ref: frame.id, d: this.ice() });
     if (frame.t === "state" && !frame.id) return;
+    if (frame.t === "token") return this.#raw(link, { t: "ok", ref: frame.id, d: {} });
     if (session.seen.has(frame.id)) return this.#raw(link, { t: "ok", ref: frame.id, d: { delivered: 0, held: 0 } });
     session.seen.add(frame.id);
     if (frame.t === "join") return this.#join(session, frame);
+    if (frame.t === "mute") return this.#mute(link, frame);
     if (frame.t === "leave") {
       this.#others(session, { t: "member-left", d: { room: session.room, member: session.id, reason: "left" } });
       session.room = null;
@@ -82,7 +84,7 @@ export class FakeHub {
     link.session = session;
     const replay = session.outbox.filter(({ seq }) => seq > last);
     const { ice_servers, ttl, expires_at } = this.ice();
-    this.#raw(link, { t: "welcome", d: { session: session.id, resume: session.secret, resume_window: 60, ping: 15, ice_servers, ice_ttl: ttl, ice_expires_at: expires_at, resumed: Boolean(old), replayed: replay.length } });
+    this.#raw(link, { t: "welcome", d: { session: session.id, resume: session.secret, resume_window: 60, ping: 15, server_time: Math.floor(Date.now() / 1000), ice_servers, ice_ttl: ttl, ice_expires_at: expires_at, resumed: Boolean(old), replayed: replay.length } });
     for (const frame of replay) this.#raw(link, frame);
     if (old) this.#others(session, { t: "member-back", d: { member: session.id } });
   }
@@ -94,6 +96,12 @@ export class FakeHub {
     session.joined = this.#next++;
     this.#deliver(session, { t: "joined", ref: id, d: { room: d.room, member: session.id, members: present.map((other) => this.#info(other, true)) } });
     for (const other of present) this.#deliver(other, { t: "member-joined", d: { room: d.room, member: this.#info(session, false) } });
+  }
+
+  #mute(link, { id, to, d }) {
+    const muted = this.#members(link.session.room).find((other) => other.id === to);
+    this.#deliver(muted, { t: "mute", d: { track: d.track, by: link.session.id } });
+    this.#raw(link, { t: "ok", ref: id, d: {} });
   }
 
   #leave(session, reason) {

@@ -65,6 +65,8 @@ export class FakePeerConnection {
   restarts = 0;
   rollbacks = 0;
   received = 0;
+  lost = 0;
+  transceivers = [];
   #stable = { local: null, remote: null };
   #operations = Promise.resolve();
   #negotiationNeeded = false;
@@ -81,8 +83,15 @@ export class FakePeerConnection {
     return this.channel;
   }
 
-  addTrack() { this.#needNegotiation(); }
-  getTransceivers() { return []; }
+  addTrack(track) {
+    const sender = { track, replaceTrack: async (next) => void (sender.track = next) };
+    this.transceivers.push({ sender, direction: "sendrecv", receiver: { track: { kind: track.kind } } });
+    this.#needNegotiation();
+  }
+
+  getTransceivers() { return this.transceivers; }
+  /** The track that goes out, if any. */
+  sent(kind) { return this.transceivers.find(({ receiver }) => receiver.track.kind === kind)?.sender.track; }
   setConfiguration(configuration) { this.configuration = configuration; }
   close() { this.closed = true; this.signalingState = "closed"; }
 
@@ -97,6 +106,7 @@ export class FakePeerConnection {
       ["T", { type: "transport", id: "T", selectedCandidatePairId: "P" }],
       ["P", { type: "candidate-pair", id: "P", localCandidateId: "L", remoteCandidateId: "R", bytesReceived: this.received, bytesSent: 1, currentRoundTripTime: 0.02 }],
       ["L", { type: "local-candidate", id: "L", candidateType: "relay", relayProtocol: "tcp", protocol: "udp" }],
+      ["I", { type: "inbound-rtp", id: "I", packetsReceived: 100, packetsLost: this.lost, framesDecoded: 7, jitter: 0.003 }],
       ["R", { type: "remote-candidate", id: "R", candidateType: "srflx", protocol: "udp" }],
     ]);
   }
@@ -182,6 +192,33 @@ export class FakePeerConnection {
   }
 }
 
+/** A track, and a stream of such: as much of them as a call touches. */
+export class FakeTrack extends EventTarget {
+  enabled = true;
+  readyState = "live";
+
+  constructor(kind) {
+    super();
+    this.kind = kind;
+  }
+
+  stop() { this.readyState = "ended"; }
+  /** What happens when its device is unplugged. */
+  unplug() {
+    this.stop();
+    this.dispatchEvent(new Event("ended"));
+  }
+}
+
+export class FakeStream {
+  #tracks;
+  constructor(tracks = []) { this.#tracks = [...tracks]; }
+  getTracks() { return [...this.#tracks]; }
+  getVideoTracks() { return this.#tracks.filter(({ kind }) => kind === "video"); }
+  addTrack(track) { this.#tracks.push(track); }
+  removeTrack(track) { this.#tracks = this.#tracks.filter((one) => one !== track); }
+}
+
 /** A hub, and a way to let members join it. */
 export function lab(join) {
   const hub = new FakeHub();
@@ -194,7 +231,7 @@ export function lab(join) {
       const WebSocket = socketTo(hub);
       const call = join({ url: "ws://fake/v1/ws", room: "r", random: () => 0, WebSocket, RTCPeerConnection: FakePeerConnection, ...options });
       const events = [];
-      for (const type of ["state", "member-joined", "member-left", "member-changed", "message", "custom", "path", "credentials", "error", "log"]) {
+      for (const type of ["state", "member-joined", "member-left", "member-changed", "message", "custom", "path", "stats", "quality", "credentials", "media", "device", "problem", "error", "log"]) {
         call.on(type, (detail) => events.push({ type, ...detail }));
       }
       calls.push(call);

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Tries what a call needs one thing after the other, each transport of the relay alone, and says in words what works.
+ * The connection doctor: tries what a call needs one thing after the other, each transport of the relay alone, and says in words what works.
  * @module
  */
 
@@ -15,12 +15,14 @@ const ECHO_TIMEOUT = 10_000;
  * @typedef {{url: string, token?: string, onFinding: (finding: Finding) => void}} Options
  */
 
+/** @typedef {(what: string, attempt: () => Promise<string>) => Promise<boolean>} Attempt whether it succeeded */
+
 /**
  * @param {Options} options
  * @returns {Promise<string>} the verdict
  */
 export async function examine({ url, token, onFinding }) {
-  /** @param {string} what @param {() => Promise<string>} attempt */
+  /** @type {Attempt} */
   const attempt = async (what, attempt) => {
     const since = performance.now();
     try {
@@ -32,12 +34,16 @@ export async function examine({ url, token, onFinding }) {
       return false;
     }
   };
+  const hasMedia = await attempt("Camera, microphone", checkDevices);
   const entering = enter(url, token);
-  const isSignaling = await attempt("Signaling", () => entering.then(() => "the server answers"));
+  const isSignaling = await attempt("Signaling", () => entering.then(() => `the server answers over ${url.startsWith("wss:") ? "TLS" : "plain text"}`));
   if (!isSignaling) return "The server does not let this page signal, so no call can start.";
   const session = await entering;
   try {
-    return verdict(await usableRelays(session.servers, attempt));
+    await attempt("Coming back", session.comeBack);
+    await attempt("Own address", () => seenFrom(session.servers()));
+    const relays = await usableRelays(session.servers(), attempt);
+    return `${verdict(relays)}${hasMedia ? "" : " Without camera and microphone you will only see and hear the others."}`;
   } finally {
     session.leave();
   }
@@ -45,7 +51,7 @@ export async function examine({ url, token, onFinding }) {
 
 /**
  * @param {RTCIceServer[]} servers
- * @param {(what: string, attempt: () => Promise<string>) => Promise<boolean>} attempt
+ * @param {Attempt} attempt
  */
 async function usableRelays(servers, attempt) {
   /** @type {string[]} */
@@ -73,25 +79,76 @@ function transportOf(url) {
   return url.startsWith("turns:") ? "TLS" : url.endsWith("transport=tcp") ? "TCP" : "UDP";
 }
 
+async function checkDevices() {
+  if (!isSecureContext) throw new Error("this page did not come over https, so browsers keep camera and microphone from it");
+  const kinds = (await navigator.mediaDevices.enumerateDevices()).map(({ kind }) => kind);
+  /** @param {string} wanted */
+  const count = (wanted) => kinds.filter((kind) => kind === wanted).length;
+  const [cameras, microphones] = [count("videoinput"), count("audioinput")];
+  if (cameras + microphones === 0) throw new Error("there is neither");
+  return `${cameras} and ${microphones} found`;
+}
+
 /**
  * Enters as a session, whose relay credentials are good until it leaves.
- * @param {string} url @param {string} [token] @returns {Promise<{servers: RTCIceServer[], leave: () => void}>}
+ * @param {string} url @param {string} [token]
+ * @returns {Promise<{servers: () => RTCIceServer[], comeBack: () => Promise<string>, leave: () => void}>}
  */
-function enter(url, token) {
+async function enter(url, token) {
+  let [socket, welcome] = await greet(url, { token });
+  return {
+    servers: () => welcome.ice_servers,
+    /** Loses the socket, and takes the session over with another one. */
+    async comeBack() {
+      socket.close();
+      [socket, welcome] = await greet(url, { token, resume: welcome.resume, last_seq: 0 });
+      if (!welcome.resumed) throw new Error("the server did not know the session any more");
+      return "a session that lost its socket goes on";
+    },
+    leave() {
+      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ t: "bye" }));
+      socket.close();
+    },
+  };
+}
+
+/** @param {string} url @param {object} d @returns {Promise<[WebSocket, any]>} */
+function greet(url, d) {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(url, ["turnkey.v1"]);
-    socket.onopen = () => socket.send(JSON.stringify({ t: "hello", d: { ...(token && { token }) } }));
+    socket.onopen = () => socket.send(JSON.stringify({ t: "hello", d }));
     socket.onclose = ({ code, reason }) => reject(new Error(reason || `the server closed the connection with ${code}`));
     socket.onmessage = ({ data }) => {
       const { t, d } = JSON.parse(data);
-      if (t !== "welcome") return;
-      const leave = () => {
-        if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ t: "bye" }));
-        socket.close();
-      };
-      resolve({ servers: d.ice_servers, leave });
+      if (t === "welcome") resolve([socket, d]);
     };
   });
+}
+
+/** The address that each STUN server sees; several different ones mean a NAT that only a relay crosses. @param {RTCIceServer[]} servers */
+async function seenFrom(servers) {
+  const urls = servers.flatMap(({ urls }) => urls).filter((url) => url.startsWith("stun"));
+  if (urls.length === 0) return "this server names no STUN server";
+  const pc = new RTCPeerConnection({ iceServers: [{ urls }] });
+  try {
+    /** @type {Map<string, Set<number>>} */
+    const seen = new Map();
+    await new Promise((resolve, reject) => {
+      setTimeout(resolve, GATHER_TIMEOUT);
+      pc.onicecandidate = ({ candidate }) => {
+        if (!candidate) return resolve(null);
+        if (candidate.type !== "srflx" || candidate.address === null) return;
+        seen.set(candidate.address, (seen.get(candidate.address) ?? new Set()).add(candidate.port ?? 0));
+      };
+      pc.createDataChannel("doctor");
+      pc.setLocalDescription().catch(reject);
+    });
+    if (seen.size === 0) return "no NAT between here and the server, or UDP does not reach it";
+    const isSymmetric = urls.length > 1 && [...seen.values()].some((ports) => ports.size > 1);
+    return `${[...seen.keys()].join(", ")} outside${isSymmetric ? ", another port for each server: a symmetric NAT" : ""}`;
+  } finally {
+    pc.close();
+  }
 }
 
 /** Whether an allocation succeeds. @param {RTCIceServer} server @returns {Promise<string>} */
