@@ -128,7 +128,7 @@ for (const transports of [["websocket"], ["polling"]]) {
 
 test("with retries, what a client sends while its connection is cut arrives exactly once, in order", async () => {
   const room = `retries-${++rooms}`;
-  const ann = await connected("ann", { retries: 50, ackTimeout: 500, transports: ["websocket"] });
+  const ann = await connected("ann", { retries: 50, ackTimeout: 60_000, transports: ["websocket"] });
   const bob = await connected("bob");
   for (const socket of [ann, bob]) await socket.emitWithAck("webrtc:join_room", { roomId: room });
   const heard = [];

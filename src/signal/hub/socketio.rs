@@ -110,8 +110,10 @@ impl Hub {
         self.answer_event(conn, session, ack.as_deref(), text, answer);
     }
 
-    /// With `retries` the stock client sends an event again whose acknowledgement it did not get. The
-    /// queue is strictly one by one, so only the first event of a socket can be such a one.
+    /// With `retries` the stock client sends an event again whose acknowledgement it did not get: one by one, so
+    /// that after a cut only the first event of the new socket can be such a one. Where `ackTimeout` is shorter than
+    /// the way there and back it does so on the same socket, where the same event may as well be meant twice: that
+    /// one is carried out twice.
     fn answer_to_repeated(
         &mut self,
         conn: ConnId,
