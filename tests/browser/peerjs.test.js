@@ -86,15 +86,16 @@ test("s0_14 the_stock_peerjs_client connects, calls and is called", async (t) =>
 });
 
 test("s0_14 a peer that is not there is told as unavailable, an id that is taken as such", async () => {
-  const ann = await page(0, "ann", "nobody");
-  await ann.evaluate(() => globalThis.dial());
-  await until(ann, (one) => one.evaluate(() => globalThis.problems), (all) => all.includes("peer-unavailable"));
-  const again = await ann.evaluate(() => new Promise((resolve) => {
-    const second = new globalThis.Peer("ann", { host: "localhost", port: globalThis.PORT, secure: true });
+  // A peer's id is free once the server has noticed that its page is gone.
+  const eve = await page(0, "eve", "nobody");
+  await eve.evaluate(() => globalThis.dial());
+  await until(eve, (one) => one.evaluate(() => globalThis.problems), (all) => all.includes("peer-unavailable"));
+  const again = await eve.evaluate(() => new Promise((resolve) => {
+    const second = new globalThis.Peer("eve", { host: "localhost", port: globalThis.PORT, secure: true });
     second.on("error", ({ type }) => resolve(type));
   }));
   assert.equal(again, "unavailable-id");
-  const named = await ann.evaluate(() => new Promise((resolve) => {
+  const named = await eve.evaluate(() => new Promise((resolve) => {
     new globalThis.Peer({ host: "localhost", port: globalThis.PORT, secure: true }).on("open", resolve);
   }));
   assert.match(named, /^[0-9a-f]{16}$/);

@@ -180,7 +180,8 @@ for (const [way, transports] of Object.entries(WAYS)) {
     await patient.evaluate(() => globalThis.room.control());
     await hears(doctor, "chat_message paul Hello!");
     const ended = await fetch(`http://localhost:8086/api/video/sessions/${made.session_id}/end`, { method: "POST", headers: { authorization: `Bearer ${token("dora")}` } });
-    assert.equal((await ended.json()).session_duration_minutes, 1);
+    const { session_duration_minutes: minutes } = await ended.json();
+    assert.ok(Number.isInteger(minutes) && minutes >= 1, `it took ${minutes} minutes`);
     for (const one of [doctor, patient]) await one.waitForFunction(() => !globalThis.room.socket.connected);
   });
 
