@@ -166,9 +166,11 @@ impl Cluster {
         let newest = versions.filter_map(Result::ok).map(|entry| entry.path()).max().expect("a version");
         let cluster =
             Self { directory: tempfile::tempdir().expect("a directory"), binaries: newest.join("bin") };
-        // It refuses to run as root.
-        let own = Command::new("chown").arg("postgres").arg(cluster.directory.path()).status();
-        assert!(own.expect("chown").success());
+        if is_root() {
+            // It refuses to run as root.
+            let own = Command::new("chown").arg("postgres").arg(cluster.directory.path()).status();
+            assert!(own.expect("chown").success());
+        }
         cluster.run("initdb", &["-A", "trust", "-U", "postgres", "-D", &cluster.data()]);
         cluster.start();
         cluster
@@ -180,9 +182,8 @@ impl Cluster {
 
     fn run(&self, program: &str, arguments: &[&str]) {
         let program = self.binaries.join(program);
-        let is_root = rustix::process::geteuid().is_root();
-        let mut command = if is_root { Command::new("runuser") } else { Command::new(&program) };
-        if is_root {
+        let mut command = if is_root() { Command::new("runuser") } else { Command::new(&program) };
+        if is_root() {
             command.args(["-u", "postgres", "--"]).arg(&program);
         }
         command.args(arguments).current_dir(self.directory.path());
@@ -227,6 +228,10 @@ impl Drop for Cluster {
         // As far as it runs at all.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.stop()));
     }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 #[test]
