@@ -50,6 +50,13 @@ fn the_source_builds_a_program_that_does_the_same() {
     });
 }
 
+#[test]
+fn the_object_names_no_directory() {
+    let text = String::from_utf8_lossy(OBJECT);
+    let sources: Vec<&str> = text.split('\0').filter(|name| name.ends_with("turn.bpf.c")).collect();
+    assert_eq!(sources, ["./turn.bpf.c"], "bpf/build makes it the same wherever it is built");
+}
+
 fn start(mode: Mode, interfaces: &[&str]) -> Result<(Offload, String), OffloadError> {
     let interfaces: Vec<String> = interfaces.iter().map(ToString::to_string).collect();
     Offload::start(mode, &interfaces, Instant::now(), 16)
