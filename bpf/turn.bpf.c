@@ -213,6 +213,12 @@ struct sending {
 
 INLINE __u32 l3_len(const struct packet *p) { return p->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr); }
 
+// From the UDP header on.
+INLINE __u32 udp_len(const struct sending *s)
+{
+    return sizeof(struct udphdr) + (s->channel ? HEADER : 0) + s->payload;
+}
+
 // -- One's complement (RFC 1071, RFC 1624) ------------------------------------------------------------
 
 INLINE __u16 fold(__u64 sum)
@@ -370,25 +376,23 @@ INLINE void take(__u64 *full, __u64 now, __u64 cost)
 INLINE enum outcome charge(const struct control *c, const struct flow *flow, enum direction direction, __u64 bytes,
                            __u64 now)
 {
-    if (!(c->rates[0] | c->rates[1] | c->rates[2]))
-        return GO_ON;
+    __u64 *full[LEVELS] = {}, cost[LEVELS];
 #pragma unroll
     for (int i = 0; i < LEVELS; i++) {
-        if (!c->rates[i])
+        __u64 rate = *(volatile const __u64 *)&c->rates[i];
+        if (!rate)
             continue;
-        __u64 *full = meter(flow, i, direction);
-        if (!full)
+        full[i] = meter(flow, i, direction);
+        if (!full[i])
             return NO_METER;
-        if (*(volatile __u64 *)full >= now + BURST)
+        if (*(volatile __u64 *)full[i] >= now + BURST)
             return OVER_BANDWIDTH;
+        cost[i] = (bytes * SECOND + rate - 1) / rate;
     }
 #pragma unroll
-    for (int i = 0; i < LEVELS; i++) {
-        __u64 rate = c->rates[i];
-        __u64 *full = rate ? meter(flow, i, direction) : NULL;
-        if (full)
-            take(full, now, (bytes * SECOND + rate - 1) / rate);
-    }
+    for (int i = 0; i < LEVELS; i++)
+        if (full[i])
+            take(full[i], now, cost[i]);
     return GO_ON;
 }
 
@@ -442,7 +446,7 @@ INLINE enum outcome look_up(void *ctx, const struct packet *p, const struct send
 INLINE enum outcome find_hop(void *ctx, const struct packet *p, const struct sending *s, __u64 now, const bool is_xdp)
 {
     struct hop *hop = &s->way->hop;
-    __u32 len = l3_len(p) + sizeof(struct udphdr) + (s->channel ? HEADER : 0) + s->payload;
+    __u32 len = l3_len(p) + udp_len(s);
     if (len > 0xffff)
         return TOO_LARGE;
     if (hop->until <= now) {
@@ -470,12 +474,11 @@ struct headers6 {
     struct head rest;
 } __attribute__((packed));
 
-
 // The UDP and ChannelData headers. The checksum is the old one without what goes and with what comes, so
 // one that was wrong stays wrong.
 INLINE void fill_head(struct head *h, const struct packet *p, const struct sending *s)
 {
-    __be16 len = bpf_htons(sizeof(struct udphdr) + (s->channel ? HEADER : 0) + s->payload);
+    __be16 len = bpf_htons(udp_len(s));
     __u64 gone = pseudo(&p->src, &p->dst, p->v6, p->udp_len) + ports(p->sport, p->dport) + p->udp_len;
     __u64 come = pseudo(&s->src, &s->dst, p->v6, len) + ports(s->sport, s->dport) + len;
     if (s->strips)
@@ -495,7 +498,7 @@ INLINE void fill_ipv4(struct headers4 *h, const struct packet *p, const struct s
         .version = 4,
         .ihl = 5,
         .tos = p->tos,
-        .tot_len = bpf_htons(sizeof h->ip + sizeof(struct udphdr) + (s->channel ? HEADER : 0) + s->payload),
+        .tot_len = bpf_htons(sizeof h->ip + udp_len(s)),
         .id = bpf_get_prandom_u32(),
         .ttl = ttl,
         .protocol = IPPROTO_UDP,
@@ -512,7 +515,7 @@ INLINE void fill_ipv6(struct headers6 *h, const struct packet *p, const struct s
         .version = 6,
         .priority = p->tos >> 4,
         .flow_lbl = {p->tos << 4},
-        .payload_len = bpf_htons(sizeof(struct udphdr) + (s->channel ? HEADER : 0) + s->payload),
+        .payload_len = bpf_htons(udp_len(s)),
         .nexthdr = IPPROTO_UDP,
         .hop_limit = hop_limit,
     };
@@ -732,6 +735,5 @@ int turn_xdp(struct xdp_md *xdp)
         return XDP_DROP;
     return s.way->hop.ifindex == xdp->ingress_ifindex ? XDP_TX : bpf_redirect(s.way->hop.ifindex, 0);
 }
-
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::OffloadError;
@@ -66,7 +66,7 @@ impl Loaded {
 }
 
 impl Tables {
-    /// Packets and payload of a slot, to the peer and to the client, since the start.
+    /// Packets and payload of a slot, to the peer and to the client, since it was cleared.
     pub(super) fn usage(&self, slot: u32) -> Usage {
         let values = self.traffic.get(&slot, 0);
         let mut usage = Usage::default();
@@ -77,6 +77,16 @@ impl Tables {
             }
         }
         usage
+    }
+
+    /// Forgets what a slot has carried and where its packets leave.
+    pub(super) fn clear(&mut self, slot: u32) -> Result<(), MapError> {
+        self.set(slot, [0; WAYS])
+    }
+
+    fn set(&mut self, slot: u32, ways: [u64; WAYS]) -> Result<(), MapError> {
+        let processors = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        self.traffic.set(slot, PerCpuValues::try_from(vec![ways; processors])?, 0)
     }
 
     /// How often each outcome has been.
@@ -96,9 +106,7 @@ impl Tables {
             let hop = [0, 0, 0, 0, 0, 0, 0, lookups];
             ways[at + 3] = u64::from_ne_bytes(hop);
         }
-        let processors = aya::util::nr_cpus().expect("there are some");
-        let values = aya::maps::PerCpuValues::try_from(vec![ways; processors]).expect("one for each");
-        self.traffic.set(slot, values, 0).expect("a slot");
+        self.set(slot, ways).expect("a slot");
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::error::InstallError;
-use crate::turn::OffloadRow;
+use crate::turn::{FlowId, OffloadRow};
 
 /// Words of a row; the first is `expires`.
 pub(super) const WORDS: usize = 13;
@@ -33,9 +33,18 @@ impl Encoded {
             words: words(row, channel),
             by_client: join(&[&pair(of_client)[..], &channel, &[0; 2]]),
             by_peer: pair(of_peer),
-            value: u64::from(row.flow.slot) | u64::from(row.flow.generation) << 32,
+            value: value(row.flow),
         })
     }
+
+    pub(super) fn is_of(&self, flow: FlowId) -> bool {
+        self.value == value(flow)
+    }
+}
+
+/// A name as keys lead to it.
+fn value(flow: FlowId) -> u64 {
+    u64::from(flow.slot) | u64::from(flow.generation) << 32
 }
 
 pub(super) fn nanos(time: Duration) -> u64 {

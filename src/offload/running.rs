@@ -1,11 +1,10 @@
 //! The program at work: its rows, its clock, and what it has counted.
 
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use aya::maps::MapError;
 use aya::programs::links::FdLink;
 use aya::{Ebpf, include_bytes_aligned};
 
@@ -36,15 +35,9 @@ pub struct Offload {
 
 struct State {
     tables: Tables,
-    installed: Vec<Option<Installed>>,
+    /// The rows that are in the kernel, by slot.
+    installed: Vec<Option<Encoded>>,
     refused: u64,
-}
-
-/// A row that is in the kernel, and what its slot had carried before.
-struct Installed {
-    row: Encoded,
-    generation: u32,
-    before: Usage,
 }
 
 impl Offload {
@@ -104,7 +97,7 @@ impl Offload {
     }
 
     pub(super) fn new(loaded: Loaded, links: Vec<FdLink>, origin: Instant, capacity: u32) -> Self {
-        let installed = (0..capacity).map(|_| None).collect();
+        let installed = vec![None; capacity as usize];
         Self {
             origin,
             capacity,
@@ -160,23 +153,20 @@ impl Offload {
         let mut state = self.state();
         let State { tables, installed, .. } = &mut *state;
         let Some(place) = installed.get_mut(flow.slot as usize) else { return Usage::default() };
-        let Some(ended) = place.take_if(|installed| installed.generation == flow.generation) else {
-            return Usage::default();
-        };
+        let Some(ended) = place.take_if(|row| row.is_of(flow)) else { return Usage::default() };
         self.words_of(flow.slot)[0].store(0, Ordering::Release);
         // Keys that stay behind lead to a row that has expired.
-        let _ = tables.by_client.remove(&ended.row.by_client);
-        let _ = tables.by_peer.remove(&ended.row.by_peer);
-        tables.usage(flow.slot).since(ended.before)
+        let _ = tables.by_client.remove(&ended.by_client);
+        let _ = tables.by_peer.remove(&ended.by_peer);
+        tables.usage(flow.slot)
     }
 
     /// What a row has carried since it was installed; payload only.
     pub fn usage(&self, flow: FlowId) -> Usage {
         let state = self.state();
-        let installed = state.installed.get(flow.slot as usize).and_then(Option::as_ref);
-        match installed.filter(|installed| installed.generation == flow.generation) {
-            Some(installed) => state.tables.usage(flow.slot).since(installed.before),
-            None => Usage::default(),
+        match state.installed.get(flow.slot as usize) {
+            Some(Some(row)) if row.is_of(flow) => state.tables.usage(flow.slot),
+            _ => Usage::default(),
         }
     }
 
@@ -192,20 +182,20 @@ impl Offload {
         let place = installed.get_mut(row.flow.slot as usize).ok_or(InstallError::Full)?;
         let words = self.words_of(row.flow.slot);
         if let Some(installed) = place {
-            if installed.row.words[1..] != encoded.words[1..] {
+            if installed.words[1..] != encoded.words[1..] {
                 return Err(InstallError::Taken);
             }
             words[0].store(encoded.words[0], Ordering::Relaxed);
             return Ok(());
         }
+        tables.clear(row.flow.slot).map_err(|error| reason(&error))?;
         // The row first, then the keys that lead to it; it lives when its expiry stands there.
         for (word, value) in words.iter().zip(encoded.words).skip(1) {
             word.store(value, Ordering::Relaxed);
         }
         words[0].store(encoded.words[0], Ordering::Release);
-        let before = tables.usage(row.flow.slot);
         insert(tables, &encoded).inspect_err(|_| words[0].store(0, Ordering::Release))?;
-        *place = Some(Installed { row: encoded, generation: row.flow.generation, before });
+        *place = Some(encoded);
         Ok(())
     }
 
@@ -237,10 +227,10 @@ fn insert(tables: &mut Tables, row: &Encoded) -> Result<(), InstallError> {
     })
 }
 
-fn reason(error: &aya::maps::MapError) -> InstallError {
+fn reason(error: &MapError) -> InstallError {
     let is_taken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::AlreadyExists;
     match error {
-        aya::maps::MapError::SyscallError(call) if is_taken(&call.io_error) => InstallError::Taken,
+        MapError::SyscallError(call) if is_taken(&call.io_error) => InstallError::Taken,
         _ => InstallError::Refused,
     }
 }

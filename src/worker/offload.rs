@@ -105,8 +105,8 @@ impl<D: Datagrams> Worker<D> {
 
     /// The kernel relays none of this worker's flows any more.
     pub(super) fn uninstall_all(&mut self) {
-        let flows: Vec<_> = self.mirrored.iter().flat_map(|mirrored| mirrored.flows.values()).collect();
-        let flows: Vec<_> = flows.into_iter().map(|(flow, _)| *flow).collect();
+        let of = |mirrored: &Mirrored| mirrored.flows.values().map(|(flow, _)| *flow).collect();
+        let flows: Vec<_> = self.mirrored.as_ref().map(of).unwrap_or_default();
         flows.into_iter().for_each(|flow| self.uninstall(flow));
     }
 }

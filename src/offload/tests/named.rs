@@ -218,6 +218,12 @@ fn a_removed_row_relays_nothing_and_says_what_it_carried(rig: &mut Rig) {
     rig.relayed(&from_client(&next, b"1").frame());
     assert_eq!(rig.offload.remove(row.flow), Usage::default());
     assert_eq!(rig.offload.usage(next.flow).to_peer, Count { packets: 1, bytes: 1 });
+    // Nor do its packets leave where those of the last one did.
+    rig.offload.remove(next.flow);
+    let flow = FlowId { generation: 9, ..row.flow };
+    let elsewhere = OffloadRow { flow, peer: address("[2001:db8::1]:9"), ..row };
+    rig.install(&[elsewhere]);
+    rig.assert_passes("no_route", &from_client(&elsewhere, b"1234").frame());
 }
 
 /// A byte a second, so that no delay of the test lets a second packet through.
