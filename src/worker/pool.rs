@@ -34,7 +34,7 @@ const COMMANDS: usize = 1024;
 const MAX_WORKERS: usize = 256;
 
 /// How long a question waits for a worker that does not answer before the last published counters do.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes of a connection that may have been read before it is handed over.
 const MAX_FIRST: usize = 16 * 1024;
@@ -296,7 +296,7 @@ impl Pool {
         }
     }
 
-    /// Counters of all workers together. Waits up to a quarter of a second for a busy worker, then takes
+    /// Counters of all workers together. Waits up to two seconds for a busy worker, then takes
     /// what it published last.
     #[must_use]
     pub fn stats(&self) -> Stats {

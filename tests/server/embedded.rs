@@ -1,12 +1,18 @@
 //! The library inside another program.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use turnkey::{Config, Server};
 
-use crate::harness::{Client, get};
+use crate::harness::{Client, eventually, get};
+
+/// Another program may get the port for a moment.
+#[track_caller]
+fn is_free(port: SocketAddr) {
+    eventually(|| UdpSocket::bind(port), Result::is_ok).expect("free");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn example_serves_relay_and_router_in_one_application() {
@@ -30,7 +36,7 @@ async fn example_serves_relay_and_router_in_one_application() {
     .expect("answered");
     application.abort();
     turnkey.stop().await;
-    drop(std::net::UdpSocket::bind(udp).expect("the port is free again"));
+    is_free(udp);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +50,7 @@ async fn drain_refuses_and_returns_when_all_have_gone() {
     turnkey.drained().await;
     let allocate = move || {
         let mut client = Client::new(udp);
-        crate::harness::eventually(
+        eventually(
             || client.allocate(&credential.username, &credential.password).map(drop),
             |result| *result == Err(508) || *result == Err(486),
         )
@@ -66,5 +72,5 @@ async fn two_servers_in_one_program() {
     assert!(answer.await.expect("answered").ip().is_loopback());
     // Dropped, not stopped: its port is free all the same.
     drop(two);
-    drop(std::net::UdpSocket::bind(addresses[1]).expect("the port is free again"));
+    is_free(addresses[1]);
 }

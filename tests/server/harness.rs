@@ -396,11 +396,13 @@ impl Client {
     }
 }
 
-/// Asks again each second until there is an answer: on a busy machine datagrams get lost (RFC 8489 §6.2.1).
+/// Asks again until there is an answer: in a flood datagrams get lost (RFC 8489 §6.2.1). It waits longer than an
+/// answer takes on a busy machine, because each question counts.
 fn ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {
     let mut answer = [0; 1500];
-    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
-    for _ in 0..PATIENCE.as_secs() {
+    const PAUSE: Duration = Duration::from_secs(5);
+    socket.set_read_timeout(Some(PAUSE)).expect("a timeout");
+    for _ in 0..PATIENCE.as_secs() / PAUSE.as_secs() {
         socket.send(question).expect("sent");
         while let Ok(len) = socket.recv(&mut answer) {
             // What answers an earlier question has come late.

@@ -120,7 +120,9 @@ fn config(user: &str, password: &str, integrity: &[IntegrityAlgorithm], anonymou
 
 fn serve(home: &Home, credentials: &str) -> Process {
     let open = "[peers]\nallow = [\"127.0.0.0/8\"]\n";
-    home.serve(&format!("{LOOPBACK}{open}[credentials]\nusers = {{ bob = \"builder\" }}\n{credentials}"))
+    home.serve(&format!(
+        "{LOOPBACK}{open}[credentials]\nusers = {{ bartholomew = \"builder\" }}\n{credentials}"
+    ))
 }
 
 const SHA1: IntegrityAlgorithm = IntegrityAlgorithm::Sha1;
@@ -132,7 +134,7 @@ fn rfc8489_clients_of_either_algorithm_relay_and_go() {
     let mut process = serve(&home, "");
     for (algorithms, is_modern) in [(&[SHA256][..], true), (&[SHA1], false), (&[SHA1, SHA256], true)] {
         let mut driver =
-            Driver::new(process.address("udp"), config("bob", "builder", algorithms, Feature::Auto));
+            Driver::new(process.address("udp"), config("bartholomew", "builder", algorithms, Feature::Auto));
         let relayed = driver.allocate().expect("allocated");
         assert!(relayed.ip().is_loopback(), "{relayed}");
         let last = turnkey::stun::Message::parse(driver.sent.last().expect("a request")).expect("STUN");
@@ -150,7 +152,7 @@ fn rfc8489_a_wrong_password_is_refused_with_either_algorithm() {
     let home = Home::new();
     let mut process = serve(&home, "");
     for algorithms in [[SHA256], [SHA1]] {
-        let config = config("bob", "wrong", &algorithms, Feature::Auto);
+        let config = config("bartholomew", "wrong", &algorithms, Feature::Auto);
         assert_eq!(Driver::new(process.address("udp"), config).allocate(), None);
     }
     assert_eq!(process.terminate(), Some(0));
@@ -166,7 +168,7 @@ fn rfc8489_14_4_hidden_names_of_static_users_and_of_credentials_handed_out_here(
     let turn = servers.iter().find(|server| server["username"].is_string()).expect("a credential");
     let (name, password) =
         (turn["username"].as_str().expect("text"), turn["credential"].as_str().expect("text"));
-    for (user, password) in [("bob", "builder"), (name, password)] {
+    for (user, password) in [("bartholomew", "builder"), (name, password)] {
         for algorithm in [SHA256, SHA1] {
             let config = config(user, password, &[algorithm], Feature::Required);
             let mut driver = Driver::new(process.address("udp"), config);

@@ -357,6 +357,7 @@ fn a_database_that_cannot_be_reached_stops_the_start_without_its_password() {
     let error = ended.error();
     assert!(error.contains("store.url: the database cannot be used: "), "{error}");
     assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
-    let shown = home.run(&["config", "show", "--config", "turnkey.toml"]);
+    let shown = home.run(&["config", "print", "--config", "turnkey.toml"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
     assert!(!shown.stdout.contains("s3cret"), "{}", shown.stdout);
 }

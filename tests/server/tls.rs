@@ -28,10 +28,8 @@ impl Pair {
 
     /// Puts it in the place of the pair before, as certificate clients do: by renaming.
     pub(crate) fn put(&self, home: &Home) {
-        for (name, text) in [("cert.pem", &self.cert), ("key.pem", &self.key)] {
-            let next = home.write("next.pem", text);
-            std::fs::rename(next, home.path().join(name)).expect("renamed");
-        }
+        put(home, "cert.pem", &self.cert);
+        put(home, "key.pem", &self.key);
     }
 
     /// The settings of a client that trusts this certificate and offers these protocols.
@@ -62,6 +60,12 @@ impl Pair {
     pub(crate) fn connect(&self, server: SocketAddr, alpn: &[&str]) -> std::io::Result<Tls> {
         self.session(TcpStream::connect(server)?, alpn)
     }
+}
+
+/// Puts a whole file in the place of the one before.
+fn put(home: &Home, name: &str, text: &str) {
+    let next = home.write("next.pem", text);
+    std::fs::rename(next, home.path().join(name)).expect("renamed");
 }
 
 /// A server with that certificate, TURN over TLS and HTTPS, a user `bob` and this much more configuration.
@@ -174,7 +178,7 @@ fn a_broken_certificate_keeps_the_one_before_and_says_why() {
     let (home, pair) = (Home::new(), Pair::new());
     let mut process = serve(&home, &pair, "https://127.0.0.1:0", "[relay]");
     let mut refused = |files: &[(&str, &str)], why: &str| {
-        files.iter().for_each(|(name, text)| drop(home.write(name, text)));
+        files.iter().for_each(|(name, text)| put(&home, name, text));
         let line = process.wait_for("certificate not taken");
         assert!(line.contains("the one before stays") && line.contains(why), "{line}");
         for kind in ["tls", "https"] {

@@ -6,7 +6,7 @@ use turnkey::io::SendFailure;
 use turnkey::worker::{self, Backend, Setup};
 
 use crate::client::{Client, Data};
-use crate::rig::{PATIENCE, echo, ip, payload, peer, pool, setup, until};
+use crate::rig::{PATIENCE, echo, ip, low_port, payload, peer, pool, setup, until};
 
 on_each_backend!(
     many_clients_each_get_their_own_echo,
@@ -181,7 +181,7 @@ fn an_unreachable_peer_costs_no_good_packet(backend: Backend) {
 fn a_peer_that_refuses_costs_no_good_packet(backend: Backend) {
     let pool = pool(backend);
     let (peer, address) = peer("127.0.0.1");
-    let closed = crate::rig::peer("127.0.0.1").1;
+    let closed = low_port("127.0.0.1");
     let mut client = Client::udp(pool.udp_addresses()[0]);
     let relayed = client.allocate(1);
     client.bind(CHANNEL, address);

@@ -123,9 +123,8 @@ fn calls_between_dtls_and_other_clients(backend: Backend) {
         Client::tcp(accept(&pool, "127.0.0.1")),
     ];
     let here = secure.allocate(1);
-    for mut other in others {
+    for (channel, mut other) in (CHANNEL..).zip(others) {
         let there = other.allocate(1);
-        let channel = CHANNEL + there.port() % 0x0F00;
         secure.bind(channel, there);
         other.bind(CHANNEL, here);
         for len in [1, 2, 3, 4, 1200] {
@@ -236,7 +235,6 @@ fn a_handshake_that_takes_too_long_is_cut(backend: Backend) {
     let pool = worker::start(Setup { identity: Some(identity), ..dtls_setup(backend) }).unwrap();
     let (socket, hello) = second_hello(pool.dtls_addresses()[0]);
     assert_eq!(ask(&socket, &hello)[13], 2);
-    assert_eq!(counters(&pool).half_open, 1);
     until("it is cut", || counters(&pool).failures == 1);
     assert_eq!((counters(&pool).sessions, counters(&pool).half_open), (0, 0));
 }
@@ -270,7 +268,8 @@ fn a_goodbye_ends_the_allocation(backend: Backend) {
 }
 
 fn an_idle_session_without_allocation_is_closed(backend: Backend) {
-    let tcp_idle = Duration::from_millis(100);
+    // Longer than a handshake and an Allocate take on a busy machine.
+    let tcp_idle = Duration::from_secs(3);
     let pool = worker::start(Setup { tcp_idle, ..dtls_setup(backend) }).unwrap();
     let mut busy = Client::dtls(pool.dtls_addresses()[0]);
     busy.allocate(1);

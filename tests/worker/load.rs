@@ -110,7 +110,7 @@ fn overflows_of_a_receive_queue_are_counted() {
     });
     until("all are accounted for", || {
         // The kernel tells of drops with the next datagram that it does not drop.
-        client.mapped();
+        client.send_raw(&[0x40, 1, 0, 0]);
         sent += 1;
         let io = pool.io_stats();
         io.recv_packets + io.recv_overflows == sent

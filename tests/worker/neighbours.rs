@@ -10,7 +10,7 @@ use turnkey::turn::{Bandwidth, DropReason, RelayAddress};
 use turnkey::worker::{self, Backend, Pool, Setup};
 
 use crate::client::{Client, Data};
-use crate::rig::{accept, ip, setup, until};
+use crate::rig::{accept, ip, setup, spread, until};
 
 on_each_backend!(
     calls_between_workers_enter_no_relay_socket,
@@ -33,9 +33,10 @@ struct Party {
 
 impl Party {
     fn new(pool: &Pool, mut client: Client, family: u8) -> Self {
-        let before = spread(pool);
+        let before = spread(pool, pool.allocations());
         let relayed = client.allocate(family);
-        let home = spread(pool).iter().zip(before).position(|(now, before)| *now > before);
+        let home =
+            spread(pool, pool.allocations()).iter().zip(before).position(|(now, before)| *now > before);
         Self { client, relayed, home: home.expect("some worker has it") }
     }
 
@@ -49,16 +50,6 @@ impl Party {
         self.client.send_channel(CHANNEL, payload);
         assert_eq!(to.client.recv(), Data::Channel(CHANNEL, payload.to_vec()));
     }
-}
-
-/// Which worker has how many allocations.
-fn spread(pool: &Pool) -> Vec<u64> {
-    let mut spread = Vec::new();
-    until("every worker has told", || {
-        spread = pool.worker_stats().iter().map(|stats| stats.allocations).collect();
-        spread.iter().sum::<u64>() == u64::from(pool.allocations())
-    });
-    spread
 }
 
 /// Two clients of two workers. The kernel decides who comes to which.
@@ -86,7 +77,7 @@ fn calls_between_workers_enter_no_relay_socket(backend: Backend) {
         let [mut one, mut two] = apart(&pool, pool.udp_addresses()[server], family);
         one.call(&mut two);
         // Both have been told before they are asked.
-        spread(&pool);
+        spread(&pool, pool.allocations());
         let (io, before) = (pool.io_stats(), pool.stats());
         for n in 0..100_usize {
             let payload = vec![n as u8; n * 12];

@@ -8,7 +8,7 @@ use turnkey::turn::DropReason;
 use turnkey::worker::{self, Backend, Pool, Setup};
 
 use crate::client::{Client, Data};
-use crate::rig::{PATIENCE, echo, peer, settings, setup, until};
+use crate::rig::{echo, low_port, peer, settings, setup, until};
 
 const WORKERS: usize = 4;
 
@@ -125,7 +125,7 @@ fn tcp_clients_share_the_port_too() {
 
 #[test]
 fn the_shared_port_is_told_when_it_is_taken_and_free_after_a_stop() {
-    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = UdpSocket::bind(low_port("127.0.0.1")).unwrap();
     let port = taken.local_addr().unwrap().port();
     let setup = || Setup {
         workers: 2,
@@ -140,6 +140,5 @@ fn the_shared_port_is_told_when_it_is_taken_and_free_after_a_stop() {
     let mut client = Client::udp(pool.udp_addresses()[0]);
     assert_eq!(client.allocate(1).port(), port);
     pool.stop();
-    let again = UdpSocket::bind(("127.0.0.1", port)).unwrap();
-    again.set_read_timeout(Some(PATIENCE)).unwrap();
+    until("the port is free", || UdpSocket::bind(("127.0.0.1", port)).is_ok());
 }

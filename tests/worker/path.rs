@@ -6,7 +6,7 @@ use turnkey::io::SendFailure;
 use turnkey::worker::{self, Backend};
 
 use crate::client::{Client, Data};
-use crate::rig::{accept, echo, in_own_network, peer, pool, settings, setup, until};
+use crate::rig::{accept, echo, in_own_network, low_port, pool, settings, setup, until};
 
 /// The value of an ICMP attribute.
 fn icmp(kind: u8, code: u8, mtu: u32) -> [u8; 8] {
@@ -22,7 +22,7 @@ fn rfc8656_11_5_a_closed_port_is_told_to_clients_on_datagrams_and_streams() {
     let tcp = accept(&pool, "127.0.0.1");
     for (family, loopback, expected) in [(1, "127.0.0.1", icmp(3, 3, 0)), (2, "::1", icmp(1, 4, 0))] {
         for mut client in [Client::udp(pool.udp_addresses()[0]), Client::tcp(tcp)] {
-            let (closed, other) = (peer(loopback).1, echo(loopback));
+            let (closed, other) = (low_port(loopback), echo(loopback));
             client.allocate(family);
             client.permit(closed);
             client.send_indication(closed, b"anybody there?");

@@ -1,8 +1,8 @@
 //! A pool on loopback, peers that answer, and scenarios for each backend.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::time::Duration;
 
 use turnkey::credential::{Nonces, Users, Verifier};
@@ -96,9 +96,21 @@ pub(crate) fn echo(ip: &str) -> SocketAddr {
     address
 }
 
+/// An address of a port that is free and stays so: no socket bound to port 0 gets one below the ephemeral range.
+pub(crate) fn low_port(ip: &str) -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes that run at the same time begin elsewhere.
+    let start = std::process::id() as u16;
+    let ports =
+        (0..10_000).map(|_| 20_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000);
+    let is_free =
+        |address: &SocketAddr| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok();
+    ports.map(|port| (self::ip(ip), port).into()).find(is_free).unwrap()
+}
+
 /// Accepts TCP connections on `ip` into the pool; the address to connect to.
 pub(crate) fn accept(pool: &Arc<Pool>, ip: &str) -> SocketAddr {
-    let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
+    let listener = TcpListener::bind((ip, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let pool = Arc::clone(pool);
     std::thread::spawn(move || {
@@ -117,6 +129,16 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Which worker has how many of `all` allocations.
+pub(crate) fn spread(pool: &Pool, all: u32) -> Vec<u64> {
+    let mut spread = Vec::new();
+    until("every worker has told", || {
+        spread = pool.worker_stats().iter().map(|stats| stats.allocations).collect();
+        spread.iter().sum::<u64>() == u64::from(all)
+    });
+    spread
 }
 
 /// Runs a scenario in a process of its own, so that its memory can be looked at. `name` is the full

@@ -8,7 +8,7 @@ use turnkey::turn::{Mode, RelayAddress};
 use turnkey::worker::{self, AdoptError, Arrival, Backend, Setup};
 
 use crate::client::Client;
-use crate::rig::{ip, pool, settings, setup, until};
+use crate::rig::{ip, low_port, pool, settings, setup, until};
 
 on_each_backend!(
     a_taken_port_is_named,
@@ -28,7 +28,7 @@ fn refusal(setup: Setup) -> String {
 }
 
 fn a_taken_port_is_named(backend: Backend) {
-    let taken = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let taken = low_port("127.0.0.1");
     let free = Setup { udp: vec![taken], ..setup(backend) };
     let first = worker::start(free.clone()).unwrap();
     let text = refusal(free.clone());
@@ -37,7 +37,7 @@ fn a_taken_port_is_named(backend: Backend) {
         format!("{}/udp is in use ({taken}): another TURN server? stop it or set relay.listen", taken.port())
     );
     // Not even half of a group is left bound by a start that failed.
-    let other = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let other = low_port("127.0.0.1");
     refusal(Setup { udp: vec![other, taken], workers: 2, ..free });
     UdpSocket::bind(other).unwrap();
     drop(first);
@@ -67,7 +67,7 @@ fn stop_frees_all_ports(backend: Backend) {
     ports.extend(clients.iter_mut().map(|client| client.allocate(1)));
     pool.stop();
     for port in ports {
-        UdpSocket::bind(port).unwrap();
+        until("the port is free", || UdpSocket::bind(port).is_ok());
     }
     assert_eq!(clients[0].try_recv_raw(), None);
     pool.stop();
@@ -115,12 +115,16 @@ fn a_stalled_worker_stops_beating(backend: Backend) {
     // An idle loop turns once a second, a stalled one does not.
     let start = pool.beats();
     until("both idle loops turn", || pool.beats().iter().zip(&start).all(|(now, before)| now > before));
-    pool.stall(1, Duration::from_secs(4));
-    std::thread::sleep(Duration::from_millis(100));
-    let start = pool.beats();
-    // Counters are told all the same, and asking for them makes the other loop turn.
-    until("the other loop turns", || pool.worker_stats().len() == 2 && pool.beats()[0] > start[0] + 1);
-    assert_eq!(pool.beats()[1], start[1]);
+    // Three times as long as counters wait for a worker.
+    pool.stall(1, Duration::from_secs(6));
+    let mut start = Vec::new();
+    until("only the other loop turns", || {
+        start = pool.beats();
+        // Counters are told all the same, and asking for them makes the other loop turn.
+        assert_eq!(pool.worker_stats().len(), 2);
+        let now = pool.beats();
+        now[0] > start[0] && now[1] == start[1]
+    });
     until("it beats again", || pool.beats()[1] > start[1]);
 }
 
