@@ -123,7 +123,7 @@ fn offloaded(page: &mut Page, stats: &turn::Stats, kernel: &offload::Counters) {
     let labels = failed.map(|(reason, _)| [("reason", reason)]);
     page.family(
         "turnkey_offload_failed_inserts_total",
-        "Flows that are relayed the usual way because the kernel's tables did not take them.",
+        "How often the kernel's tables did not take a flow, which is then relayed the usual way; each refresh tries again.",
         "counter",
         labels.iter().map(|labels| &labels[..]).zip(failed.map(|(_, count)| count)),
     );

@@ -254,7 +254,7 @@ impl Allocation {
         self.peer_of(number, now).map(|_| number)
     }
 
-    /// The channels of peers that have a permission: number, peer, and when the earlier of both ends.
+    /// The channels of peers that have a permission, in order: number, peer, and when the earlier of both ends.
     pub(super) fn bindings(&self) -> impl Iterator<Item = (u16, SocketAddr, Duration)> {
         self.channels.iter().filter_map(|channel| {
             let at = self.permission_index(channel.peer.ip()).ok()?;

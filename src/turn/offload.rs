@@ -185,7 +185,7 @@ impl Server {
         let before = self.mirror.said.remove(&id).unwrap_or_default();
         self.mirror.rows -= before.len() as u64;
         let (kept, gone): (Vec<_>, Vec<_>) =
-            before.into_iter().partition(|said| wanted.iter().any(|row| is_same_flow(row, said)));
+            before.into_iter().partition(|said| same_flow(&wanted, said).is_some());
         let mut slots = lock(&ground.slots);
         // First, so that no key is in use twice.
         for row in gone {
@@ -194,7 +194,7 @@ impl Server {
         }
         let mut said = Vec::with_capacity(wanted.len());
         for row in wanted {
-            let known = kept.iter().find(|known| is_same_flow(known, &row));
+            let known = same_flow(&kept, &row);
             let Some(flow) = known.map(|known| known.flow).or_else(|| slots.take()) else {
                 self.stats.offload_full += 1;
                 continue;
@@ -221,12 +221,15 @@ impl Server {
     }
 }
 
-/// Whether the rows differ in nothing but when they end, and in their names.
-fn is_same_flow(one: &OffloadRow, other: &OffloadRow) -> bool {
-    OffloadRow { flow: other.flow, expires: other.expires, ..*one } == *other
+/// Which of an allocation's rows, in the order of channels, differs from this one in nothing but when it ends, and
+/// in its name.
+fn same_flow<'a>(rows: &'a [OffloadRow], wanted: &OffloadRow) -> Option<&'a OffloadRow> {
+    let at = rows.binary_search_by_key(&wanted.channel, |row| row.channel).ok()?;
+    let row = &rows[at];
+    (OffloadRow { flow: wanted.flow, expires: wanted.expires, ..*row } == *wanted).then_some(row)
 }
 
-/// The rows an allocation should have; their names are still to be given.
+/// The rows an allocation should have, in the order of channels; their names are still to be given.
 fn wanted(allocation: &Allocation, settings: &Settings, shared: &Shared) -> Vec<OffloadRow> {
     let five_tuple = allocation.path.five_tuple;
     let is_lost = allocation.mobile.is_some_and(|mobile| mobile.is_lost);

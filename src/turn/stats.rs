@@ -31,7 +31,7 @@ pub struct Stats {
     pub to_client_bytes: u64,
     /// Flows that are offloaded now.
     pub offload_flows: u64,
-    /// Flows that could not be offloaded because all slots were taken.
+    /// How often a flow was not offloaded because all slots were taken; each refresh tries again.
     pub offload_full: u64,
     /// Dropped packets by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
