@@ -115,7 +115,7 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
         None => (None, None, None),
     };
     let pool = Arc::new(pool);
-    let (told, revocations) = mpsc::channel(REVOCATIONS);
+    let (told, revocations) = mpsc::channel(1);
     let outside = http::Outside { journal, revoke: Some(revoke(Arc::clone(&place.revoked), told)) };
     let web = http::App::with(place.http_settings(&config, &keys), secret::random(), outside);
     tokio::spawn(end_revoked(Arc::clone(&pool), revocations));
@@ -141,27 +141,23 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     Ok(spawn(running, bound, certificate_files))
 }
 
-/// Revocations on their way to the workers. Beyond it allocations end with their next Refresh.
-const REVOCATIONS: usize = 4096;
+/// The workers' looks at what was taken back are at least so far apart: each passes all allocations.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// What signaling calls: from now on no request with the credential succeeds.
-fn revoke(revoked: Arc<Revoked>, told: mpsc::Sender<String>) -> http::Revoke {
+fn revoke(revoked: Arc<Revoked>, told: mpsc::Sender<()>) -> http::Revoke {
     Box::new(move |id, until| {
         revoked.add(&id, until, unix_now());
-        let _ = told.try_send(id);
+        // Where one waits already, the look to come finds this one too.
+        let _ = told.try_send(());
     })
 }
 
 /// Ends the allocations of credentials that were taken back, in every worker.
-async fn end_revoked(pool: Arc<Pool>, mut revocations: mpsc::Receiver<String>) {
-    while let Some(id) = revocations.recv().await {
-        // A worker that has ended is told in vain, and only so often.
-        for _ in 0..100 {
-            if pool.revoke(&id) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+async fn end_revoked(pool: Arc<Pool>, mut revocations: mpsc::Receiver<()>) {
+    while let Some(()) = revocations.recv().await {
+        pool.revoke();
+        tokio::time::sleep(BETWEEN_LOOKS).await;
     }
 }
 

@@ -104,6 +104,12 @@ impl Verifier {
         }
     }
 
+    /// Whether the time-limited credentials that `username` is made with were taken back.
+    #[must_use]
+    pub fn is_revoked(&self, username: &str) -> bool {
+        id_of(username).is_some_and(|id| self.secrets.is_revoked(id))
+    }
+
     fn time_limited(
         &self,
         sent: &Sent<'_>,

@@ -2,6 +2,7 @@
 //! (RFC 7635), and what is said to those who fail.
 
 use super::Server;
+use super::allocation::Allocation;
 use super::output::WorkerId;
 use super::request::{Origin, Request, connection_id};
 use super::table::AllocationId;
@@ -171,9 +172,11 @@ impl Server {
     ) -> Result<Caller, AuthFailure> {
         let (settings, now) = (&self.settings, request.now.unix);
         let allocation = id.and_then(|id| self.table.get(id));
-        if let Some(allocation) =
-            allocation.filter(|a| is_name_of(proof.claim.name, &a.username, &settings.realm))
-        {
+        let may_go_on = |allocation: &&Allocation| {
+            is_name_of(proof.claim.name, &allocation.username, &settings.realm)
+                && !settings.verifier.is_revoked(&allocation.username)
+        };
+        if let Some(allocation) = allocation.filter(may_go_on) {
             let ends = allocation.expiry.filter(|end| end.ends_allocation || settings.strict_expiry);
             if ends.is_none_or(|end| now < end.at) && request.message.verify(&allocation.key) {
                 return Ok(Caller {

@@ -62,7 +62,7 @@ use foldhash::fast::SeedableRandomState;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::credential::{KnownKeys, Nonces, Verifier, id_of};
+use crate::credential::{KnownKeys, Nonces, Verifier};
 use crate::stun::{self, Class, Message, Method, PacketKind};
 use allocation::{Allocation, Relay};
 use failures::Failures;
@@ -384,11 +384,11 @@ impl Server {
         self.close_lost_peers();
     }
 
-    /// Credentials of this id (see [`crate::credential::id()`]) were taken back: the allocations made with them end.
-    pub fn handle_revoked(&mut self, now: Now, id: &str) {
-        let is_theirs = |allocation: &Allocation| id_of(&allocation.username) == Some(id);
-        let theirs: Vec<_> = self.table.iter_mut().filter(|a| is_theirs(a)).map(|a| a.id).collect();
-        for allocation in theirs {
+    /// Credentials were taken back (see [`crate::credential::Revoked`]): the allocations made with them end.
+    pub fn handle_revoked(&mut self, now: Now) {
+        let is_over = |allocation: &Allocation| self.settings.verifier.is_revoked(&allocation.username);
+        let over: Vec<_> = self.table.iter_mut().filter(|a| is_over(a)).map(|a| a.id).collect();
+        for allocation in over {
             self.close(allocation, now);
         }
         self.close_lost_peers();

@@ -30,7 +30,7 @@ pub(super) enum Command {
     /// DTLS handshakes show this certificate from now on.
     Identify(Identity),
     /// End the allocations of credentials that were taken back.
-    Revoke(Arc<str>),
+    Revoke,
     /// Start or end a drain.
     SetMode(Mode),
     /// Publish the counters now and say so.

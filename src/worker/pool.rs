@@ -279,14 +279,12 @@ impl Pool {
         self.sources.set_limit(connections);
     }
 
-    /// Ends the allocations of credentials that were taken back; `false` if a worker is too busy to be told.
-    #[must_use]
-    pub fn revoke(&self, id: &str) -> bool {
-        let id: Arc<str> = id.into();
-        self.hands
-            .iter()
-            .map(|hand| hand.tell(Command::Revoke(Arc::clone(&id))))
-            .fold(true, |all, told| all & told)
+    /// Ends the allocations of credentials that were taken back, but for those of a worker that is too busy to
+    /// be told: there they end when they are not refreshed, which nobody can any more.
+    pub fn revoke(&self) {
+        for hand in self.hands.iter() {
+            hand.tell(Command::Revoke);
+        }
     }
 
     /// Starts or ends a drain.

@@ -526,7 +526,7 @@ impl<D: Datagrams> Worker<D> {
                 Command::Bring(mover) => self.take_in(*mover),
                 Command::Reconfigure(settings) => self.core.reconfigure((*settings).clone()),
                 Command::Identify(identity) => self.secure.set_identity(identity),
-                Command::Revoke(id) => self.core.handle_revoked(self.clock.now(), &id),
+                Command::Revoke => self.core.handle_revoked(self.now),
                 Command::SetMode(mode) => self.core.set_mode(mode),
                 Command::Publish(done) => {
                     self.publish();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnkey::credential::{Nonces, Secrets, Verifier};
+use turnkey::credential::{Nonces, Revoked, Secrets, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, MessageWriter, Method};
 
-use crate::lab::{Client, Lab, REALM, UDP, settings};
+use crate::lab::{Client, Lab, REALM, START_UNIX, UDP, settings};
 
 const HERE: &str = "192.0.2.9:40000";
 const METHODS: [Method; 4] =
@@ -140,6 +140,50 @@ fn expiry_is_enforced_at_allocate_and_a_live_allocation_refreshes_on() {
     lab.advance(minute);
     assert_eq!(late.call(&mut lab, Method::ALLOCATE, plain).error, Some(401));
     assert_eq!(client.refresh(&mut lab, 600).lifetime(), Some(600));
+}
+
+/// A lab whose secrets refuse what is in the list.
+fn lab_with_revocations() -> (Lab, Arc<Revoked>) {
+    let revoked = Arc::new(Revoked::default());
+    let lab = Lab::with(|settings| {
+        let secrets = Secrets::new(["secret"]).refusing(Arc::clone(&revoked));
+        settings.verifier = Arc::new(Verifier { secrets, ..(*settings.verifier).clone() });
+    });
+    (lab, revoked)
+}
+
+#[test]
+fn a_credential_taken_back_signs_nothing_more_for_its_own_allocation() {
+    let (mut lab, revoked) = lab_with_revocations();
+    let ann = Client::minted(&mut lab, HERE, Duration::from_secs(600), "ann.1");
+    let bob = Client::minted(&mut lab, "192.0.2.9:40001", Duration::from_secs(600), "bob.1");
+    ann.allocate(&mut lab);
+    bob.allocate(&mut lab);
+    revoked.add("ann.1", START_UNIX + 600, START_UNIX);
+    // No worker has been told yet, or ever will be.
+    for method in [Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND, Method::ALLOCATE] {
+        assert_eq!(ann.call(&mut lab, method, plain).error, Some(401));
+    }
+    assert_eq!(bob.refresh(&mut lab, 600).error, None);
+    assert_eq!(lab.allocations(), 2);
+}
+
+#[test]
+fn allocations_made_with_a_credential_taken_back_end() {
+    let (mut lab, revoked) = lab_with_revocations();
+    let ids = ["ann.1", "ann.2", "bob.1"];
+    for (id, from) in ids.into_iter().zip(["192.0.2.9:1001", "192.0.2.9:1002", "192.0.2.9:1003"]) {
+        Client::minted(&mut lab, from, Duration::from_secs(600), id).allocate(&mut lab);
+    }
+    let fixed = Client::new(&mut lab, HERE);
+    fixed.allocate(&mut lab);
+    let now = lab.now();
+    lab.server.handle_revoked(now);
+    assert_eq!(lab.allocations(), 4, "nothing was taken back");
+    ids[1..].iter().for_each(|id| revoked.add(id, START_UNIX + 600, START_UNIX));
+    lab.server.handle_revoked(now);
+    assert_eq!(lab.allocations(), 2);
+    assert_eq!(fixed.refresh(&mut lab, 600).error, None);
 }
 
 #[test]
