@@ -271,9 +271,10 @@ impl Running {
 
 impl Observe for Running {
     fn snapshot(&self) -> Snapshot {
+        let (relay, io) = self.pool.counters();
         Snapshot {
-            relay: self.pool.stats(),
-            io: self.pool.io_stats(),
+            relay,
+            io,
             offload: self.pool.offload_counters(),
             refused: self.gate.refused(),
             beats: self.pool.beats(),

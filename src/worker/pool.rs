@@ -294,16 +294,27 @@ impl Pool {
         }
     }
 
-    /// Counters of all workers together. Waits up to two seconds for a busy worker, then takes
-    /// what it published last.
+    /// Counters of all workers together, of the relay and of sockets and connections. Waits up to two seconds
+    /// for a busy worker, then takes what it published last.
+    #[must_use]
+    pub fn counters(&self) -> (Stats, Counters) {
+        let mut stats = Stats::default();
+        let mut io =
+            Counters { streams_refused: self.refused.load(Ordering::Relaxed), ..Counters::default() };
+        for snapshot in self.snapshots() {
+            stats.merge(&snapshot.stats);
+            io.merge(&snapshot.counters);
+        }
+        if let Some(kernel) = self.offload_counters() {
+            stats.drops[DropReason::OverBandwidth as usize] += kernel.over_bandwidth;
+        }
+        (stats, io)
+    }
+
+    /// Counters of all workers together, of the relay; see [`Pool::counters`].
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut sum = Stats::default();
-        self.snapshots().iter().for_each(|snapshot| sum.merge(&snapshot.stats));
-        if let Some(kernel) = self.offload_counters() {
-            sum.drops[DropReason::OverBandwidth as usize] += kernel.over_bandwidth;
-        }
-        sum
+        self.counters().0
     }
 
     /// What became of packets in the kernel, if it relays any.
@@ -330,13 +341,10 @@ impl Pool {
         self.snapshots().into_iter().map(|snapshot| snapshot.stats).collect()
     }
 
-    /// Counters of sockets and connections of all workers together.
+    /// Counters of sockets and connections of all workers together; see [`Pool::counters`].
     #[must_use]
     pub fn io_stats(&self) -> Counters {
-        let mut sum =
-            Counters { streams_refused: self.refused.load(Ordering::Relaxed), ..Counters::default() };
-        self.snapshots().iter().for_each(|snapshot| sum.merge(&snapshot.counters));
-        sum
+        self.counters().1
     }
 
     /// Allocations of all workers, reserved ports included; asks no worker.
