@@ -14,7 +14,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::turn::{Owner, WorkerId};
 
 /// Bytes of a ring: some hundred packets of media, or three of the largest. Pages that no packet has used
-/// take no memory.
+/// take no memory; in use, those of `n` workers are `n * (n - 1)` rings.
 const CAPACITY: usize = 256 * 1024;
 
 /// Bytes before each packet.
@@ -139,7 +139,9 @@ impl Ends {
 
     /// Whether somebody has put something in. Asked before the rings are read, and forgotten by it.
     pub(super) fn was_rung(&mut self) -> bool {
-        self.bells[self.me].swap(false, Ordering::AcqRel)
+        // Bells share cache lines: most turns only read.
+        let bell = &self.bells[self.me];
+        bell.load(Ordering::Acquire) && bell.swap(false, Ordering::AcqRel)
     }
 
     /// Takes the next packet, from each ring in its turn, into the front of `room`: what is known of it
