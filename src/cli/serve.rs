@@ -36,7 +36,7 @@ pub(super) fn run(mut options: Options, args: Args) -> Result<()> {
 }
 
 /// Half of the cores: the relay has threads of its own, and a message that stays on one thread on its way from
-/// socket to socket costs half of one that wakes another.
+/// socket to socket costs less than one that wakes another.
 fn signaling_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }

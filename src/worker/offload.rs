@@ -86,7 +86,7 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
-    /// Tells the kernel that this worker lives, and counts on.
+    /// Tells the kernel that this process lives, and counts on.
     pub(super) fn attend_offload(&mut self) {
         if let Some(mirrored) = &mut self.mirrored {
             mirrored.kernel.beat();

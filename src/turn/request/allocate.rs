@@ -35,14 +35,14 @@ impl Server {
         if let Some(id) = caller.allocation {
             return self.repeat_success(request, id);
         }
-        let server = request.path.five_tuple.server.ip();
         // What needs a socket of its own is not to be had where all share one.
         let has_ports = self.shared.one_port().is_none();
         let transport = request.path.five_tuple.transport;
         let carries = requested_transport(&request.message, transport, self.settings.tcp && has_ports)?;
         refuse_unknown(&request.message, self.settings.dont_fragment)?;
         let is_mobile = wants_ticket(&request.message, self.settings.mobility && has_ports, carries)?;
-        let wish = Wish::parse(&request.message, |family| self.relay_address(family, server).is_some())?;
+        let has = |family| self.settings.addresses.iter().any(|own| Family::of(own.bind) == family);
+        let wish = Wish::parse(&request.message, has)?;
         if self.mode == Mode::Draining {
             return Err(self.no_room(request, ErrorCode::InsufficientCapacity));
         }

@@ -13,9 +13,8 @@ use crate::turn::{ReplyBuffer, Server};
 const MAX_TAKEN: u8 = 16;
 
 impl Server {
-    /// The answer to [`Output::OpenRelay`] or
-    /// [`Output::OpenListener`]; the Allocate that waits for it is
-    /// answered by the verdict.
+    /// The answer to [`Output::OpenRelay`] or [`Output::OpenListener`]; the Allocate that waits for it is answered
+    /// by the verdict.
     pub fn handle_relay_opened(
         &mut self,
         now: Now,
