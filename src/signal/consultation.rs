@@ -299,7 +299,8 @@ impl Consultations {
         if !found.is_over() {
             found.ended_at = Some(unix);
             found.status = "ended";
-            found.session_duration_minutes = Some(found.started_at.map_or(0, |at| (unix - at).div_ceil(60)));
+            found.session_duration_minutes =
+                Some(found.started_at.map_or(0, |at| unix.saturating_sub(at).div_ceil(60)));
             let creator = found.creator.clone();
             let count = self.created.remove(&creator).unwrap_or_default();
             if count > 1 {
