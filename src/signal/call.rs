@@ -134,7 +134,7 @@ pub(crate) struct Calls {
 #[derive(Debug)]
 pub(crate) struct Entry {
     call: Call,
-    /// When ringing ends, or the memory of the call.
+    /// When ringing ends, or the wait for somebody to enter, or the memory of the call.
     pub(crate) deadline: Option<Duration>,
     /// What the timer is set to.
     pub(crate) armed: Option<Duration>,
@@ -213,7 +213,7 @@ impl Calls {
         };
         let deadline = match call.status {
             CallStatus::Pending => left(call.created_at, limits.ring),
-            CallStatus::Ongoing => None,
+            CallStatus::Ongoing => Some(now.mono + limits.resume_window),
             _ => left(call.ended_at.unwrap_or(call.updated_at), limits.call_memory),
         };
         if !call.status.is_over() {
@@ -235,14 +235,20 @@ impl Calls {
         self.calls.keys().cloned().collect()
     }
 
-    /// The callee takes the call; to say so again changes nothing.
-    pub(crate) fn accept(&mut self, id: &str, user: &str, unix: u64) -> Result<Step, Refusal> {
+    /// The callee takes the call, which somebody enters by `until`; to say so again changes nothing.
+    pub(crate) fn accept(
+        &mut self,
+        id: &str,
+        user: &str,
+        unix: u64,
+        until: Duration,
+    ) -> Result<Step, Refusal> {
         let call = self.of_party(id, user)?;
         if *call.callee != *user {
             return Err(Refusal::new(Code::Forbidden, "only the one who is called can accept"));
         }
         match call.status {
-            CallStatus::Pending => Ok(self.set(id, CallStatus::Ongoing, unix, None)),
+            CallStatus::Pending => Ok(self.set(id, CallStatus::Ongoing, unix, until)),
             CallStatus::Ongoing => Ok(Step { call: call.clone(), is_new: false }),
             over => Err(wrong_state(over)),
         }
@@ -261,7 +267,7 @@ impl Calls {
             return Err(Refusal::new(Code::Forbidden, "only the one who is called can reject"));
         }
         match call.status {
-            CallStatus::Pending => Ok(self.set(id, CallStatus::Rejected, unix, Some(until))),
+            CallStatus::Pending => Ok(self.set(id, CallStatus::Rejected, unix, until)),
             CallStatus::Rejected => Ok(Step { call: call.clone(), is_new: false }),
             other => Err(wrong_state(other)),
         }
@@ -281,7 +287,7 @@ impl Calls {
             | CallStatus::Missed
             | CallStatus::Failed => return Ok(Step { call: call.clone(), is_new: false }),
         };
-        Ok(self.set(id, status, unix, Some(until)))
+        Ok(self.set(id, status, unix, until))
     }
 
     /// The call ends without anybody saying so.
@@ -293,7 +299,7 @@ impl Calls {
         until: Duration,
     ) -> Option<Step> {
         self.get(id).filter(|call| !call.status.is_over())?;
-        Some(self.set(id, status, unix, Some(until)))
+        Some(self.set(id, status, unix, until))
     }
 
     /// Forgets a call that is over.
@@ -309,12 +315,12 @@ impl Calls {
         }
     }
 
-    fn set(&mut self, id: &str, status: CallStatus, unix: u64, deadline: Option<Duration>) -> Step {
+    fn set(&mut self, id: &str, status: CallStatus, unix: u64, deadline: Duration) -> Step {
         let entry = self.calls.get_mut(id).expect("the caller has looked it up");
         let call = &mut entry.call;
         call.status = status;
         call.updated_at = unix;
-        entry.deadline = deadline;
+        entry.deadline = Some(deadline);
         if status.is_over() {
             call.ended_at = Some(unix);
         } else {

@@ -287,6 +287,30 @@ fn s3_22_a_call_without_one_of_its_parties_ends_after_the_window() {
 }
 
 #[test]
+fn an_accepted_call_that_nobody_enters_ends_after_the_window() {
+    let mut sim = Sim::new();
+    let id = ongoing(&mut sim);
+    sim.pass(Limits::default().resume_window - Duration::from_secs(1));
+    assert_eq!(status(&mut sim, &id), CallStatus::Ongoing);
+    sim.pass(Duration::from_secs(1));
+    assert_eq!(status(&mut sim, &id), CallStatus::Failed);
+    let most = Limits::default().calls_per_user;
+    for _ in 0..most {
+        ongoing(&mut sim);
+    }
+    sim.pass(Limits::default().resume_window);
+    assert!(act(&mut sim, "ann", CallAction::Active).expect("asked").is_empty(), "nobody is blocked");
+
+    let id = ongoing(&mut sim);
+    let ann = socket(&mut sim, "ann", &id);
+    sim.pass(Duration::from_secs(3600));
+    assert_eq!(status(&mut sim, &id), CallStatus::Ongoing, "one is there and waits");
+    sim.lose(ann);
+    sim.pass(Limits::default().resume_window);
+    assert_eq!(status(&mut sim, &id), CallStatus::Failed);
+}
+
+#[test]
 fn s3_22_a_party_that_comes_back_in_time_goes_on() {
     let mut sim = Sim::new();
     let id = ongoing(&mut sim);

@@ -52,7 +52,9 @@ impl Hub {
                 self.stats.calls_made += 1;
                 step
             }
-            CallAction::Accept(id) => self.calls.accept(&id, &who.user, now.unix)?,
+            CallAction::Accept(id) => {
+                self.calls.accept(&id, &who.user, now.unix, now.mono + self.limits.resume_window)?
+            }
             CallAction::Reject(id) => self.calls.reject(&id, &who.user, now.unix, memory)?,
             CallAction::End(id) => self.calls.end(&id, &who.user, now.unix, memory)?,
         };
@@ -206,8 +208,19 @@ impl Hub {
         if entry.deadline.is_none_or(|at| at > now.mono) {
             return self.arm_call(id);
         }
+        let status = match self.calls.get(id).map(|call| call.status) {
+            Some(CallStatus::Ongoing) if self.rooms.contains_key(id) => {
+                // Whoever leaves ends it.
+                if let Some(entry) = self.calls.entry(id) {
+                    entry.deadline = None;
+                }
+                return;
+            }
+            Some(CallStatus::Ongoing) => CallStatus::Failed,
+            Some(_) | None => CallStatus::Missed,
+        };
         let memory = now.mono + self.limits.call_memory;
-        match self.calls.finish(id, CallStatus::Missed, now.unix, memory) {
+        match self.calls.finish(id, status, now.unix, memory) {
             Some(step) => self.call_changed(now, &step),
             None => {
                 self.calls.forget(id);
