@@ -1,13 +1,23 @@
 //! What is valid no longer although its time has not come: tickets that were used, users who were sent out of a
-//! room, relay credentials of who left. Bounded; each entry goes when it would have ended anyway.
+//! room, relay credentials of who left. Bounded; each entry goes when it would have ended anyway. The relay's have a
+//! bound of their own: anybody can make many of them, and no ticket is forgotten for one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Now;
 
+/// What the names of relay credentials begin with.
+pub(crate) const RELAY: &str = "relay:";
+
 /// Entries by name.
 #[derive(Debug, Default)]
 pub(crate) struct Voids {
+    relay: Table,
+    others: Table,
+}
+
+#[derive(Debug, Default)]
+struct Table {
     until: BTreeMap<Box<str>, u64>,
     by_end: BTreeSet<(u64, Box<str>)>,
 }
@@ -15,16 +25,31 @@ pub(crate) struct Voids {
 impl Voids {
     /// Whether it is valid no longer.
     pub(crate) fn contains(&self, name: &str, now: Now) -> bool {
-        self.until.get(name).is_some_and(|until| *until > now.unix)
+        let table = if name.starts_with(RELAY) { &self.relay } else { &self.others };
+        table.until.get(name).is_some_and(|until| *until > now.unix)
     }
 
-    /// Whether another entry finds room without one being given up.
+    /// Whether another ticket finds room without one being given up.
     pub(crate) fn has_room(&self, bound: usize, now: Now) -> bool {
-        self.until.len() < bound || self.by_end.first().is_some_and(|(until, _)| *until <= now.unix)
+        let Table { until, by_end } = &self.others;
+        until.len() < bound || by_end.first().is_some_and(|(until, _)| *until <= now.unix)
     }
 
-    /// Takes an entry in, and those out that are over or, beyond the bound, nearest to it; these are returned.
+    /// Takes an entry in, and those of its table out that are over or, beyond the bound, nearest to it; these are
+    /// returned.
     pub(crate) fn insert(&mut self, name: Box<str>, until: u64, bound: usize, now: Now) -> Vec<Box<str>> {
+        let table = if name.starts_with(RELAY) { &mut self.relay } else { &mut self.others };
+        table.insert(name, until, bound, now)
+    }
+
+    /// All entries with their ends.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.relay.until.iter().chain(&self.others.until).map(|(name, until)| (&**name, *until))
+    }
+}
+
+impl Table {
+    fn insert(&mut self, name: Box<str>, until: u64, bound: usize, now: Now) -> Vec<Box<str>> {
         let mut gone = Vec::new();
         while let Some((first, _)) = self.by_end.first()
             && (*first <= now.unix || self.until.len() >= bound)
@@ -39,11 +64,6 @@ impl Voids {
         gone.retain(|old| *old != name);
         self.by_end.insert((until, name));
         gone
-    }
-
-    /// All entries with their ends.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.until.iter().map(|(name, until)| (&**name, *until))
     }
 }
 
@@ -64,6 +84,9 @@ mod tests {
         assert_eq!(voids.insert("c".into(), 40, 2, at(11)), ["a".into()], "the one nearest to its end");
         assert_eq!(voids.insert("b".into(), 50, 3, at(12)), Vec::<Box<str>>::new(), "longer than before");
         assert!(voids.contains("b", at(45)));
-        assert_eq!((voids.iter().count(), voids.by_end.len()), (2, 2));
+        assert_eq!((voids.iter().count(), voids.others.by_end.len()), (2, 2));
+        assert_eq!(voids.insert("relay:a".into(), 90, 1, at(12)), Vec::<Box<str>>::new(), "another table");
+        assert_eq!(voids.insert("relay:b".into(), 80, 1, at(12)), ["relay:a".into()]);
+        assert!(voids.contains("relay:b", at(45)) && voids.contains("b", at(45)));
     }
 }

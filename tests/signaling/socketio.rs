@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use turnkey::signal::dialect::socketio::Vocabulary;
-use turnkey::signal::{ConnId, Connect, Dialect, Grants, Identity, Limits};
+use turnkey::signal::{CallAction, ConnId, Connect, ConsultationAction, Dialect, Grants, Identity, Limits};
 
 use crate::sim::{Sim, browser, ip, token};
 
@@ -281,6 +281,69 @@ fn s4_09_s4_17_user_left_comes_with_leaving_not_with_a_lost_socket() {
     assert_eq!(one(&mut sim, doctor).0, "user_left");
     sim.frame(doctor, "1");
     assert_eq!((sim.closed(doctor), sim.hub.stats().members), (Some(1000), 0), "gone for good");
+}
+
+#[test]
+fn the_chat_of_a_room_is_closed_to_whom_the_room_is() {
+    let mut sim = Sim::new();
+    let join = |sim: &mut Sim, conn, room: &str| {
+        ask(sim, conn, "chat:join_room", &format!(r#"{{"roomId":"{room}"}}"#))["code"].clone()
+    };
+    let (ann, eve) = (user(&mut sim, "ann"), user(&mut sim, "eve"));
+    let action = CallAction::Initiate { callee: "bob".into(), media: None };
+    let call = sim.hub.handle_call(sim.now, &token("ann", None), action).expect("rings").remove(0);
+    sim.drain();
+    assert_eq!(join(&mut sim, eve, &call.id), "forbidden", "a call between others");
+    assert_eq!(join(&mut sim, ann, &call.id), Value::Null);
+    let action = ConsultationAction::Create { doctor: None, patient: "paul".into(), start: None, end: None };
+    let made = sim.hub.handle_consultation(sim.now, &token("dora", None), action).expect("made").0;
+    assert_eq!(join(&mut sim, eve, &made.room), "forbidden", "a consultation of others");
+    let paul = user(&mut sim, "paul");
+    assert_eq!(join(&mut sim, paul, &made.room), Value::Null);
+}
+
+#[test]
+fn who_is_sent_out_of_a_room_hears_its_chat_no_longer() {
+    let mut sim = Sim::new();
+    let grants = Grants { moderate: true, ..Grants::ALL };
+    let boss = sim.native_socket(Some(Identity { grants, ..token("mod", None) }));
+    sim.frame(boss, r#"{"t":"hello"}"#);
+    sim.join(boss, "r");
+    let (_, member) = sim.member("eve", "r");
+    let (eve, pat) = (user(&mut sim, "eve"), user(&mut sim, "pat"));
+    for conn in [eve, pat] {
+        assert_eq!(ask(&mut sim, conn, "chat:join_room", r#"{"roomId":"r"}"#)["ok"], true);
+    }
+    sim.frame(boss, &format!(r#"{{"t":"kick","id":"1","to":"{member}"}}"#));
+    let line = r#"{"roomId":"r","message":"between us"}"#;
+    assert_eq!(ask(&mut sim, pat, "chat:send_message", line)["delivered"], 0);
+    assert_eq!(ask(&mut sim, eve, "chat:send_message", line)["code"], "not_joined");
+    assert_eq!(ask(&mut sim, eve, "chat:join_room", r#"{"roomId":"r"}"#)["code"], "forbidden");
+}
+
+#[test]
+fn the_chat_of_a_protected_room_is_closed_to_guests() {
+    let limits = Limits { connects_per_minute: 1000, ..Limits::default() };
+    let mut sim = Sim::with_rooms(limits, true);
+    let (early, late) = (guest(&mut sim), guest(&mut sim));
+    assert_eq!(ask(&mut sim, early, "chat:join_room", r#"{"roomId":"r"}"#)["ok"], true);
+    let ann = open(&mut sim, Some(token("ann", Some(&["r"]))));
+    sim.frame(ann, "0");
+    sim.take(ann);
+    emit(&mut sim, ann, "webrtc:join_room", r#"{"roomId":"r"}"#);
+    assert_eq!(ask(&mut sim, late, "chat:join_room", r#"{"roomId":"r"}"#)["code"], "forbidden");
+    let line = r#"{"roomId":"r","message":"for members"}"#;
+    assert_eq!(ask(&mut sim, ann, "chat:send_message", line)["delivered"], 0);
+}
+
+#[test]
+fn invitations_a_minute_are_bounded() {
+    let mut sim = Sim::with(Limits { joins_per_minute: 2, connects_per_minute: 1000, ..Limits::default() });
+    let ann = user(&mut sim, "ann");
+    for code in [Value::Null, Value::Null, json!("rate_limited")] {
+        assert_eq!(ask(&mut sim, ann, "call.invite", r#"{"to":"bob"}"#)["code"], code);
+        emit(&mut sim, ann, "call.end", "{}");
+    }
 }
 
 /// Connects again with what the stock client has kept.

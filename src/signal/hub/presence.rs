@@ -209,18 +209,10 @@ impl Hub {
         let identity = session.identity.clone();
         let dialect = session.dialect;
         check_identity(&identity, room_name)?;
-        if self.is_banned(now, room_name, &identity) {
-            return Err(Refusal::new(Code::Forbidden, "a moderator has sent you out of this room"));
-        }
-        self.check_call(room_name, dialect, &identity)?;
-        let place = self.check_consultation(room_name, &identity)?;
+        let place = self.may_enter(now, room_name, dialect, &identity)?;
         let room_name = self.room_for(room_name)?;
-        let is_protected = self.rooms.get(&room_name).is_some_and(|r| r.policy == Policy::Protected);
-        if protects && identity.is_guest && is_protected {
-            return Err(Refusal::new(Code::Forbidden, "this room is open only with a token for it"));
-        }
         let names_it = protects && identity.rooms.names(&room_name);
-        if names_it && !is_protected {
+        if names_it && !self.is_protected(&room_name) {
             self.turn_guests_out(now, &room_name);
         }
         let max = self.most_members(&room_name, dialect)?;
@@ -273,6 +265,30 @@ impl Hub {
         Ok((room_name, member))
     }
 
+    /// Whether somebody whose token is for the room may be in it, or hear its chat; the place that is kept for it
+    /// there.
+    pub(super) fn may_enter(
+        &self,
+        now: Now,
+        room: &str,
+        dialect: Dialect,
+        who: &Identity,
+    ) -> Result<Option<MemberId>, Refusal> {
+        if self.is_banned(now, room, who) {
+            return Err(Refusal::new(Code::Forbidden, "a moderator has sent you out of this room"));
+        }
+        self.check_call(room, dialect, who)?;
+        let place = self.check_consultation(room, who)?;
+        if self.protects_rooms && who.is_guest && self.is_protected(room) {
+            return Err(Refusal::new(Code::Forbidden, "this room is open only with a token for it"));
+        }
+        Ok(place)
+    }
+
+    fn is_protected(&self, room: &str) -> bool {
+        self.rooms.get(room).is_some_and(|room| room.policy == Policy::Protected)
+    }
+
     /// The room's name as the table has it; makes sure there is room for another one.
     fn room_for(&self, name: &str) -> Result<Arc<str>, Refusal> {
         if let Some((known, _)) = self.rooms.get_key_value(name) {
@@ -319,6 +335,11 @@ impl Hub {
             self.end_session(now, guest, "kicked");
             if let Some(conn) = conn {
                 self.close(now, conn, close::FORBIDDEN, "this room is open only with a token for it");
+            }
+        }
+        for listener in self.chats.get(room_name).cloned().unwrap_or_default() {
+            if self.sessions.get(&listener).is_some_and(|session| session.identity.is_guest) {
+                self.leave_chat(listener, room_name);
             }
         }
     }
@@ -473,7 +494,7 @@ impl Hub {
 }
 
 /// Takes a session out of a list, and the list out of the table with its last one.
-fn forget_in(table: &mut HashMap<Arc<str>, Vec<SessionId>>, key: &Arc<str>, id: SessionId) {
+pub(super) fn forget_in(table: &mut HashMap<Arc<str>, Vec<SessionId>>, key: &Arc<str>, id: SessionId) {
     let Some(sessions) = table.get_mut(key) else { return };
     sessions.retain(|one| *one != id);
     if sessions.is_empty() {

@@ -7,9 +7,7 @@ use super::{AskedIce, Hub, Now, Output, lease_name};
 use crate::signal::SessionId;
 use crate::signal::envelope::{Code, Refusal};
 use crate::signal::identity::Identity;
-
-/// What relay credentials are called among what is void.
-const RELAY: &str = "relay:";
+use crate::signal::voids::RELAY;
 
 impl Hub {
     /// Takes back the relay credentials a session has.
@@ -65,6 +63,9 @@ impl Hub {
         if who.names_a_person() {
             let until = who.expires_at.unwrap_or(now.unix + self.limits.credentials.as_secs());
             self.void(now, &banned(room, &who.user), until);
+            for session in self.users.get(&who.user).cloned().unwrap_or_default() {
+                self.leave_chat(session, room);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::presence::forget_in;
 use super::{Hub, Ice, Now, Output, close};
 use crate::signal::call::{Call, CallAction, CallStatus};
 use crate::signal::dialect::socketio::{
@@ -157,7 +158,7 @@ impl Hub {
                 Ok(json!({ "ok": true }))
             }
             Request::Relay(message) => self.socketio_relay(now, session, &message),
-            Request::JoinChat(room) => self.join_chat(session, &room),
+            Request::JoinChat(room) => self.join_chat(now, session, &room),
             Request::Chat(message) => self.socketio_chat(now, session, &message),
             Request::Identify(role) => {
                 if let Some(session) = self.sessions.get_mut(&session) {
@@ -357,11 +358,13 @@ impl Hub {
         exact.or_else(|| others().find(|m| *m.user == *name && !m.is_guest)).map(|m| m.id)
     }
 
-    fn join_chat(&mut self, session: SessionId, room: &str) -> Answer {
-        let Some(found) = self.sessions.get_mut(&session) else { return Ok(Value::Null) };
+    fn join_chat(&mut self, now: Now, session: SessionId, room: &str) -> Answer {
+        let Some(found) = self.sessions.get(&session) else { return Ok(Value::Null) };
         if found.identity.is_nobody() || !found.identity.rooms.contains(room) || !found.identity.grants.chat {
             return Err(Refusal::new(Code::Forbidden, "the token is not for the chat of this room"));
         }
+        self.may_enter(now, room, found.dialect, &found.identity)?;
+        let Some(found) = self.sessions.get_mut(&session) else { return Ok(Value::Null) };
         if room.len() > self.limits.name || found.chats.len() >= self.limits.chats {
             let message = format!("a socket listens to at most {} chats", self.limits.chats);
             return Err(Refusal::new(Code::TooLarge, message));
@@ -376,7 +379,16 @@ impl Hub {
         Ok(json!({ "ok": true, "roomId": room }))
     }
 
-    /// A line for all who listen to the chat of the room, and for the members of the room itself.
+    /// Somebody listens to the chat of a room no longer.
+    pub(super) fn leave_chat(&mut self, session: SessionId, room: &str) {
+        let Some(found) = self.sessions.get_mut(&session) else { return };
+        let Some(at) = found.chats.iter().position(|chat| **chat == *room) else { return };
+        let chat = found.chats.swap_remove(at);
+        forget_in(&mut self.chats, &chat, session);
+        self.touch_session(session);
+    }
+
+    /// A line for all who listen to the chat of the room, and, if a member says it, for the members of the room.
     fn socketio_chat(&mut self, now: Now, session: SessionId, message: &Message) -> Answer {
         let Some(found) = self.sessions.get(&session) else { return Ok(Value::Null) };
         let place = found.place.clone();
@@ -429,6 +441,11 @@ impl Hub {
         payload: Box<RawValue>,
     ) -> Answer {
         let who = self.identity_of(session)?;
+        if let Some(conn) = self.sessions.get(&session).and_then(|s| s.conn)
+            && let Err(wait) = self.take_join(now, conn)
+        {
+            return Err(Refusal::later(Code::RateLimited, super::retry("too many calls", wait), wait));
+        }
         let callee =
             callee.ok_or_else(|| Refusal::new(Code::BadFrame, "call.invite needs to, the user to call"))?;
         let media = (payload.get().starts_with('{')).then_some(payload);
