@@ -253,9 +253,10 @@ impl Writer {
         }
     }
 
-    /// The stock client comes back by itself when its transport ends, not when it is disconnected.
+    /// The stock client comes back by itself when its transport ends, not when it is disconnected. A CONNECT that was
+    /// long under way replaces a connection that its client goes on with: that one has to come back.
     fn end(self, code: u16, is_connected: bool) {
-        let comes_back = matches!(code, close::DRAINING | close::GONE);
+        let comes_back = matches!(code, close::DRAINING | close::GONE | close::REPLACED);
         // A client that has disconnected expects no answer.
         if is_connected && !comes_back && code != close::NORMAL {
             let _ = self.socket.emit(named("1", self.name));

@@ -303,6 +303,25 @@ fn resume_takes_over_a_socket_that_still_looks_alive() {
 }
 
 #[test]
+fn a_hello_that_was_long_under_way_does_not_end_the_younger_socket() {
+    let mut sim = Sim::new();
+    let (first, welcome) = sim.native("ann");
+    sim.lose(first);
+    let hello = json!({ "t": "hello", "d": { "resume": welcome["resume"], "last_seq": 0 } }).to_string();
+    let late = sim.native_socket(None);
+    let live = sim.native_socket(None);
+    sim.frame(live, &hello);
+    let resumed = sim.take_one(live)["d"].take();
+    assert_eq!(resumed["resumed"], true);
+    sim.frame(late, &hello);
+    assert_eq!((sim.closed(late), sim.closed(live)), (Some(1011), None));
+    sim.frame(live, r#"{"t":"ping","id":"1"}"#);
+    assert_eq!(sim.take_one(live)["t"], "pong");
+    let (_, again, _) = resume(&mut sim, &resumed["resume"], 0);
+    assert_eq!(again["resumed"], true, "the secret it has is still the one");
+}
+
+#[test]
 fn the_resume_secret_is_rotated_and_the_old_one_ends_when_the_new_one_is_acknowledged() {
     let mut sim = Sim::new();
     let (_, first) = sim.native("ann");
@@ -684,4 +703,24 @@ fn used_tickets_are_bounded_and_none_is_forgotten_for_another() {
     assert_eq!(open("b")["t"], "welcome");
     assert_eq!(open("c")["d"]["code"], "busy");
     assert_eq!(open("a")["d"]["code"], "unauthenticated");
+}
+
+#[test]
+fn relay_credentials_that_are_taken_back_make_no_ticket_valid_again() {
+    let mut sim = Sim::with(Limits { voids: 2, connects_per_minute: 1000, ..Limits::default() });
+    let open = |sim: &mut Sim, name: &str| {
+        let end = Some(sim.now.unix + 60);
+        let who = Identity { ticket: Some(name.into()), expires_at: end, ..token(name, None) };
+        let conn = sim.native_socket(Some(who));
+        sim.frame(conn, r#"{"t":"hello"}"#);
+        sim.take_json(conn)[0].clone()
+    };
+    assert_eq!(open(&mut sim, "a")["t"], "welcome");
+    for _ in 0..3 {
+        let (conn, _) = sim.native("bob");
+        sim.frame(conn, r#"{"t":"bye"}"#);
+    }
+    assert_eq!(sim.revoked.len(), 3);
+    assert_eq!(open(&mut sim, "a")["d"]["code"], "unauthenticated");
+    assert_eq!(open(&mut sim, "b")["t"], "welcome", "they take no room of tickets");
 }

@@ -161,7 +161,15 @@ impl Hub {
             self.close(now, id, close::RATE, &reason);
             return Resumed::Closed;
         }
-        let found = split_resume(resume).filter(|(session, secret)| {
+        let found = split_resume(resume);
+        // A hello that was long under way, of a socket whose client has gone on with a younger one.
+        if found.is_some_and(|(session, _)| {
+            self.sessions.get(&session).is_some_and(|s| s.conn.is_some_and(|younger| younger > id))
+        }) {
+            self.close(now, id, close::GONE, "a younger socket of this session took over");
+            return Resumed::Closed;
+        }
+        let found = found.filter(|(session, secret)| {
             self.sessions.get_mut(session).is_some_and(|s| s.resume.accept(secret))
         });
         let Some((session, _)) = found else {
