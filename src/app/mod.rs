@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{Observe, Snapshot};
@@ -92,6 +92,8 @@ struct Running {
     books: Option<journal::Books>,
     certificate: watch::Sender<Option<Arc<Certificate>>>,
     gate: Arc<Gate>,
+    /// A reload may have brought another key set.
+    reloaded: Notify,
     is_draining: AtomicBool,
     stop: watch::Sender<bool>,
     started_at: u64,
@@ -196,13 +198,17 @@ impl Running {
 
     fn reload(&self, config: Config) -> Result<Vec<&'static str>, config::Error> {
         let (config, fixed) = settings::keep_fixed(&self.current().config, config);
-        let keys = Keys::load(&config)?;
+        let mut keys = Keys::load(&config)?;
         let certificate = Certificate::load(&config)?;
         // Held while it is told to all: nobody else tells them something older meanwhile.
         let mut current = self.current();
+        if let (Some(new), Some(old)) = (&mut keys.jwt, &current.keys.jwt) {
+            new.go_on_with(old);
+        }
         *current = Current { config, keys };
         self.reconfigure(&current);
         drop(current);
+        self.reloaded.notify_one();
         self.show(certificate);
         Ok(fixed)
     }
@@ -218,18 +224,19 @@ impl Running {
     async fn follow_keys(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
         while !*stop.borrow() {
-            let keys = self.current().keys.jwt.clone();
-            let Some(JwtKey::Set(set)) = keys else {
-                // A reload may bring one.
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_secs(5)) => continue,
-                    _ = stop.changed() => return,
+            let set = self.current().keys.jwt.as_ref().and_then(JwtKey::key_set).cloned();
+            let is_due = async {
+                match &set {
+                    Some(set) => set.is_due().await,
+                    None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = set.is_due() => {}
+                () = is_due => {}
+                () = self.reloaded.notified() => continue,
                 _ = stop.changed() => return,
             }
+            let Some(set) = set else { continue };
             match tokio::task::spawn_blocking(move || set.read()).await {
                 Ok(Ok(keys)) => tracing::debug!(keys, "key set of tokens read"),
                 Ok(Err(problem)) => {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::discovery::Discovery;
@@ -127,6 +127,7 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     let stop = watch::Sender::new(false);
     let running = Arc::new(Running {
         gate: Arc::new(Gate::new(config.relay.proxy_from.clone(), stop.subscribe())),
+        reloaded: Notify::new(),
         current: Mutex::new(Current { config, keys }),
         place,
         pool,

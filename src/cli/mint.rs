@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 use turnkey::config::secret::Keys;
-use turnkey::config::{Config, Options, parse_duration};
+use turnkey::config::{Config, Options, Signaling, parse_duration};
 use turnkey::credential::{self, Secrets};
 use turnkey::http::token::{self, Claims};
 
@@ -73,15 +73,23 @@ pub(super) fn credentials(options: &Options, args: &CredentialsArgs) -> Result<(
 }
 
 pub(super) fn sign_token(options: &Options, args: &TokenArgs) -> Result<()> {
-    let key = Keys::signing(&Config::load(options)?)?;
+    let config = Config::load(options)?;
+    let key = Keys::signing(&config)?;
     let claims = Claims {
         sub: args.user.clone(),
         room: Some(args.room.clone()),
         role: args.role.clone(),
         name: args.name.clone(),
-        ..Claims::default()
+        ..claims_of(&config)
     };
     super::print(&format!("{}\n", token::mint(&key, claims, now(), args.ttl)?))
+}
+
+/// What every token for this server says.
+pub(super) fn claims_of(config: &Config) -> Claims {
+    let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let Signaling { jwt_issuer, jwt_audience, .. } = &config.signaling;
+    Claims { iss: some(jwt_issuer), aud: some(jwt_audience), ..Claims::default() }
 }
 
 /// Seconds since 1970.

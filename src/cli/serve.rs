@@ -124,8 +124,8 @@ impl End {
 /// What a person is told after the start: which page to open.
 struct Welcome {
     public: Option<String>,
-    /// The key invite links are signed with.
-    key: Option<Vec<u8>>,
+    /// The key invite links are signed with, and what their tokens say in any case.
+    key: Option<(Vec<u8>, Claims)>,
     ttl: Duration,
 }
 
@@ -135,7 +135,8 @@ impl Welcome {
         Self {
             public: public.map(str::to_owned),
             // A key that only verifies makes no link; the server says itself what is wrong with the others.
-            key: has_invite.then(|| Keys::signing(config).ok()).flatten(),
+            key: (has_invite.then(|| Keys::signing(config).ok()).flatten())
+                .map(|key| (key, super::mint::claims_of(config))),
             ttl: config.credentials.max_ttl,
         }
     }
@@ -151,12 +152,11 @@ impl Welcome {
             None => literal(address.ip()),
         };
         let page = format!("{scheme}://{host}:{}/", address.port());
-        let Some(key) = &self.key else {
+        let Some((key, claims)) = &self.key else {
             return Ok(format!("\nOpen this page in two browsers: {page}\n\n"));
         };
         let room: String = random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let claims =
-            Claims { sub: "guest".into(), room: Some(room.clone()), shared: true, ..Claims::default() };
+        let claims = Claims { sub: "guest".into(), room: Some(room.clone()), shared: true, ..claims.clone() };
         let token = token::mint(key, claims, super::mint::now(), self.ttl)?;
         let link = format!("{page}?room={room}&token={token}");
         let hours = self.ttl.as_secs() / 3600;

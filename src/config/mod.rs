@@ -373,6 +373,10 @@ pub struct Signaling {
     pub allow_anonymous: bool,
     /// What tokens are verified with.
     pub jwt: JwtSource,
+    /// The `iss` that tokens need, unless empty.
+    pub jwt_issuer: String,
+    /// The `aud` that tokens need, unless empty.
+    pub jwt_audience: String,
     /// Sizes, rates and lifetimes.
     pub limits: Limits,
 }

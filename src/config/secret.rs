@@ -15,7 +15,7 @@ use crate::http::token::JwtKey;
 
 use super::file::File;
 use super::source::{Error, Place, Sources};
-use super::{Access, Config, JwtSource, reason};
+use super::{Access, Config, JwtSource, Signaling, reason};
 
 /// The secrets of a server, read.
 #[derive(Clone)]
@@ -98,6 +98,8 @@ impl Keys {
             RawKey::Secret(secret) => JwtKey::hs256(&secret),
             RawKey::Public(key) => key,
         });
+        let Signaling { jwt_issuer, jwt_audience, .. } = &config.signaling;
+        let jwt = jwt.map(|key| key.expecting(jwt_issuer, jwt_audience));
         Ok(Self {
             secrets: secrets(config, &mut warnings)?,
             api_keys: api_keys(config)?,
@@ -170,7 +172,7 @@ fn jwt(config: &Config, warnings: &mut Vec<String>) -> Result<Option<RawKey>, Er
                 // It may start later than this server.
                 (Err(problem), Source::Url(_)) => warnings.push(format!("signaling.jwks_url: {problem}")),
             }
-            RawKey::Public(JwtKey::Set(Arc::new(set)))
+            RawKey::Public(JwtKey::set(Arc::new(set)))
         }
     };
     if let RawKey::Secret(secret) = &key

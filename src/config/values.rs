@@ -358,6 +358,8 @@ impl Check<'_> {
             )?,
             allow_anonymous: signaling.allow_anonymous,
             jwt: sources.pop().map_or(JwtSource::None, |(_, source)| source),
+            jwt_issuer: signaling.jwt_issuer.clone(),
+            jwt_audience: signaling.jwt_audience.clone(),
             limits: self.limits(signaling)?,
         })
     }

@@ -80,6 +80,18 @@ impl KeySet {
         Ok(count)
     }
 
+    /// Takes over what `newer` has read, if that comes from the same place.
+    pub(super) fn replace_with(&self, newer: &Self) -> bool {
+        if self.source != newer.source {
+            return false;
+        }
+        let keys = newer.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !keys.is_empty() {
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        }
+        true
+    }
+
     /// Returns when it is time to read the set again.
     pub async fn is_due(&self) {
         let last = *self.read_at.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::jwks::KeySet;
 use crate::signal::{Grants, Identity, Rooms};
 
+/// Seconds that the clock of whoever issues tokens may be ahead.
+const CLOCKS_APART: u64 = 60;
+
 /// The claims this server reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -43,12 +46,27 @@ pub struct Claims {
     /// Whether this is a ticket: it opens one session, once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub once: bool,
+    /// Valid from then on, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
+    /// Who has made it. Checked apart, see [`JwtKey::expecting`].
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// Whom it is for, likewise.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
 }
 
-/// A key that checks tokens. The algorithm belongs to the key, never to the token.
+/// What checks tokens: a key, and what they have to say. The algorithm belongs to the key, never to the token.
 #[derive(Clone)]
-pub enum JwtKey {
-    /// One key.
+pub struct JwtKey {
+    key: Key,
+    issuer: Option<Box<str>>,
+    audience: Option<Box<str>>,
+}
+
+#[derive(Clone)]
+enum Key {
     One(Box<DecodingKey>, Algorithm),
     /// Those of a set, which may change.
     Set(Arc<KeySet>),
@@ -56,9 +74,9 @@ pub enum JwtKey {
 
 impl fmt::Debug for JwtKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::One(_, algorithm) => f.debug_tuple("JwtKey").field(algorithm).finish(),
-            Self::Set(set) => set.fmt(f),
+        match &self.key {
+            Key::One(_, algorithm) => f.debug_tuple("JwtKey").field(algorithm).finish(),
+            Key::Set(set) => set.fmt(f),
         }
     }
 }
@@ -70,8 +88,12 @@ pub enum TokenError {
     NoKey,
     /// The token's time is over.
     Expired,
+    /// The token's time has not come.
+    Early,
     /// The token is not one of ours: wrong signature, wrong algorithm, or no token at all.
     Invalid,
+    /// The token was made by somebody else, or for another server.
+    Elsewhere,
     /// The token lacks `sub` or `exp`, or a claim has the wrong type.
     Claims,
     /// The file holds no public key this server can use.
@@ -87,7 +109,9 @@ impl fmt::Display for TokenError {
         f.write_str(match self {
             Self::NoKey => "this server has no key for tokens: set signaling.jwt_secret",
             Self::Expired => "the token has expired, come back with a new one",
+            Self::Early => "the token is not valid yet: compare the clocks",
             Self::Invalid => "the token is not valid here: wrong signature or algorithm",
+            Self::Elsewhere => "the token has another iss or aud than this server wants",
             Self::Claims => "the token needs sub and exp, and claims of the right type",
             Self::BadKey => "no public key in PEM that is RSA, P-256 or Ed25519",
             Self::Ticket => "a ticket opens one signaling session and nothing else",
@@ -102,7 +126,43 @@ impl JwtKey {
     /// A shared secret, HS256.
     #[must_use]
     pub fn hs256(secret: &[u8]) -> Self {
-        Self::One(Box::new(DecodingKey::from_secret(secret)), Algorithm::HS256)
+        Self::one(DecodingKey::from_secret(secret), Algorithm::HS256)
+    }
+
+    /// The keys of a set.
+    #[must_use]
+    pub fn set(set: Arc<KeySet>) -> Self {
+        Self { key: Key::Set(set), issuer: None, audience: None }
+    }
+
+    fn one(key: DecodingKey, algorithm: Algorithm) -> Self {
+        Self { key: Key::One(Box::new(key), algorithm), issuer: None, audience: None }
+    }
+
+    /// Takes only tokens with this `iss`, and with this `aud` or one of theirs; either where it is not empty.
+    #[must_use]
+    pub fn expecting(self, issuer: &str, audience: &str) -> Self {
+        let some = |text: &str| (!text.is_empty()).then(|| text.into());
+        Self { issuer: some(issuer), audience: some(audience), ..self }
+    }
+
+    /// The set of its keys, where they are one.
+    #[must_use]
+    pub fn key_set(&self) -> Option<&Arc<KeySet>> {
+        match &self.key {
+            Key::One(..) => None,
+            Key::Set(set) => Some(set),
+        }
+    }
+
+    /// Goes on with the key set of `older` if it comes from the same place as its own: where that could not be read
+    /// now, it could be earlier.
+    pub fn go_on_with(&mut self, older: &Self) {
+        if let (Key::Set(new), Key::Set(old)) = (&self.key, &older.key)
+            && old.replace_with(new)
+        {
+            self.key = Key::Set(old.clone());
+        }
     }
 
     /// A public key in PEM: RS256, ES256 or EdDSA, whichever fits the key.
@@ -115,7 +175,7 @@ impl JwtKey {
             .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (key, Algorithm::ES256)))
             .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (key, Algorithm::EdDSA)));
         let (key, algorithm) = found.map_err(|_| TokenError::BadKey)?;
-        Ok(Self::One(Box::new(key), algorithm))
+        Ok(Self::one(key, algorithm))
     }
 
     /// Checks a token and reads whom it names.
@@ -123,42 +183,58 @@ impl JwtKey {
     /// # Errors
     /// See [`TokenError`].
     pub fn check(&self, token: &str, now_unix: u64) -> Result<Identity, TokenError> {
-        let claims = match self {
-            Self::One(key, algorithm) => decode(token, key, *algorithm)?,
-            Self::Set(set) => decode_by_set(token, set)?,
+        let claims = match &self.key {
+            Key::One(key, algorithm) => self.decode(token, key, *algorithm)?,
+            Key::Set(set) => self.decode_by_set(token, set)?,
         };
         if claims.exp <= now_unix {
             return Err(TokenError::Expired);
         }
+        if claims.nbf.is_some_and(|from| from > now_unix.saturating_add(CLOCKS_APART)) {
+            return Err(TokenError::Early);
+        }
         claims.into_identity()
     }
-}
 
-fn decode(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, TokenError> {
-    let mut validation = Validation::new(algorithm);
-    // Our own clock decides, so that tests and the hub's timers agree with it.
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    validation.set_required_spec_claims(&["exp", "sub"]);
-    let decoded = jsonwebtoken::decode::<Claims>(token, key, &validation);
-    decoded.map(|decoded| decoded.claims).map_err(|error| match error.kind() {
-        ErrorKind::Json(_) | ErrorKind::MissingRequiredClaim(_) => TokenError::Claims,
-        _ => TokenError::Invalid,
-    })
-}
-
-/// The token says which key of the set it is signed with; the algorithm is still that of the key.
-fn decode_by_set(token: &str, set: &KeySet) -> Result<Claims, TokenError> {
-    let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-    let keys = set.find(header.kid.as_deref(), header.alg);
-    let mut result = Err(TokenError::Invalid);
-    for key in &keys {
-        result = decode(token, &key.key, key.algorithm);
-        if !matches!(result, Err(TokenError::Invalid)) {
-            break;
+    fn decode(&self, token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, TokenError> {
+        let mut validation = Validation::new(algorithm);
+        // Our own clock decides, so that tests and the hub's timers agree with it.
+        validation.validate_exp = false;
+        validation.validate_aud = self.audience.is_some();
+        let mut required = vec!["exp", "sub"];
+        if let Some(audience) = &self.audience {
+            validation.set_audience(&[audience]);
+            required.push("aud");
         }
+        if let Some(issuer) = &self.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        let decoded = jsonwebtoken::decode::<Claims>(token, key, &validation);
+        decoded.map(|decoded| decoded.claims).map_err(|error| match error.kind() {
+            ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => TokenError::Elsewhere,
+            ErrorKind::MissingRequiredClaim(claim) if matches!(claim.as_str(), "iss" | "aud") => {
+                TokenError::Elsewhere
+            }
+            ErrorKind::Json(_) | ErrorKind::MissingRequiredClaim(_) => TokenError::Claims,
+            _ => TokenError::Invalid,
+        })
     }
-    result
+
+    /// The token says which key of the set it is signed with; the algorithm is still that of the key.
+    fn decode_by_set(&self, token: &str, set: &KeySet) -> Result<Claims, TokenError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let keys = set.find(header.kid.as_deref(), header.alg);
+        let mut result = Err(TokenError::Invalid);
+        for key in &keys {
+            result = self.decode(token, &key.key, key.algorithm);
+            if !matches!(result, Err(TokenError::Invalid)) {
+                break;
+            }
+        }
+        result
+    }
 }
 
 impl Claims {

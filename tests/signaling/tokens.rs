@@ -74,6 +74,61 @@ fn other_hmacs_and_missing_claims_are_refused() {
 }
 
 #[test]
+fn rfc7519_4_1_a_token_of_another_issuer_for_another_audience_or_before_its_time_is_refused() {
+    let signer = EncodingKey::from_secret(b"secret");
+    let key = JwtKey::hs256(b"secret");
+    let strict = JwtKey::hs256(b"secret").expecting("https://id.example.org", "calls");
+    let check = |key: &JwtKey, more: Value| {
+        let mut claims = json!({ "sub": "a", "exp": NOW + 600 });
+        claims.as_object_mut().expect("claims").extend(more.as_object().expect("claims").clone());
+        key.check(&sign(Algorithm::HS256, &signer, &claims), NOW).err()
+    };
+    let (iss, aud) = ("https://id.example.org", "calls");
+    for (more, expected) in [
+        (json!({ "iss": iss, "aud": aud }), None),
+        (json!({ "iss": iss, "aud": ["mail", aud] }), None),
+        (json!({ "iss": iss }), Some(TokenError::Elsewhere)),
+        (json!({ "aud": aud }), Some(TokenError::Elsewhere)),
+        (json!({ "iss": "https://evil.example", "aud": aud }), Some(TokenError::Elsewhere)),
+        (json!({ "iss": iss, "aud": "mail" }), Some(TokenError::Elsewhere)),
+    ] {
+        assert_eq!(check(&strict, more.clone()), expected, "{more}");
+        assert_eq!(check(&key, more), None, "where nothing is asked for");
+    }
+    assert_eq!(check(&key, json!({ "nbf": NOW + 30 })), None, "clocks differ");
+    assert_eq!(check(&key, json!({ "nbf": NOW + 120 })), Some(TokenError::Early));
+    let own = Claims { iss: Some(iss.into()), aud: Some(aud.into()), sub: "a".into(), ..Claims::default() };
+    let token = mint(b"secret", own, NOW, Duration::from_secs(60)).expect("token");
+    assert!(strict.check(&token, NOW).is_ok(), "those of `turnkey token`");
+}
+
+#[test]
+fn a_reload_goes_on_with_the_keys_that_were_read_before() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("keys.json");
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
+    let signer = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("key");
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&signer, Algorithm::ES256).expect("a public key");
+    std::fs::write(&path, json!({ "keys": [jwk] }).to_string()).expect("written");
+    let set = || std::sync::Arc::new(KeySet::new(Source::File(path.clone())));
+    let old = set();
+    assert_eq!(old.read(), Ok(1));
+    let old = JwtKey::set(old);
+    std::fs::remove_file(&path).expect("removed");
+    let unread = set();
+    assert!(unread.read().is_err());
+    let mut new = JwtKey::set(unread);
+    let token = sign(Algorithm::ES256, &signer, &json!({ "sub": "ann", "exp": NOW + 60 }));
+    assert_eq!(new.check(&token, NOW).err(), Some(TokenError::Invalid));
+    new.go_on_with(&old);
+    assert!(new.check(&token, NOW).is_ok());
+    let mut another =
+        JwtKey::set(std::sync::Arc::new(KeySet::new(Source::Url("http://127.0.0.1:1/".into()))));
+    another.go_on_with(&old);
+    assert!(another.check(&token, NOW).is_err(), "of another place");
+}
+
+#[test]
 fn minted_tokens_carry_their_claims() {
     let claims = Claims {
         sub: "ann".into(),
@@ -120,7 +175,7 @@ fn a_key_set_names_its_keys_and_rotates() {
     write(&[&old_jwk]);
     let set = std::sync::Arc::new(KeySet::new(Source::File(path.clone())));
     assert_eq!(set.read(), Ok(1));
-    let key = JwtKey::Set(set.clone());
+    let key = JwtKey::set(set.clone());
     assert_eq!(&*key.check(&sign("old", &old), NOW).expect("valid").user, "ann");
     assert_eq!(key.check(&sign("new", &new), NOW).err(), Some(TokenError::Invalid), "not in the set yet");
     assert_eq!(key.check(&sign("old", &new), NOW).err(), Some(TokenError::Invalid), "another key's name");
