@@ -35,8 +35,8 @@ impl Voids {
         until.len() < bound || by_end.first().is_some_and(|(until, _)| *until <= now.unix)
     }
 
-    /// Takes an entry in, and those of its table out that are over or, beyond the bound, nearest to it; these are
-    /// returned.
+    /// Takes an entry in, whose end only moves back, and those of its table out that are over or, beyond the bound,
+    /// nearest to it; these are returned.
     pub(crate) fn insert(&mut self, name: Box<str>, until: u64, bound: usize, now: Now) -> Vec<Box<str>> {
         let table = if name.starts_with(RELAY) { &mut self.relay } else { &mut self.others };
         table.insert(name, until, bound, now)
@@ -50,6 +50,7 @@ impl Voids {
 
 impl Table {
     fn insert(&mut self, name: Box<str>, until: u64, bound: usize, now: Now) -> Vec<Box<str>> {
+        let until = self.until.get(&name).map_or(until, |known| until.max(*known));
         let mut gone = Vec::new();
         while let Some((first, _)) = self.by_end.first()
             && (*first <= now.unix || self.until.len() >= bound)
@@ -84,6 +85,8 @@ mod tests {
         assert_eq!(voids.insert("c".into(), 40, 2, at(11)), ["a".into()], "the one nearest to its end");
         assert_eq!(voids.insert("b".into(), 50, 3, at(12)), Vec::<Box<str>>::new(), "longer than before");
         assert!(voids.contains("b", at(45)));
+        voids.insert("b".into(), 13, 3, at(12));
+        assert!(voids.contains("b", at(45)), "it ends no sooner");
         assert_eq!((voids.iter().count(), voids.others.by_end.len()), (2, 2));
         assert_eq!(voids.insert("relay:a".into(), 90, 1, at(12)), Vec::<Box<str>>::new(), "another table");
         assert_eq!(voids.insert("relay:b".into(), 80, 1, at(12)), ["relay:a".into()]);

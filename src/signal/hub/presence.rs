@@ -345,7 +345,7 @@ impl Hub {
     }
 
     /// Takes a session out of its room.
-    pub(super) fn leave(&mut self, now: Now, id: SessionId, reason: &'static str) -> bool {
+    fn leave(&mut self, now: Now, id: SessionId, reason: &'static str) -> bool {
         let Some((room_name, member)) = self.sessions.get_mut(&id).and_then(|s| s.place.take()) else {
             return false;
         };
@@ -372,6 +372,13 @@ impl Hub {
             self.left_call(now, &room_name, gone.user(), reason);
         }
         true
+    }
+
+    /// Takes a session that goes on out of its room; it gets other relay credentials than it had there.
+    pub(super) fn leave_room(&mut self, now: Now, id: SessionId) {
+        if self.leave(now, id, "left") {
+            self.renew_lease(now, id);
+        }
     }
 
     fn record_joined(&mut self, now: Now, who: &Sender) {

@@ -152,9 +152,7 @@ impl Hub {
         match request {
             Request::Join(_) => Err(Refusal::new(Code::BadFrame, "a join is handled apart")),
             Request::Leave => {
-                if self.leave(now, session, "left") {
-                    self.renew_lease(now, session);
-                }
+                self.leave_room(now, session);
                 Ok(json!({ "ok": true }))
             }
             Request::Relay(message) => self.socketio_relay(now, session, &message),
@@ -253,9 +251,7 @@ impl Hub {
         if let Some((room, member)) = found.place.clone().filter(|(room, _)| **room == join.room) {
             return Ok(Some((room, member)));
         }
-        if self.leave(now, session, "left") {
-            self.renew_lease(now, session);
-        }
+        self.leave_room(now, session);
         self.end_ghosts(now, session, &join.room);
         self.enter(now, session, &join.room, join.user.clone(), role).map(Some)
     }
@@ -451,7 +447,7 @@ impl Hub {
         let media = (payload.get().starts_with('{')).then_some(payload);
         let action = CallAction::Initiate { callee: callee.into(), media };
         let call = self.handle_call(now, &who, action)?.remove(0);
-        self.leave(now, session, "left");
+        self.leave_room(now, session);
         self.enter(now, session, &call.id, None, None)?;
         Ok(json!({ "ok": true, "callId": &*call.id, "delivered": self.ringing(&call) }))
     }
@@ -523,7 +519,7 @@ impl Hub {
         let is_inside =
             |place: &Option<(Arc<str>, MemberId)>| place.as_ref().is_some_and(|(room, _)| room == id);
         if !self.sessions.get(&session).is_some_and(|s| is_inside(&s.place)) {
-            self.leave(now, session, "left");
+            self.leave_room(now, session);
             let (room, member) = self.enter(now, session, id, None, None)?;
             self.give_mail(now, &room, member, None);
         }
@@ -532,7 +528,7 @@ impl Hub {
                 continue;
             }
             if self.sessions.get(&other).is_some_and(|s| is_inside(&s.place)) {
-                self.leave(now, other, "left");
+                self.leave_room(now, other);
             }
             let (name, payload) = invite::answered_elsewhere(&call);
             if self.sessions.get(&other).is_some_and(|s| matches!(s.dialect, Dialect::SocketIo(_))) {
