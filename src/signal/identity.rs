@@ -73,10 +73,10 @@ impl Identity {
         !self.is_guest && !self.is_shared
     }
 
-    /// Whether the token's role lets see what concerns others.
+    /// Whether the token's role lets see what concerns others. One for some rooms only says nothing about the others.
     #[must_use]
     pub fn is_admin(&self) -> bool {
-        self.names_a_person() && self.role.as_deref() == Some("admin")
+        self.names_a_person() && self.role.as_deref() == Some("admin") && self.rooms.contains("*")
     }
 
     /// The bearer of a token without restrictions.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::native::too_many_tokens;
 use super::{Hub, Now, Output, Timer, close};
 use crate::signal::call::{Call, CallAction, CallStatus, Step};
 use crate::signal::dialect::socketio::{self, invite};
@@ -125,8 +126,7 @@ impl Hub {
         for session in inside {
             if self.sessions.get(&session).is_some_and(|s| s.dialect.acknowledges()) {
                 // The connection goes on without the call.
-                self.leave(now, session, "left");
-                self.renew_lease(now, session);
+                self.leave_room(now, session);
                 continue;
             }
             let conn = self.sessions.get(&session).and_then(|s| s.conn);
@@ -240,6 +240,9 @@ impl Hub {
             Ok(call::Request::Relay(envelope)) => self.raw_message(now, id, envelope),
             Ok(call::Request::Ping) => self.send(id, r#"{"type":"pong"}"#.into()),
             Ok(call::Request::TokenRefresh(token)) => {
+                if let Err(wait) = self.take_join(now, id) {
+                    return self.refuse(id, None, &too_many_tokens(wait));
+                }
                 self.outputs.push_back(Output::Authenticate { conn: id, token });
             }
             Err(refusal) => self.refuse_with_strike(now, id, None, &refusal),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::presence::token_end;
 use super::{Hub, Now};
+use crate::signal::dialect::peerjs::LOBBY;
 use crate::signal::journal::{self, CallValue, Change, Record, Row, Table};
 use crate::signal::room::Room;
 use crate::signal::session::Session;
@@ -81,6 +82,10 @@ impl Hub {
     }
 
     fn write_room(&mut self, name: &Arc<str>, changes: &mut Vec<Change>) {
+        // A switchboard of thousands where nothing waits; who comes back takes its place there anew.
+        if **name == *LOBBY {
+            return;
+        }
         let Some(room) = self.rooms.get_mut(name) else { return changes.push(drop_all(Table::Room, name)) };
         let row = journal::row(Table::Room, &**name, 0, room);
         let digest = journal::digest(&row.value);
@@ -116,7 +121,8 @@ impl Hub {
                 Some(())
             }
             Table::Void => {
-                self.voids.insert(row.owner.clone(), row.number, self.limits.voids, now);
+                let gone = self.voids.insert(row.owner.clone(), row.number, self.limits.voids, now);
+                self.touched.changes.extend(gone.iter().map(|name| drop_all(Table::Void, name)));
                 self.tell_void(&row.owner, row.number);
                 Some(())
             }

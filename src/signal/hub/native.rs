@@ -6,7 +6,6 @@ use std::time::Duration;
 use rand::Rng as _;
 use serde_json::json;
 
-use super::presence::token_end;
 use super::{AskedIce, Hub, Ice, Now, Output, close};
 use crate::signal::dialect::native::{self, Frame, Hello, Join, Request};
 use crate::signal::dialect::{Dialect, socketio};
@@ -177,8 +176,11 @@ impl Hub {
             let _ = self.resumes.take(now.mono, ip, per_minute);
             return Resumed::No;
         };
-        let Some(known) = self.sessions.get_mut(&session) else { return Resumed::No };
-        if identity.is_some_and(|i| !i.is_guest && i.user != known.identity.user) {
+        let Some(known) = self.sessions.get(&session) else { return Resumed::No };
+        let room = known.place.as_ref().map(|(room, _)| room);
+        if identity.filter(|i| !i.is_guest).is_some_and(|fresh| {
+            fresh.user != known.identity.user || room.is_some_and(|room| !fresh.rooms.contains(room))
+        }) {
             return Resumed::No;
         }
         if !known.outbox.can_replay_from(last_seq) {
@@ -187,9 +189,9 @@ impl Hub {
         }
         // A ticket has opened this session, or opens another one.
         if let Some(fresh) = identity.filter(|i| !i.is_guest && i.ticket.is_none()) {
-            known.identity = fresh.clone();
-            known.expires_at = token_end(now, fresh);
+            self.set_identity(now, session, fresh);
         }
+        let Some(known) = self.sessions.get_mut(&session) else { return Resumed::No };
         if known.expires_at.is_some_and(|at| at <= now.mono) {
             self.close(now, id, close::UNAUTHENTICATED, "the token has expired, come back with a new one");
             return Resumed::Closed;
@@ -213,10 +215,14 @@ impl Hub {
 
     /// ICE servers for a session, as [`Output::NeedIce`] asked.
     pub fn handle_ice(&mut self, now: Now, id: SessionId, asked: AskedIce, ice: &Ice) {
+        self.touch_session(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         self.stats.credentials += u64::from(session.identity.may_relay);
         session.ice_at = Some(now.mono + ice.ttl / 2);
-        session.leased_until = if session.identity.may_relay { ice.expires_at } else { 0 };
+        if session.identity.may_relay {
+            // Those it was given before may end later.
+            session.leased_until = session.leased_until.max(ice.expires_at);
+        }
         let Some(conn) = session.conn else { return };
         let servers =
             json!({ "ice_servers": ice.servers, "ttl": ice.ttl.as_secs(), "expires_at": ice.expires_at });
@@ -288,11 +294,8 @@ impl Hub {
             }
             Request::Join(join) => self.join(now, conn, session, reference, join),
             Request::Leave => {
-                let has_left = self.leave(now, session, "left");
                 self.send(conn, native::reply("left", reference, &json!({})));
-                if has_left {
-                    self.renew_lease(now, session);
-                }
+                self.leave_room(now, session);
             }
             Request::Relay { to, envelope } => {
                 self.relay_once(now, conn, session, reference, to.as_deref(), &envelope);
@@ -306,6 +309,9 @@ impl Hub {
                 self.answer_moderator(conn, reference, result);
             }
             Request::Token(token) => {
+                if let Err(wait) = self.take_join(now, conn) {
+                    return self.refuse(conn, reference, &too_many_tokens(wait));
+                }
                 if let Some(socket) = self.conns.get_mut(&conn) {
                     socket.renewal = frame.id;
                 }
@@ -332,9 +338,7 @@ impl Hub {
             // A join is repeated when its answer was lost.
             Some(place) => Ok((place, false)),
             None => {
-                if self.leave(now, session, "left") {
-                    self.renew_lease(now, session);
-                }
+                self.leave_room(now, session);
                 self.end_ghosts(now, session, &join.room);
                 self.enter(now, session, &join.room, join.name, join.role).map(|place| (place, true))
             }
@@ -422,6 +426,11 @@ impl Hub {
             }
         }
     }
+}
+
+/// A token takes longer to check than a message to relay.
+pub(super) fn too_many_tokens(wait: Duration) -> Refusal {
+    Refusal::later(Code::RateLimited, super::retry("too many tokens", wait), wait)
 }
 
 /// What became of a wish to resume.

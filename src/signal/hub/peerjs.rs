@@ -14,21 +14,9 @@ const CONNECTIONS: usize = 64;
 impl Hub {
     /// The id is in the key's `declared`, the client's own secret in its `cookie`.
     pub(super) fn peerjs_connected(&mut self, now: Now, id: ConnId, connect: Connect) {
-        let refusal = match self.peerjs_enter(now, id, connect) {
-            Ok(()) => return,
-            Err(refusal) => refusal,
-        };
-        self.refuse(id, None, &refusal);
-        let code = match refusal.code {
-            Code::Unauthenticated => close::UNAUTHENTICATED,
-            Code::Forbidden => close::FORBIDDEN,
-            Code::RoomFull | Code::Busy => close::FULL,
-            _ => close::BAD_FRAME,
-        };
-        if let Some(session) = self.conns.get(&id).and_then(|c| c.session) {
-            self.end_session(now, session, "left");
+        if let Err(refusal) = self.peerjs_enter(now, id, connect) {
+            self.raw_refused(now, id, &refusal);
         }
-        self.close(now, id, code, &refusal.message);
     }
 
     fn peerjs_enter(&mut self, now: Now, id: ConnId, connect: Connect) -> Result<(), Refusal> {
@@ -44,7 +32,9 @@ impl Hub {
             return Err(Refusal::new(Code::Forbidden, "the id must be the token's user"));
         }
         if let Some((session, is_away)) = self.peer(&room, &peer) {
-            let is_same = self.sessions.get(&session).is_some_and(|s| s.key.cookie == connect.key.cookie);
+            let own = connect.key.cookie.as_deref();
+            let is_same =
+                own.is_some() && self.sessions.get(&session).is_some_and(|s| s.key.cookie.as_deref() == own);
             match (is_same, is_away) {
                 (true, _) => {
                     self.send(id, peerjs::open());

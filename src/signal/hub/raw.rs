@@ -66,7 +66,7 @@ impl Hub {
         }
     }
 
-    fn raw_refused(&mut self, now: Now, id: ConnId, refusal: &Refusal) {
+    pub(super) fn raw_refused(&mut self, now: Now, id: ConnId, refusal: &Refusal) {
         self.refuse(id, None, refusal);
         let code = match refusal.code {
             Code::Forbidden => close::FORBIDDEN,
