@@ -1,7 +1,6 @@
-//! Bodies of the fuzz targets: one a parser, two for the relay core (in front of the HMAC and behind
-//! it), one for the signaling hub, one for
-//! the front of DTLS. Each checks a property, not only that nothing panics. `fuzz/` calls them with
-//! generated inputs, `tests/core` with the committed corpus.
+//! Bodies of the fuzz targets: one a parser, two for the relay core (in front of the HMAC and behind it), one for
+//! the signaling hub, one for the front of DTLS. Each checks a property, not only that nothing panics. `fuzz/` calls
+//! them with generated inputs, `tests/core` with the committed corpus.
 
 mod dtls;
 mod signaling;

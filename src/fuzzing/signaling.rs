@@ -8,18 +8,22 @@ use serde_json::value::RawValue;
 
 use super::{Script, UNIX};
 use crate::signal::dialect::socketio::Vocabulary;
-use crate::signal::{ClientKey, ConnId, Connect, Dialect, Hub, Ice, Identity, Limits, Now, Output};
+use crate::signal::{
+    Change, ClientKey, ConnId, Connect, Dialect, Grants, Hub, Ice, Identity, Limits, Now, Output,
+};
 
 /// Sockets that come and go, say anything, and fall silent: nothing is sent to a socket that is
-/// closed, every frame that is sent is JSON, and the bounds hold.
+/// closed, every frame that is sent is JSON, the bounds hold, and what the hub writes down it can read.
 pub fn signaling(script: &[u8]) {
     let limits = Limits { connects_per_minute: 1000, ..Limits::default() };
     let mut bench = Bench {
         hub: Hub::new(limits, false, [4; 32]),
         now: Now { mono: Duration::ZERO, unix: UNIX },
         open: BTreeSet::new(),
+        member: "0".into(),
         next: 0,
     };
+    bench.hub.keep_journal();
     let mut script = Script(script);
     while let Some(step) = script.byte() {
         match step % 8 {
@@ -36,19 +40,25 @@ pub fn signaling(script: &[u8]) {
             }
             _ => {
                 let conn = bench.socket(script.byte());
-                let frame = frame(&mut script);
+                let frame = frame(&mut script, &bench.member);
                 bench.hub.handle_frame(bench.now, conn, &frame);
             }
         }
         bench.drain();
         assert_eq!(bench.hub.stats().sockets, bench.open.len() as u64);
     }
+    let is_row = |change| if let Change::Put(row) = change { Some(row) } else { None };
+    let rows = bench.hub.snapshot().into_iter().filter_map(is_row).collect();
+    let mut next = Hub::new(Limits::default(), false, [5; 32]);
+    assert_eq!(next.restore(bench.now, rows), 0, "rows that cannot be read");
 }
 
 struct Bench {
     hub: Hub,
     now: Now,
     open: BTreeSet<ConnId>,
+    /// The member that was heard of last.
+    member: String,
     next: u64,
 }
 
@@ -70,7 +80,13 @@ impl Bench {
                 declared: (dialect == Dialect::PeerJs).then(|| user.as_str().into()),
                 ..ClientKey::default()
             },
-            identity: Some(if kind < 128 { Identity::member(user) } else { Identity::guest(user, true) }),
+            identity: Some(match kind {
+                0..64 => Identity::member(user),
+                64..128 => {
+                    Identity { grants: Grants { moderate: true, ..Grants::ALL }, ..Identity::member(user) }
+                }
+                128.. => Identity::guest(user, true),
+            }),
             room: matches!(dialect, Dialect::Broadcast | Dialect::Call | Dialect::PeerJs)
                 .then(|| ROOMS[usize::from(kind / 8) % ROOMS.len()].into()),
             wants_events: kind.is_multiple_of(3),
@@ -109,6 +125,9 @@ impl Bench {
                         &*text == "1" || is_json(&text) || is_json(packet),
                         "neither JSON nor a packet: {text}"
                     );
+                    if let Some((_, rest)) = text.split_once(r#""member":""#) {
+                        self.member = rest.chars().take(16).collect();
+                    }
                 }
                 Output::Ping { conn, seq } => {
                     assert!(self.open.contains(&conn));
@@ -138,8 +157,8 @@ impl Bench {
 const ROOMS: [&str; 3] = ["a", "b", "another"];
 
 /// A frame of either dialect whose parts the script chooses.
-fn frame(script: &mut Script<'_>) -> String {
-    const KINDS: [&str; 18] = [
+fn frame(script: &mut Script<'_>, member: &str) -> String {
+    const KINDS: [&str; 21] = [
         "hello",
         "join",
         "leave",
@@ -158,8 +177,11 @@ fn frame(script: &mut Script<'_>) -> String {
         "ack",
         "bye",
         "unheard-of",
+        "kick",
+        "mute",
+        "token",
     ];
-    const BODIES: [&str; 8] = [
+    const BODIES: [&str; 9] = [
         r#"{"room":"a"}"#,
         r#"{"room":"b","name":"n","role":"r"}"#,
         r#"{"type":"offer","sdp":"v=0\r\na=ice-ufrag:abcd\r\n"}"#,
@@ -168,6 +190,7 @@ fn frame(script: &mut Script<'_>) -> String {
         "null",
         r#"{"resume":"x","last_seq":3}"#,
         r#"[1,2,{"deep":[[[]]]}]"#,
+        r#"{"track":"audio","token":"t"}"#,
     ];
     let kind = KINDS[usize::from(script.byte().unwrap_or(0)) % KINDS.len()];
     let body = BODIES[usize::from(script.byte().unwrap_or(0)) % BODIES.len()];
@@ -210,8 +233,9 @@ fn frame(script: &mut Script<'_>) -> String {
             _ => format!(r#"2{ack}["{event}",{{{fields}}}]"#),
         };
     }
+    let to = if detail & 64 == 0 { String::new() } else { format!(r#","to":"{member}""#) };
     match detail & 4 {
-        0 => format!(r#"{{"t":"{kind}"{id}{ack},"d":{body}}}"#),
+        0 => format!(r#"{{"t":"{kind}"{id}{ack}{to},"d":{body}}}"#),
         _ => format!(r#"{{"type":"{kind}","{kind}":{body},"candidate":{body}}}"#),
     }
 }
