@@ -4,6 +4,7 @@
 //! of them through another; it never waits for a socket, so that a slow one delays nobody.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -38,7 +39,7 @@ const SOCKET_BYTES: usize = 256 * 1024;
 /// How long a stop waits for sockets to take their close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Clients whose requests are counted, those for credentials apart from the others.
+/// Clients whose requests are counted: those for credentials, those of Engine.IO and the others, each apart.
 const RATED_CLIENTS: usize = 65_536;
 
 /// Signaling and the HTTP endpoints around it.
@@ -53,6 +54,7 @@ pub struct App {
     start: Instant,
     rates: Mutex<PerClient>,
     requests: Mutex<PerClient>,
+    openings: Mutex<PerClient>,
     rng: Mutex<StdRng>,
     pub(super) hasher: FixedState,
 }
@@ -179,6 +181,7 @@ impl App {
             start,
             rates: Mutex::new(PerClient::new(RATED_CLIENTS)),
             requests: Mutex::new(PerClient::new(RATED_CLIENTS)),
+            openings: Mutex::new(PerClient::new(RATED_CLIENTS)),
             rng: Mutex::new(rng),
             hasher: FixedState::with_seed(salt),
         })
@@ -253,15 +256,23 @@ impl App {
     }
 
     /// Counts a request for credentials.
-    pub(super) fn take_ice(&self, ip: std::net::IpAddr, per_minute: u32) -> Result<(), Duration> {
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.take(self.start.elapsed(), ip, per_minute)
+    pub(super) fn take_ice(&self, ip: IpAddr, per_minute: u32) -> Result<(), Duration> {
+        self.take(&self.rates, ip, per_minute)
     }
 
     /// Counts any other request of the API.
-    pub(super) fn take_request(&self, ip: std::net::IpAddr, per_minute: u32) -> Result<(), Duration> {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        requests.take(self.start.elapsed(), ip, per_minute)
+    pub(super) fn take_request(&self, ip: IpAddr, per_minute: u32) -> Result<(), Duration> {
+        self.take(&self.requests, ip, per_minute)
+    }
+
+    /// Counts an Engine.IO session.
+    pub(super) fn take_opening(&self, ip: IpAddr, per_minute: u32) -> Result<(), Duration> {
+        self.take(&self.openings, ip, per_minute)
+    }
+
+    fn take(&self, of: &Mutex<PerClient>, ip: IpAddr, per_minute: u32) -> Result<(), Duration> {
+        let mut clients = of.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.take(self.start.elapsed(), ip, per_minute)
     }
 
     /// What the hub says to somebody's wish about a call; `None` when it is no longer there.

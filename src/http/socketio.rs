@@ -73,7 +73,7 @@ impl EngineIoHandler for Handler {
         };
         let ip = question.asker().ip(&question.settings);
         let per_minute = question.settings.limits.connects_per_minute.saturating_mul(TRIES);
-        if self.0.take_request(ip, per_minute).is_err() {
+        if self.0.take_opening(ip, per_minute).is_err() {
             self.0.count_refused();
             return socket.close(DisconnectReason::TransportError);
         }
