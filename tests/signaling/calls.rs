@@ -70,6 +70,7 @@ fn s3_04_a_call_is_pending_then_ongoing_then_over() {
         let call = act(&mut sim, "bob", CallAction::Accept(id.clone())).expect("accepted");
         assert_eq!(call[0].status, CallStatus::Ongoing);
     }
+    socket(&mut sim, "ann", &id);
     sim.pass(Duration::from_secs(3600));
     assert_eq!(sim.hub.stats().calls, 1, "an accepted call does not stop ringing");
     for user in ["ann", "bob"] {
@@ -114,6 +115,17 @@ fn s3_02_only_the_callee_accepts_and_others_see_nothing() {
     assert_eq!(seen[0].id, id);
     let guest = Identity::guest("guest", true);
     assert_eq!(code(sim.hub.handle_call(sim.now, &guest, CallAction::Active)), Code::Forbidden);
+}
+
+#[test]
+fn an_admin_of_one_room_is_none_of_the_others() {
+    let mut sim = Sim::new();
+    initiate(&mut sim, "ann", "bob");
+    for (rooms, calls) in [(Some(&["r"][..]), Err(Code::Forbidden)), (Some(&["*"]), Ok(1)), (None, Ok(1))] {
+        let admin = Identity { role: Some("admin".into()), ..token("root", rooms) };
+        let seen = sim.hub.handle_call(sim.now, &admin, CallAction::Overview);
+        assert_eq!(seen.map(|calls| calls.len()).map_err(|refusal| refusal.code), calls, "{rooms:?}");
+    }
 }
 
 #[test]
@@ -445,4 +457,8 @@ async fn errors_of_the_api_are_problem_details() {
         last = get(&server, "/calls/active", &authorization).await.0;
     }
     assert_eq!(last, 429);
+    // Others behind the same address still get a socket.
+    let mut socket = server.ws("/socket.io/?EIO=4&transport=websocket").await;
+    socket.send(&format!(r#"40{{"token":"{}"}}"#, jwt("eve", None))).await;
+    while !socket.text().await.starts_with("40") {}
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use turnkey::signal::dialect::peerjs::LOBBY;
 use turnkey::signal::dialect::socketio::Vocabulary;
 use turnkey::signal::{
-    CallAction, Change, ConnId, Connect, Dialect, Hub, Identity, Limits, Record, Row, Table,
+    CallAction, Change, ConnId, Connect, Dialect, Grants, Hub, Identity, Limits, Record, Row, Table,
 };
 
-use crate::sim::{Sim, browser, ip, kinds, token};
+use crate::sim::{Sim, browser, ip, kinds, raw_connect, token};
 
 const OFFER: &str = r#"{"type":"offer","sdp":"v=0\r\na=ice-ufrag:abcd\r\n"}"#;
 const ANSWER: &str = r#"{"type":"answer","sdp":"v=0\r\n"}"#;
@@ -270,6 +271,55 @@ fn after_every_step_the_journal_is_what_a_whole_copy_would_be() {
     let mut whole = Disk::default();
     whole.write(restored.hub.snapshot());
     assert_eq!(disk.rows, whole.rows, "what comes back is what was there");
+}
+
+#[test]
+fn credentials_that_were_renewed_are_taken_back_after_a_crash() {
+    let mut sim = journaling();
+    sim.ice_ttl = Duration::from_secs(60);
+    let (_, id) = sim.member("ann", "r");
+    sim.pass(Duration::from_secs(70));
+    let mut sim = crash(sim, &mut Disk::default());
+    let grants = Grants { moderate: true, ..Grants::ALL };
+    let boss = sim.native_socket(Some(Identity { grants, ..token("mod", None) }));
+    sim.frame(boss, r#"{"t":"hello"}"#);
+    sim.join(boss, "r");
+    sim.frame(boss, &format!(r#"{{"t":"kick","id":"1","to":"{id}"}}"#));
+    assert_eq!(sim.revoked.len(), 1);
+}
+
+#[test]
+fn the_lobby_of_peerjs_is_not_written_down_whole_for_each_who_comes() {
+    let mut sim = journaling();
+    for n in 0..100 {
+        let mut connect = raw_connect(LOBBY, browser(1));
+        connect.key.declared = Some(format!("peer {n}").into());
+        sim.connect(Connect { dialect: Dialect::PeerJs, ..connect });
+        let changes = sim.hub.take_changes();
+        let size: usize = changes
+            .iter()
+            .map(|change| if let Change::Put(row) = change { row.value.len() } else { 0 })
+            .sum();
+        assert!(size < 2048, "{size} bytes for peer {n}");
+    }
+}
+
+#[test]
+fn what_a_restored_table_has_no_room_for_leaves_the_journal() {
+    let limits = Limits { voids: 2, ..Limits::default() };
+    let mut hub = Hub::new(limits, false, [9; 32]);
+    hub.keep_journal();
+    let now = Sim::new().now;
+    let void = |n: u64| Row {
+        table: Table::Void,
+        owner: format!("ticket:{n}").into(),
+        number: now.unix + n,
+        value: "null".into(),
+    };
+    assert_eq!(hub.restore(now, (1..=3).map(void).collect()), 0);
+    let changes = hub.take_changes();
+    let gone = |change: &Change| matches!(change, Change::Drop { table: Table::Void, owner, .. } if **owner == *"ticket:1");
+    assert!(changes.len() == 1 && gone(&changes[0]), "{changes:?}");
 }
 
 #[test]

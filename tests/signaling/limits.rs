@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use turnkey::signal::{ClientKey, ConnId, Connect, Hub, Limits, Now, Output};
+use serde_json::Value;
+use turnkey::signal::{ClientKey, ConnId, Connect, Dialect, Hub, Limits, Now, Output};
 
 use crate::sim::{Sim, bare, browser, ip, kinds, raw_connect, token};
 
@@ -190,6 +191,26 @@ fn joins_a_minute_are_bounded() {
     let error = sim.take_one(a);
     assert_eq!((&error["d"]["code"], &error["d"]["retry_after"]), (&"rate_limited".into(), &20.into()));
     assert_eq!(sim.hub.stats().rooms, 1, "one room at a time");
+}
+
+#[test]
+fn tokens_in_band_are_bounded_as_joins_are() {
+    let mut sim = with(|l| l.joins_per_minute = 2);
+    let (ann, _) = sim.native("ann");
+    for code in [Value::Null, Value::Null, "rate_limited".into()] {
+        sim.frame(ann, r#"{"t":"token","id":"1","d":{"token":"good:ann"}}"#);
+        assert_eq!(sim.take_one(ann)["d"]["code"], code);
+    }
+    let call = Connect {
+        dialect: Dialect::Call,
+        identity: Some(token("ann", Some(&["c"]))),
+        ..raw_connect("c", browser(1))
+    };
+    let call = sim.connect(call);
+    for answer in ["token_refreshed", "token_refreshed", "error"] {
+        sim.frame(call, r#"{"type":"token_refresh","token":"good:ann"}"#);
+        assert_eq!(sim.take_one(call)["type"], answer);
+    }
 }
 
 #[test]

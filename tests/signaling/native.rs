@@ -512,6 +512,33 @@ fn s4_25_credentials_are_taken_back_on_leave_and_bye_and_not_when_a_socket_is_lo
 }
 
 #[test]
+fn s4_25_credentials_of_a_longer_life_are_taken_back_after_shorter_ones_were_given() {
+    let mut sim = Sim::new();
+    let boss = moderator(&mut sim, "r");
+    let (ann, id) = sim.member("ann", "r");
+    sim.ice_ttl = Duration::from_secs(20);
+    sim.frame(ann, r#"{"t":"ice","id":"1"}"#);
+    sim.lose(ann);
+    sim.pass(Duration::from_secs(30));
+    sim.frame(boss, &format!(r#"{{"t":"kick","id":"1","to":"{id}"}}"#));
+    assert_eq!(sim.revoked.len(), 1);
+}
+
+#[test]
+fn a_fresh_token_for_another_room_does_not_resume() {
+    let mut sim = Sim::new();
+    let (ann, welcome) = sim.native("ann");
+    sim.join(ann, "r");
+    sim.lose(ann);
+    let hello = json!({ "t": "hello", "d": { "resume": welcome["resume"], "last_seq": 0 } }).to_string();
+    for (room, resumed) in [("another", false), ("r", true)] {
+        let conn = sim.native_socket(Some(token("ann", Some(&[room]))));
+        sim.frame(conn, &hello);
+        assert_eq!(sim.take_one(conn)["d"]["resumed"], resumed, "{room}");
+    }
+}
+
+#[test]
 fn s4_25_credentials_of_a_call_are_taken_back_when_it_ends() {
     let mut sim = Sim::new();
     let (ann, bob) = (token("ann", None), token("bob", None));

@@ -53,6 +53,13 @@ fn an_id_is_one_clients_until_that_is_gone_and_its_own_token_takes_it_back() {
     let other = connect(&mut sim, LOBBY, "ann", "another", Some(Identity::guest("guest", true)));
     assert_eq!(sim.take_one(other)["type"], "ID-TAKEN");
     assert_eq!((sim.closed(other), sim.closed(ann)), (Some(4409), None));
+    for first in [true, false] {
+        let mut bare = raw_connect(LOBBY, browser(1));
+        bare.key.declared = Some("bare".into());
+        let conn = sim.connect(Connect { dialect: Dialect::PeerJs, ..bare });
+        let answer = sim.take_one(conn)["type"].take();
+        assert_eq!(answer, if first { "OPEN" } else { "ID-TAKEN" }, "two without a secret are not one");
+    }
     let bob = guest(&mut sim, "bob");
     sim.lose(ann);
     sim.frame(bob, &offer("ann"));

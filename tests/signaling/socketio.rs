@@ -337,6 +337,19 @@ fn the_chat_of_a_protected_room_is_closed_to_guests() {
 }
 
 #[test]
+fn s4_25_who_goes_into_a_call_leaves_the_credentials_of_its_room_behind() {
+    let mut sim = Sim::new();
+    let (ann, bob) = (user(&mut sim, "ann"), user(&mut sim, "bob"));
+    for conn in [ann, bob] {
+        emit(&mut sim, conn, "join_room", r#"{"room_id":"r"}"#);
+    }
+    ask(&mut sim, ann, "call.invite", r#"{"to":"bob"}"#);
+    assert_eq!(sim.revoked.len(), 1, "{:?}", sim.revoked);
+    ask(&mut sim, bob, "call.accept", "{}");
+    assert_eq!(sim.revoked.len(), 2, "{:?}", sim.revoked);
+}
+
+#[test]
 fn invitations_a_minute_are_bounded() {
     let mut sim = Sim::with(Limits { joins_per_minute: 2, connects_per_minute: 1000, ..Limits::default() });
     let ann = user(&mut sim, "ann");

@@ -326,10 +326,10 @@ impl Hub {
         }
     }
 
-    /// A room that became protected keeps nobody who came without a token.
+    /// A room that became protected keeps nobody who came without a token, nor does its chat.
     fn turn_guests_out(&mut self, now: Now, room_name: &Arc<str>) {
-        let Some(room) = self.rooms.get(room_name) else { return };
-        let guests: Vec<SessionId> = room.members.iter().filter(|m| m.is_guest).map(|m| m.session).collect();
+        let members = self.rooms.get(room_name).map(|room| room.members.as_slice()).unwrap_or_default();
+        let guests: Vec<SessionId> = members.iter().filter(|m| m.is_guest).map(|m| m.session).collect();
         for guest in guests {
             let conn = self.sessions.get(&guest).and_then(|s| s.conn);
             self.end_session(now, guest, "kicked");

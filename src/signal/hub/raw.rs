@@ -11,7 +11,6 @@
 use std::sync::Arc;
 
 use super::conn::{Conn, Suspect};
-use super::presence::token_end;
 use super::{Connect, Hub, Now, Output, close};
 use crate::signal::dialect::{Dialect, broadcast};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
@@ -45,9 +44,8 @@ impl Hub {
             if let Err(refusal) = self.spend(now, &identity) {
                 return self.raw_refused(now, id, &refusal);
             }
+            self.set_identity(now, seat, &identity);
             if let Some(session) = self.sessions.get_mut(&seat) {
-                session.expires_at = token_end(now, &identity);
-                session.identity = identity;
                 session.wants_events = connect.wants_events;
                 session.key = connect.key;
             }
