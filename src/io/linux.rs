@@ -12,6 +12,7 @@ mod sys;
 mod words;
 
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use super::{Capabilities, Counters, Datagrams, PeerError, RecvBatch, SendBatch, Sockets, UdpSocket};
 use recv::Receiver;
@@ -140,6 +141,13 @@ fn probe() -> Capabilities {
 /// allocation, and the usual soft limit is 1024.
 pub fn raise_descriptor_limit() -> u64 {
     sys::raise_descriptor_limit()
+}
+
+/// CPU time that all threads of a process have used, also those that have ended; `None` if there is no such
+/// process.
+#[must_use]
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    sys::cpu_time(pid)
 }
 
 /// Lets a socket send runs of datagrams of `segment` bytes with one call (UDP_SEGMENT) and hand out what arrives

@@ -5,6 +5,7 @@ use std::io;
 use std::mem::size_of;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use super::control::{Control, Told};
 
@@ -145,6 +146,19 @@ pub(super) fn raise_descriptor_limit() -> u64 {
         }
     }
     limit.rlim_cur
+}
+
+/// CPU time of a process, its ended threads included; `None` if there is no such process.
+pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
+    // 0 would be this one.
+    let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid != 0)?;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut clock = 0;
+    // SAFETY: both calls write to live variables of ours.
+    let is_read = unsafe {
+        libc::clock_getcpuclockid(pid, &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0
+    };
+    is_read.then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
 }
 
 pub(in crate::io) fn trim_memory() {
