@@ -1,6 +1,8 @@
 /** The built server as a child process: real ports learnt from its log, gone with the test. */
 import { execFileSync, spawn } from "node:child_process";
+import { createSocket } from "node:dgram";
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -20,6 +22,27 @@ export function binary() {
 /** Runs another command of the binary and returns its output. */
 export function turnkey(...args) {
   return execFileSync(binary(), args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] }).trim();
+}
+
+let nextPort = process.pid;
+
+/** A port that is free for UDP and TCP, and stays so: no socket bound to port 0 gets one below the ephemeral range. */
+export async function lowPort() {
+  for (;;) {
+    // Test processes that run at the same time begin elsewhere.
+    const port = 20_000 + (nextPort++ % 10_000);
+    const [udp, tcp] = [createSocket("udp4"), createServer()];
+    const isFree = await canBind(udp, () => udp.bind(port, "127.0.0.1")) && await canBind(tcp, () => tcp.listen(port, "127.0.0.1"));
+    if (isFree) return port;
+  }
+}
+
+function canBind(socket, bind) {
+  return new Promise((resolve) => {
+    socket.once("listening", () => socket.close(() => resolve(true)));
+    socket.once("error", () => (socket.close(), resolve(false)));
+    bind();
+  });
 }
 
 /** A configuration on one loopback address and free ports. */
