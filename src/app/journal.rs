@@ -1,6 +1,6 @@
 //! The task that writes signaling's journal and the books into the database. What waits is written together, so a
-//! busy server makes few transactions. While the database does not answer, what comes is let go; signaling tells
-//! everything anew once it is back.
+//! busy server makes few transactions. While the database does not answer, what comes is let go but for the books;
+//! signaling tells everything else anew once it is back.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::http::{Batch, Journal, Progress};
+use crate::signal::Change;
 use crate::store::{Store, StoreError};
 
 /// Batches that wait for the database.
@@ -15,6 +16,9 @@ const BATCHES: usize = 1024;
 
 /// Batches of one transaction.
 const GROUP: usize = 256;
+
+/// Records that are kept for a database that does not answer.
+const RECORDS: usize = 10_000;
 
 /// How long the database may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,6 +31,8 @@ pub(super) struct Keeper {
     store: Store,
     batches: mpsc::Receiver<Batch>,
     progress: watch::Sender<Progress>,
+    /// Records that are not written, or may not be.
+    records: Vec<Change>,
 }
 
 /// What the rest of the program keeps of it.
@@ -49,7 +55,7 @@ pub(super) async fn open(mut store: Store, salt: u64) -> Result<(Journal, Keeper
     let progress = watch::Sender::new(Progress { written: 0, is_well: true, outages: 0 });
     let journal = Journal { batches: sender, progress: progress.subscribe(), rows, salt };
     let books = Books { progress: progress.subscribe() };
-    Ok((journal, Keeper { store, batches, progress }, books))
+    Ok((journal, Keeper { store, batches, progress, records: Vec::new() }, books))
 }
 
 impl Keeper {
@@ -63,11 +69,11 @@ impl Keeper {
                 return;
             }
             if let Some(first) = group.iter().rposition(|batch| batch.is_all) {
-                group.drain(..first);
+                self.keep_records(group.drain(..first));
                 lacks = false;
             }
             if lacks {
-                group.clear();
+                self.keep_records(group.drain(..));
             }
             if let Err(error) = self.write(std::mem::take(&mut group)).await {
                 self.recover(&error).await;
@@ -80,11 +86,22 @@ impl Keeper {
         let late = |_| StoreError::File(std::io::ErrorKind::TimedOut.into());
         if let Some(ticket) = group.last().map(|batch| batch.ticket) {
             let anew = group.first().is_some_and(|batch| batch.is_all);
-            let changes = group.into_iter().flat_map(|batch| batch.changes).collect();
+            let mut changes = std::mem::take(&mut self.records);
+            changes.extend(group.into_iter().flat_map(|batch| batch.changes));
+            // Written again they change nothing, should it only seem that they were not.
+            self.records = changes.iter().filter(is_record).take(RECORDS).cloned().collect();
             timeout(PATIENCE, self.store.write(changes, anew)).await.map_err(late)??;
+            self.records.clear();
             self.progress.send_modify(|progress| progress.written = ticket);
         }
         Ok(())
+    }
+
+    /// Of what is let go, what nobody could tell again.
+    fn keep_records(&mut self, batches: impl IntoIterator<Item = Batch>) {
+        let records = batches.into_iter().flat_map(|batch| batch.changes).filter(|change| is_record(&change));
+        let room = RECORDS.saturating_sub(self.records.len());
+        self.records.extend(records.take(room));
     }
 
     /// Says that nothing is written, and tries until it could be again. What comes meanwhile is let go: signaling
@@ -97,7 +114,9 @@ impl Keeper {
         });
         loop {
             tokio::time::sleep(RETRY).await;
-            while self.batches.try_recv().is_ok() {}
+            while let Ok(batch) = self.batches.try_recv() {
+                self.keep_records([batch]);
+            }
             if self.batches.is_closed() {
                 return;
             }
@@ -110,4 +129,8 @@ impl Keeper {
         tracing::info!("the database answers again");
         self.progress.send_modify(|progress| progress.is_well = true);
     }
+}
+
+fn is_record(change: &&Change) -> bool {
+    matches!(change, Change::Record(_))
 }
