@@ -9,6 +9,7 @@ mod group;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sqlx::any::{AnyArguments, AnyRow, install_default_drivers};
 use sqlx::migrate::Migrator;
@@ -25,6 +26,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 const FILE: &str = "turnkey.db";
 const LOCK: &str = "turnkey.db.lock";
 
+/// How often, and after which pause, the lock of a node is asked for: the connection of a server that was killed
+/// takes a moment to end.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Where the database is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
@@ -37,7 +43,7 @@ pub enum Location {
 /// Why the database cannot be used, in one line without its password.
 #[derive(Debug)]
 pub enum StoreError {
-    /// Another process uses the file.
+    /// Another process uses the file, or this node's rows.
     InUse,
     /// The file cannot be made or opened.
     File(std::io::Error),
@@ -94,7 +100,25 @@ impl Store {
             Location::Server(url) => (url.clone(), None),
         };
         let connection = connect(&url).await?;
-        Ok(Self { url, node: node.to_owned(), connection, _lock: lock })
+        let mut store = Self { url, node: node.to_owned(), connection, _lock: lock };
+        for _ in 0..LOCK_TRIES {
+            if store.lock_node().await? {
+                return Ok(store);
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
+        Err(StoreError::InUse)
+    }
+
+    /// Takes the lock of this node's rows, which ends with the connection; whether nobody else has it. The file of
+    /// SQLite has its own.
+    async fn lock_node(&mut self) -> Result<bool, StoreError> {
+        if self.url.starts_with("sqlite:") {
+            return Ok(true);
+        }
+        let query = sqlx::query("SELECT pg_try_advisory_lock(hashtext('turnkey'), hashtext($1))");
+        let row = query.bind(self.node.clone()).fetch_one(&mut self.connection).await?;
+        Ok(row.try_get(0)?)
     }
 
     /// Connects again after an error.
@@ -103,7 +127,8 @@ impl Store {
     /// See [`StoreError`].
     pub async fn reconnect(&mut self) -> Result<(), StoreError> {
         self.connection = connect(&self.url).await?;
-        Ok(())
+        // The database may still believe in the connection before, whose lock it is then.
+        self.lock_node().await.map(drop)
     }
 
     /// What the journal has of this node.

@@ -326,6 +326,8 @@ fn an_outage_of_the_database_is_said_and_holds_up_nobody() {
     cluster.start();
     process.wait_for("the database answers again");
     until(&200, || get(admin, "/readyz").status);
+    // So do the books have what was under way when it went: Bob has come.
+    until(&vec!["2".to_owned()], || cluster.psql("SELECT count(*) FROM attendees"));
     // What happened meanwhile is written then: after a crash the session of that time is there.
     let session = format!(
         "SELECT count(*) FROM journal WHERE kind = 'session' AND owner = '{}'",
@@ -347,6 +349,21 @@ fn an_outage_of_the_database_is_said_and_holds_up_nobody() {
 
 fn text(value: &Value) -> &str {
     value.as_str().expect("a string")
+}
+
+#[test]
+fn a_second_server_of_the_same_node_in_postgresql_says_that_it_keeps_nothing() {
+    let cluster = Cluster::new();
+    let home = Home::new();
+    let config = format!("{LOOPBACK}[store]\nurl = \"{}\"\n", cluster.url());
+    let in_use = |log: &[String]| log.iter().any(|line| line.contains("another server uses the database"));
+    let mut first = home.serve(&config);
+    assert!(!in_use(&first.log), "{:?}", first.log);
+    let second = home.serve(&config);
+    assert!(in_use(&second.log), "{:?}", second.log);
+    kill(&mut first);
+    let third = home.serve(&config);
+    assert!(!in_use(&third.log), "{:?}", third.log);
 }
 
 #[test]
