@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::http::{Batch, Journal, Progress};
 use crate::signal::Change;
@@ -23,6 +23,10 @@ const RECORDS: usize = 10_000;
 /// How long the database may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often it is looked for what may be forgotten, and how soon again while there is more of it.
+const FORGET: Duration = Duration::from_secs(24 * 3600);
+const FORGET_ON: Duration = Duration::from_secs(1);
+
 /// How often a database that does not answer is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -33,6 +37,8 @@ pub(super) struct Keeper {
     progress: watch::Sender<Progress>,
     /// Records that are not written, or may not be.
     records: Vec<Change>,
+    /// How long the books have what is over; for ever where it is zero.
+    keep: Duration,
 }
 
 /// What the rest of the program keeps of it.
@@ -48,14 +54,18 @@ impl Books {
     }
 }
 
-/// Reads the journal, and makes what writes it. `salt` see [`Journal`].
-pub(super) async fn open(mut store: Store, salt: u64) -> Result<(Journal, Keeper, Books), StoreError> {
+/// Reads the journal, and makes what writes it. `salt` see [`Journal`]; what is over is forgotten after `keep`.
+pub(super) async fn open(
+    mut store: Store,
+    salt: u64,
+    keep: Duration,
+) -> Result<(Journal, Keeper, Books), StoreError> {
     let rows = store.load().await?;
     let (sender, batches) = mpsc::channel(BATCHES);
     let progress = watch::Sender::new(Progress { written: 0, is_well: true, outages: 0 });
     let journal = Journal { batches: sender, progress: progress.subscribe(), rows, salt };
     let books = Books { progress: progress.subscribe() };
-    Ok((journal, Keeper { store, batches, progress, records: Vec::new() }, books))
+    Ok((journal, Keeper { store, batches, progress, records: Vec::new(), keep }, books))
 }
 
 impl Keeper {
@@ -64,8 +74,17 @@ impl Keeper {
         let mut group = Vec::with_capacity(GROUP);
         // The journal lacks something until it has been told everything.
         let mut lacks = false;
+        let mut forget_at = Instant::now();
         loop {
-            if self.batches.recv_many(&mut group, GROUP).await == 0 {
+            let received = tokio::select! {
+                biased;
+                received = self.batches.recv_many(&mut group, GROUP) => received,
+                () = sleep_until(forget_at), if !self.keep.is_zero() => {
+                    forget_at = Instant::now() + self.forget().await;
+                    continue;
+                }
+            };
+            if received == 0 {
                 return;
             }
             if let Some(first) = group.iter().rposition(|batch| batch.is_all) {
@@ -79,6 +98,21 @@ impl Keeper {
                 self.recover(&error).await;
                 lacks = true;
             }
+        }
+    }
+
+    /// Forgets some of what has been over for long enough, while nothing waits; returns when to go on.
+    async fn forget(&mut self) -> Duration {
+        let before = super::unix_now().saturating_sub(self.keep.as_secs());
+        match timeout(PATIENCE, self.store.forget(before)).await {
+            Ok(Ok(true)) => FORGET_ON,
+            Ok(Ok(false)) => FORGET,
+            // Whether the database is well is seen by what is written.
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "nothing is forgotten");
+                FORGET
+            }
+            Err(_) => FORGET,
         }
     }
 

@@ -226,6 +226,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
         ("http.listen", old.http.listen != new.http.listen),
         ("http.max_connections", old.http.max_connections != new.http.max_connections),
         ("store.url", old.store != new.store),
+        ("store.keep", old.store_keep != new.store_keep),
         ("admin.listen", old.admin != new.admin),
         ("log.format", old.log.format != new.log.format),
     ];
@@ -239,6 +240,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<&'static str
     config.relay.realm.clone_from(&old.relay.realm);
     config.http.listen.clone_from(&old.http.listen);
     config.store.clone_from(&old.store);
+    config.store_keep = old.store_keep;
     config.admin = old.admin;
     (config, differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect())
 }

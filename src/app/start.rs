@@ -184,7 +184,7 @@ async fn open_store(
         }
         result => result.map_err(problem)?,
     };
-    journal::open(store, salt).await.map(Some).map_err(problem)
+    journal::open(store, salt, config.store_keep).await.map(Some).map_err(problem)
 }
 
 fn store_location(config: &Config) -> Result<Option<Location>, config::Error> {

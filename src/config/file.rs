@@ -235,11 +235,12 @@ impl Default for Signaling {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
     pub(crate) url: String,
+    pub(crate) keep: String,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: "sqlite".into() }
+        Self { url: "sqlite".into(), keep: "90d".into() }
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Config {
     pub signaling: Signaling,
     /// Where calls, sessions and what restores them are kept.
     pub store: StoreUrl,
+    /// How long calls and sessions that are over are kept; for ever where it is zero.
+    pub store_keep: Duration,
     /// Address of the admin listener; `None`: there is none.
     pub admin: Option<SocketAddr>,
     /// What is logged.

@@ -39,6 +39,7 @@ pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Re
         tls,
         signaling: check.signaling(&file.signaling)?,
         store: check.store(&file.store.url)?,
+        store_keep: check.duration("store.keep", &file.store.keep)?,
         admin: check.admin(&file.admin)?,
         log: check.log(&file.log)?,
         file,

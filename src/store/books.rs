@@ -4,6 +4,30 @@
 use super::{Statement, number, plain};
 use crate::signal::{Call, Record};
 
+/// Rows of each kind that are forgotten in one transaction.
+pub(super) const AT_ONCE: i64 = 100;
+
+/// How rows of one kind that are over are found, and what goes with each.
+pub(super) struct Forgotten {
+    pub(super) find: &'static str,
+    pub(super) delete: &'static [&'static str],
+}
+
+pub(super) const FORGOTTEN: &[Forgotten] = &[
+    Forgotten {
+        find: "SELECT call_id FROM calls WHERE node = $1 AND ended_at < $2 LIMIT $3",
+        delete: &["DELETE FROM calls WHERE call_id = $1"],
+    },
+    Forgotten {
+        find: "SELECT session_id FROM sessions WHERE node = $1 AND ended_at < $2 LIMIT $3",
+        delete: &[
+            "DELETE FROM metrics WHERE session_id = $1",
+            "DELETE FROM attendees WHERE session_id = $1",
+            "DELETE FROM sessions WHERE session_id = $1",
+        ],
+    },
+];
+
 pub(super) fn statements(node: &str, record: &Record) -> Vec<Statement> {
     match record {
         Record::Call(call) => vec![put_call(node, call)],

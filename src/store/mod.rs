@@ -141,6 +141,29 @@ impl Store {
         Ok(rows.iter().filter_map(row).collect())
     }
 
+    /// Forgets some of the calls and sessions that were over before `before` (Unix seconds); whether there may be
+    /// more of them.
+    ///
+    /// # Errors
+    /// What the database says; then nothing was forgotten.
+    pub async fn forget(&mut self, before: u64) -> Result<bool, StoreError> {
+        let mut transaction = self.connection.begin().await?;
+        let mut most = 0;
+        for books::Forgotten { find, delete } in books::FORGOTTEN {
+            let query = sqlx::query(*find).bind(self.node.clone()).bind(number(before)).bind(books::AT_ONCE);
+            let rows = query.fetch_all(&mut *transaction).await?;
+            most = most.max(rows.len());
+            for row in &rows {
+                let id: String = row.try_get(0)?;
+                for sql in *delete {
+                    sqlx::query(*sql).bind(id.clone()).execute(&mut *transaction).await?;
+                }
+            }
+        }
+        transaction.commit().await?;
+        Ok(most as i64 >= books::AT_ONCE)
+    }
+
     /// Writes a group of changes in one transaction; with `anew` the journal is emptied first.
     ///
     /// # Errors

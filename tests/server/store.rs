@@ -367,6 +367,36 @@ fn a_second_server_of_the_same_node_in_postgresql_says_that_it_keeps_nothing() {
 }
 
 #[test]
+fn what_has_been_over_for_long_enough_is_forgotten() {
+    let cluster = Cluster::new();
+    let home = Home::new();
+    let config = |keep: &str| format!("{LOOPBACK}[store]\nurl = \"{}\"\nkeep = \"{keep}\"\n", cluster.url());
+    let mut process = home.serve(&config("0s"));
+    let (mut ann, _) = Socket::native(process.address("http"), &json!({}));
+    ann.join("r");
+    kill(&mut process);
+    let all = "SELECT (SELECT count(*) FROM calls), (SELECT count(*) FROM sessions), \
+               (SELECT count(*) FROM attendees), (SELECT count(*) FROM metrics)";
+    assert_eq!(cluster.psql(all), ["0|1|1|0"]);
+    // As many as go in three times, and one of each that is over since today.
+    for sql in [
+        "INSERT INTO calls SELECT n, node, 'a', 'b', 'ended', 1, 1, CASE n WHEN 0 THEN 4102444800 ELSE 2 END, 1, 'new' \
+         FROM sessions, generate_series(0, 250) n",
+        "INSERT INTO sessions SELECT n, node, 'r', 1, CASE n WHEN 0 THEN 4102444800 ELSE 2 END, 1 \
+         FROM sessions, generate_series(0, 250) n",
+        "INSERT INTO attendees SELECT n, n, 'a', NULL, 'p', 1, 2, 'left', 1 FROM generate_series(0, 250) n",
+        "INSERT INTO metrics SELECT n, 1, 1, 1 FROM generate_series(0, 250) n",
+    ] {
+        cluster.psql(sql);
+    }
+    let mut process = home.serve(&config("0s"));
+    kill(&mut process);
+    assert_eq!(cluster.psql(all), ["251|252|252|251"]);
+    let _process = home.serve(&config("1d"));
+    until(&vec!["1|2|2|1".to_owned()], || cluster.psql(all));
+}
+
+#[test]
 fn a_database_that_cannot_be_reached_stops_the_start_without_its_password() {
     let home = Home::new();
     home.write("turnkey.toml", &format!("{LOOPBACK}[store]\nurl = \"postgres://u:s3cret@127.0.0.1:1/d\"\n"));
