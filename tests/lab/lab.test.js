@@ -10,7 +10,7 @@ import { after, afterEach, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { connected, enter, framesGrow, launch, logOf, newPage, stats, until } from "../browser/lib/chromium.js";
 import { serve, turnkey } from "../browser/lib/server.js";
-import { Network, OFFLOAD, SERVER } from "./network.js";
+import { Network, OFFLOAD, SERVER, relayedInKernel } from "./network.js";
 
 const SECRET = "a secret of the laboratory, long enough for HS256";
 const ORIGIN = `http://${SERVER[0]}:8080`;
@@ -130,18 +130,8 @@ test("with the relay they connect, and video flows both ways", async (t) => {
     assert.match(await page.locator(".path .label").innerText(), /^Relayed over/);
   }
   await chat(pages);
-  if (OFFLOAD) t.diagnostic(`${offloaded()} packets were relayed in the kernel`);
+  if (OFFLOAD) t.diagnostic(`${relayedInKernel(network.public, server)} packets were relayed in the kernel`);
 });
-
-/** Packets that the kernel has relayed: most of them. */
-function offloaded() {
-  const admin = server.lines.map((line) => /(http:\/\/127\.0\.0\.1:\d+).*admin/.exec(line)?.[1]).find(Boolean);
-  const page = network.run(network.public, "curl", "-s", `${admin}/metrics`);
-  const sum = (name) => [...page.matchAll(new RegExp(`^${name}\\{.*\\} (\\d+)`, "gm"))].reduce((all, [, n]) => all + Number(n), 0);
-  const [kernel, all] = [sum("turnkey_offload_packets_total"), sum("turnkey_relayed_packets_total")];
-  assert.ok(kernel > 100 && kernel > all / 4, `${kernel} in the kernel, ${all} in all`);
-  return kernel;
-}
 
 test("with all UDP dropped for one side they connect over TCP 3478", async (t) => {
   network.blockUdp(0);

@@ -7,6 +7,7 @@
  *
  * Each NAT is symmetric: every destination gets a port of its own, drawn at random, and only it may answer.
  */
+import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { chmodSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,6 +16,16 @@ import { join } from "node:path";
 export const OFFLOAD = Boolean(process.env.TURNKEY_RELAY__OFFLOAD);
 export const SERVER = ["203.0.113.1", "203.0.113.2"];
 const PREFIX = "turnkeylab";
+
+/** Packets that the kernel has relayed for the server in that namespace; a good part of all. */
+export function relayedInKernel(space, server) {
+  const metrics = ["netns", "exec", space, "curl", "-s", `http://${server.admin()}/metrics`];
+  const page = execFileSync("ip", metrics, { encoding: "utf8" });
+  const sum = (name) => [...page.matchAll(new RegExp(`^${name}\\{.*\\} (\\d+)`, "gm"))].reduce((all, [, n]) => all + Number(n), 0);
+  const [kernel, all] = [sum("turnkey_offload_packets_total"), sum("turnkey_relayed_packets_total")];
+  assert.ok(kernel > all / 4 && kernel > 0, `${kernel} in the kernel, ${all} in all`);
+  return kernel;
+}
 
 function ip(...args) {
   return execFileSync("ip", args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
