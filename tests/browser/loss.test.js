@@ -3,18 +3,18 @@
  * native, everything exactly once both ways; stock Socket.IO the same with `retries`, and without them what the server
  * acknowledged, exactly once; raw sockets, the latest description and its candidates at least once. Always in the
  * sender's order.
- *   LOSS_SEED   repeats a run's random numbers
+ *   LOSS_SEED   other random numbers than those of every run: a number, or `random`
  *   LOSS_PAIRS  how many pairs
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { NativePeer, RawPeer, SocketIoPeer } from "./lib/peers.js";
 import { proxy } from "./lib/chaos.js";
-import { random } from "./lib/random.js";
+import { random, seed } from "./lib/random.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 import { JWT_KEY, token } from "./lib/token.js";
 
-const SEED = Number(process.env.LOSS_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const SEED = seed();
 const PAIRS = Number(process.env.LOSS_PAIRS ?? 1000);
 const ROUNDS = 2;
 const CANDIDATES = 4;

@@ -9,9 +9,10 @@ const LATE = 15; // ms, at most, for bytes
 const LINGER = 150; // ms, at most, for the news that the other end is gone
 
 export async function proxy(target, chance) {
+  let port = target;
   const open = new Set();
   const server = createServer({ noDelay: true }, (client) => {
-    const upstream = connect({ port: target, host: "127.0.0.1", noDelay: true });
+    const upstream = connect({ port, host: "127.0.0.1", noDelay: true });
     lateBytes(client, upstream, chance);
     lateBytes(upstream, client, chance);
     for (const socket of [client, upstream]) {
@@ -23,6 +24,8 @@ export async function proxy(target, chance) {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
     url: `http://127.0.0.1:${server.address().port}/`,
+    /** The server is somewhere else now. */
+    leadTo: (another) => (port = another),
     close() {
       server.close();
       open.forEach((socket) => socket.destroy());

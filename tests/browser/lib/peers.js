@@ -10,6 +10,9 @@ const numberOf = (payload) => Number(/#(\d+)/.exec(JSON.stringify(payload))[1]);
 const description = (type, n) => ({ type, sdp: `v=0\r\ns=#${n}\r\n` });
 const candidate = (n) => ({ candidate: `candidate:#${n} 1 udp 1 192.0.2.1 9 typ host`, sdpMid: "0" });
 
+/** A server that is not there is not asked again at once. */
+const PATIENCE = 50; // ms
+
 class Peer {
   /** How many messages this peer has said; they are numbered from 1. */
   sent = 0;
@@ -96,7 +99,7 @@ export class NativePeer extends Peer {
     socket.on("error", () => {});
     socket.on("open", () => socket.send(JSON.stringify({ t: "hello", d: { token: this.token, resume: this.#resume, last_seq: this.#seen } })));
     socket.on("message", (text) => this.#socket === socket && this.#frame(JSON.parse(text)));
-    socket.on("close", () => this.#socket === socket && !this.#isOver && this.#dial());
+    socket.on("close", () => setTimeout(() => this.#socket === socket && !this.#isOver && this.#dial(), this.isUp ? 0 : PATIENCE));
   }
 
   #frame({ t, seq, ref, d }) {
@@ -244,11 +247,12 @@ export class RawPeer extends Peer {
     const socket = new WebSocket(`${this.url}ws/signaling/${this.room}?token=${this.token}`);
     this.#socket = socket;
     socket.on("error", () => {});
-    socket.on("open", () => this.wake());
+    let wasOpen = false;
+    socket.on("open", () => (wasOpen = true, this.wake()));
     socket.on("message", (text) => {
       const { type, ...payload } = JSON.parse(text);
       if (this.#socket === socket && ["offer", "answer", "ice-candidate"].includes(type)) this.take(payload);
     });
-    socket.on("close", () => this.#socket === socket && !this.#isOver && this.#dial());
+    socket.on("close", () => setTimeout(() => this.#socket === socket && !this.#isOver && this.#dial(), wasOpen ? 0 : PATIENCE));
   }
 }

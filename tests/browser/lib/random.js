@@ -8,3 +8,9 @@ export function random(seed) {
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   };
 }
+
+/** The seed of a run: the same every time, so that a failure is nobody's luck; `LOSS_SEED` is another one, or `random`. */
+export function seed() {
+  const wish = process.env.LOSS_SEED ?? "1";
+  return wish === "random" ? Math.floor(Math.random() * 2 ** 31) : Number(wish);
+}

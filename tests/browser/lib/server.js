@@ -64,10 +64,10 @@ ${extra}`;
 /**
  * Starts `turnkey serve` with that configuration, or on built-in defaults; resolves when it is ready.
  * @param {string} [config]
- * @param {{prefix?: string[], args?: string[]}} [options] prefix: a command to run it under
+ * @param {{prefix?: string[], args?: string[], directory?: string}} [options] prefix: a command to run it under;
+ *   directory: the state of one that was killed
  */
-export async function serve(config, { prefix = [], args: more = [] } = {}) {
-  const directory = mkdtempSync(join(tmpdir(), "turnkey-test-"));
+export async function serve(config, { prefix = [], args: more = [], directory = mkdtempSync(join(tmpdir(), "turnkey-test-")) } = {}) {
   const file = join(directory, "turnkey.toml");
   if (config !== undefined) writeFileSync(file, config);
   const [command, ...args] = [...prefix, binary(), "serve", ...(config === undefined ? [] : ["--config", file]), ...more];
@@ -81,6 +81,7 @@ export async function serve(config, { prefix = [], args: more = [] } = {}) {
   process.once("exit", kill);
   const server = {
     pid: child.pid,
+    directory,
     lines,
     /** What it has told the person who started it. */
     output: () => output,
@@ -91,6 +92,12 @@ export async function serve(config, { prefix = [], args: more = [] } = {}) {
     token: (...args) => execFileSync(binary(), ["token", "--config", file, ...args], { encoding: "utf8", env: environment }).trim(),
     /** Where metrics are. */
     admin: () => /url=http:\/\/(\S+) listener="admin"/.exec(lines.join("\n"))[1],
+    /** Ends it as a crash does; another one that starts in its directory goes on with its state. */
+    async kill() {
+      kill();
+      await exited;
+      process.removeListener("exit", kill);
+    },
     async stop() {
       child.kill("SIGTERM");
       const timer = setTimeout(kill, STOP_TIMEOUT);
