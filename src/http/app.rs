@@ -112,7 +112,7 @@ pub(super) enum Input {
 }
 
 /// A consultation as it is now, and what joining it gave.
-type ConsultationAnswer = Result<(Consultation, Option<Admission>), Refusal>;
+pub(super) type ConsultationAnswer = Result<(Consultation, Option<Admission>), Refusal>;
 
 /// What the hub tells a socket.
 pub(super) enum Command {
@@ -354,7 +354,8 @@ impl Task {
         loop {
             let deadline = self.hub.poll_timeout().map(|at| tokio::time::Instant::from_std(self.start + at));
             let received = tokio::select! {
-                received = inputs.recv_many(&mut batch, 64) => Some(received),
+                // A journal that falls behind holds back those who speak: what it lacks may not be answered.
+                received = inputs.recv_many(&mut batch, 64), if self.held.has_room() => Some(received),
                 () = sleep_until(deadline) => None,
                 () = self.held.changed() => None,
             };
@@ -402,7 +403,9 @@ impl Task {
                 self.effects.push(Effect::Answer(answer, result));
             }
             Input::Consultation { who, action, answer } => {
-                let _ = answer.send(self.hub.handle_consultation(now, &who, action));
+                let result = self.hub.handle_consultation(now, &who, action);
+                self.drain(now);
+                self.effects.push(Effect::Admit(answer, Box::new(result)));
             }
             Input::Reconfigure(settings) => {
                 self.hub.reconfigure(settings.limits.clone(), protects_rooms(&settings));
@@ -465,6 +468,7 @@ impl Task {
         match effect {
             Effect::Output(output) => self.output(output, slow),
             Effect::Answer(answer, result) => drop(answer.send(result)),
+            Effect::Admit(answer, result) => drop(answer.send(*result)),
             Effect::Done(done) => drop(done.send(())),
         }
     }

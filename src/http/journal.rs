@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::app::ConsultationAnswer;
 use crate::signal::{Call, Change, Hub, Output, Refusal, Row};
 
 /// Records that are kept for a database that does not answer.
@@ -13,6 +14,9 @@ const RECORDS: usize = 10_000;
 
 /// How often all of it is told anew at most.
 const ANEW: Duration = Duration::from_secs(1);
+
+/// Places for batches that are kept free for what time brings about, when sockets have to wait.
+const SPARE: usize = 16;
 
 /// Changes of one turn of the hub.
 #[derive(Debug)]
@@ -52,6 +56,7 @@ pub struct Journal {
 pub(super) enum Effect {
     Output(Output),
     Answer(oneshot::Sender<Result<Vec<Call>, Refusal>>, Result<Vec<Call>, Refusal>),
+    Admit(oneshot::Sender<ConsultationAnswer>, Box<ConsultationAnswer>),
     Done(oneshot::Sender<()>),
 }
 
@@ -87,6 +92,14 @@ impl Held {
             // Whoever wrote it has ended.
             std::future::pending().await
         }
+    }
+
+    /// Whether the journal keeps up, so that more may come in. One that does not answer holds up nobody.
+    pub(super) fn has_room(&self) -> bool {
+        let Some(journal) = &self.journal else { return true };
+        let (free, most) = (journal.batches.capacity(), journal.batches.max_capacity());
+        let answers = journal.progress.borrow().is_well && !journal.batches.is_closed();
+        free > SPARE.min(most / 2) || !answers || self.lacks_since.is_some()
     }
 
     /// Takes what one turn of the hub changed and what it leads to.

@@ -92,7 +92,7 @@ pub(super) async fn join(
         let mut attendee = json!(admission.attendee);
         attendee["access_token"] = json!(admission.access_token);
         fields.insert("attendee".into(), attendee);
-        fields.insert("ice_servers".into(), ice::for_user(&app, &question.settings, &who));
+        fields.insert("ice_servers".into(), ice::for_call(&app, &question.settings, &who, &found.id));
         fields.insert("ice_ttl".into(), json!(question.settings.ttl.as_secs()));
     }
     ice::private(Json(answer))

@@ -2,13 +2,17 @@
 //! attendees only, each with access tokens of the server's own that end with the appointment. Both
 //! roles are given at creation; whom a client says it is, is not believed.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
+
+pub(crate) use kept::Kept;
 
 use super::MemberId;
 use super::envelope::{Code, Refusal};
@@ -26,7 +30,7 @@ const UNAPPOINTED: u64 = 24 * 3600;
 const TOKENS: usize = 4;
 
 /// What an attendee is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Role {
     /// Calls, and ends the consultation.
@@ -167,6 +171,12 @@ impl Consultation {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.ended_at.is_some()
+    }
+
+    /// What the one in this place of the room is called.
+    pub(crate) fn attendee_id(&self, member: MemberId) -> Option<&str> {
+        let found = self.attendees.iter().find(|one| one.member == member);
+        found.map(|one| &*one.attendee_id)
     }
 
     fn may_look(&self, who: &Identity) -> bool {
@@ -314,6 +324,22 @@ impl Consultations {
         self.all.get_mut(id)
     }
 
+    /// Takes one back in that was written down.
+    pub(crate) fn restore(&mut self, value: &str) -> serde_json::Result<()> {
+        let found = Consultation::from(serde_json::from_str::<Kept>(value)?);
+        if !found.is_over() {
+            *self.created.entry(found.creator.clone()).or_default() += 1;
+        }
+        self.rooms.insert(found.room.clone(), found.id.clone());
+        self.all.insert(found.id.clone(), found);
+        Ok(())
+    }
+
+    /// The ids of all.
+    pub(crate) fn ids(&self) -> Vec<Arc<str>> {
+        self.all.keys().cloned().collect()
+    }
+
     /// Forgets one that is over.
     pub(crate) fn forget(&mut self, id: &str) {
         if let Some(gone) = self.all.remove(id) {
@@ -366,9 +392,10 @@ fn expiry(start: Option<&str>, end: Option<&str>, unix: u64) -> Result<u64, Refu
     Ok(end + GRACE)
 }
 
-/// How long after `unix` the consultation's life ends.
-pub(crate) fn life(consultation: &Consultation, unix: u64) -> Duration {
-    Duration::from_secs(consultation.expires_at.saturating_sub(unix))
+/// How long after `unix` the consultation ends by itself, or is forgotten because it has been over for `memory`.
+pub(crate) fn life(consultation: &Consultation, unix: u64, memory: Duration) -> Duration {
+    let end = consultation.ended_at.map_or(consultation.expires_at, |at| at + memory.as_secs());
+    Duration::from_secs(end.saturating_sub(unix))
 }
 
 fn hash(token: &str) -> [u8; 32] {

@@ -18,6 +18,8 @@ pub enum Table {
     Frame,
     /// An answer that is given again to a repeated message; owner is its session.
     Answer,
+    /// A consultation; owner is its id. Stands before the rooms, which are restored by it.
+    Consultation,
     /// A room with its members and mail; owner is its name.
     Room,
     /// A call; owner is its id.
@@ -37,6 +39,7 @@ impl Table {
             Self::Answer => "answer",
             Self::Room => "room",
             Self::Call => "call",
+            Self::Consultation => "consultation",
             Self::Void => "void",
         }
     }
@@ -44,7 +47,8 @@ impl Table {
     /// Reads [`Self::as_str`].
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        let all = [Self::Session, Self::Frame, Self::Answer, Self::Room, Self::Call, Self::Void];
+        use Table::{Answer, Call, Consultation, Frame, Room, Session, Void};
+        let all = [Session, Frame, Answer, Room, Call, Consultation, Void];
         all.into_iter().find(|table| table.as_str() == word)
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn statements(node: &str, record: &Record) -> Vec<Statement> {
         Record::Ended { session, at } => ended(session, *at),
         Record::Joined { session, attendee, user, role, peer, at } => {
             let sql = "INSERT INTO attendees (attendee_id, session_id, user_id, role, peer_id, joined_at) \
-                       VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (attendee_id) DO NOTHING";
+                       VALUES ($1, $2, $3, $4, $5, $6) \
+                       ON CONFLICT (attendee_id) DO UPDATE SET left_at = NULL, reason = NULL, duration_minutes = NULL";
             let query = sqlx::query(sql).bind(plain(attendee)).bind(plain(session)).bind(plain(user));
             vec![query.bind(role.as_deref().map(plain)).bind(plain(peer)).bind(number(*at))]
         }

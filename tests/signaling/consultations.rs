@@ -14,13 +14,13 @@ use crate::sim::{Sim, browser, ip, token};
 
 type Answer = Result<(Consultation, Option<Admission>), Refusal>;
 
-fn act(sim: &mut Sim, user: &str, action: ConsultationAction) -> Answer {
+pub(crate) fn act(sim: &mut Sim, user: &str, action: ConsultationAction) -> Answer {
     let answer = sim.hub.handle_consultation(sim.now, &token(user, None), action);
     sim.drain();
     answer
 }
 
-fn create(doctor: Option<&str>, patient: &str, end: Option<&str>) -> ConsultationAction {
+pub(crate) fn create(doctor: Option<&str>, patient: &str, end: Option<&str>) -> ConsultationAction {
     ConsultationAction::Create {
         doctor: doctor.map(Into::into),
         patient: patient.into(),
@@ -30,20 +30,20 @@ fn create(doctor: Option<&str>, patient: &str, end: Option<&str>) -> Consultatio
 }
 
 /// A session of dora and paul.
-fn made(sim: &mut Sim) -> Consultation {
+pub(crate) fn made(sim: &mut Sim) -> Consultation {
     act(sim, "dora", create(None, "paul", None)).expect("created").0
 }
 
-fn join(sim: &mut Sim, user: &str, made: &Consultation) -> Admission {
+pub(crate) fn join(sim: &mut Sim, user: &str, made: &Consultation) -> Admission {
     let joined = act(sim, user, ConsultationAction::Join(made.id.clone())).expect("joined");
     joined.1.expect("an admission")
 }
 
-fn code(answer: Answer) -> Code {
+pub(crate) fn code(answer: Answer) -> Code {
     answer.expect_err("refused").code
 }
 
-fn socket(sim: &mut Sim) -> ConnId {
+pub(crate) fn socket(sim: &mut Sim) -> ConnId {
     let conn = sim.connect(Connect {
         dialect: Dialect::SocketIo(Vocabulary::Invite),
         ip: ip(3),
@@ -57,7 +57,7 @@ fn socket(sim: &mut Sim) -> ConnId {
     conn
 }
 
-fn enter(sim: &mut Sim, conn: ConnId, room: &str, user: &str, token: &str) -> Value {
+pub(crate) fn enter(sim: &mut Sim, conn: ConnId, room: &str, user: &str, token: &str) -> Value {
     let join = json!({ "room_id": room, "user_id": user, "role": "DOCTOR", "token": token });
     sim.frame(conn, &format!(r#"21["join_room",{join}]"#));
     let answer = sim.take(conn).into_iter().find(|text| text.starts_with("31[")).expect("an answer");

@@ -7,9 +7,11 @@ use serde_json::Value;
 use turnkey::signal::dialect::peerjs::LOBBY;
 use turnkey::signal::dialect::socketio::Vocabulary;
 use turnkey::signal::{
-    CallAction, Change, ConnId, Connect, Dialect, Grants, Hub, Identity, Limits, Record, Row, Table,
+    CallAction, Change, Code, ConnId, Connect, ConsultationAction, Dialect, Grants, Hub, Identity, Limits,
+    Record, Row, Table,
 };
 
+use crate::consultations as meeting;
 use crate::sim::{Sim, browser, ip, kinds, raw_connect, token};
 
 const OFFER: &str = r#"{"type":"offer","sdp":"v=0\r\na=ice-ufrag:abcd\r\n"}"#;
@@ -193,6 +195,99 @@ fn calls_go_on_ringing_after_a_crash_and_their_memory_ends_in_time() {
     assert!(view(&mut sim, second).is_err(), "forgotten");
     disk.write(sim.hub.take_changes());
     assert_eq!(disk.rows.keys().filter(|(table, ..)| *table == Table::Call).count(), 1);
+}
+
+#[test]
+fn s4_26_s4_31_a_consultation_goes_on_after_a_crash_and_its_tokens_open_the_same_places() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let made = meeting::made(&mut sim);
+    let (dora, paul) = (meeting::join(&mut sim, "dora", &made), meeting::join(&mut sim, "paul", &made));
+    let before = meeting::socket(&mut sim);
+    meeting::enter(&mut sim, before, &made.room, "paul", &paul.access_token);
+
+    let mut sim = crash(sim, &mut disk);
+    let conns = [("dora", &dora), ("paul", &paul)].map(|(user, admission)| {
+        let conn = meeting::socket(&mut sim);
+        let joined = meeting::enter(&mut sim, conn, &made.room, user, &admission.access_token);
+        assert_eq!(joined["peer_id"], admission.attendee.peer_id, "{joined}");
+        conn
+    });
+    let stranger = meeting::socket(&mut sim);
+    assert_eq!(meeting::enter(&mut sim, stranger, &made.room, "eve", "good:eve")["code"], "forbidden");
+    let end = ConsultationAction::End(made.id.clone());
+    assert_eq!(meeting::code(meeting::act(&mut sim, "paul", end.clone())), Code::Forbidden, "roles are kept");
+    meeting::act(&mut sim, "dora", end).expect("ended");
+    assert_eq!(conns.map(|conn| sim.closed(conn)), [Some(4404); 2]);
+    for user in ["dora", "paul"] {
+        assert!(sim.revoked.contains(&format!("{user}.{}", made.id)), "{:?}", sim.revoked);
+    }
+
+    let mut sim = crash(sim, &mut disk);
+    let late = meeting::socket(&mut sim);
+    let refused = meeting::enter(&mut sim, late, &made.room, "dora", &dora.access_token);
+    assert_eq!(refused["code"], "unauthenticated", "it is over for good");
+    sim.pass(Limits::default().call_memory);
+    let view = ConsultationAction::View(made.id.clone());
+    assert_eq!(meeting::code(meeting::act(&mut sim, "dora", view)), Code::NoSuchCall, "forgotten");
+    disk.write(sim.hub.take_changes());
+    assert!(!disk.rows.keys().any(|(table, ..)| *table == Table::Consultation), "in the journal too");
+}
+
+#[test]
+fn a_consultation_whose_time_has_come_during_a_crash_ends_at_once_and_counts_no_longer() {
+    let limits = Limits { consultations_per_user: 1, ..Limits::default() };
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let end = Some("2027-01-15T08:00:01Z");
+    let made = meeting::act(&mut sim, "dora", meeting::create(None, "paul", end)).expect("made").0;
+    disk.write(sim.hub.take_changes());
+    let mut next = Sim::with(limits);
+    next.hub.keep_journal();
+    next.now.unix = sim.now.unix + 3599;
+    assert_eq!(next.hub.restore(next.now, disk.rows()), 0);
+    let another = meeting::create(None, "paul", None);
+    assert_eq!(meeting::code(meeting::act(&mut next, "dora", another.clone())), Code::RateLimited);
+    next.pass(Duration::from_secs(2));
+    let seen = meeting::act(&mut next, "dora", ConsultationAction::View(made.id)).expect("remembered").0;
+    assert_eq!(seen.status, "ended");
+    meeting::act(&mut next, "dora", another).expect("there is room again");
+}
+
+#[test]
+fn s4_24_the_books_have_one_session_of_a_consultation_from_the_first_join_to_its_end() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let made = meeting::made(&mut sim);
+    let paul = meeting::join(&mut sim, "paul", &made);
+    sim.pass(Duration::from_secs(60));
+    // A reload: the same attendee leaves and comes back.
+    for _ in 0..2 {
+        let conn = meeting::socket(&mut sim);
+        meeting::enter(&mut sim, conn, &made.room, "paul", &paul.access_token);
+        sim.pass(Duration::from_secs(30));
+        sim.frame(conn, r#"2["leave_room",{}]"#);
+    }
+    meeting::act(&mut sim, "dora", ConsultationAction::End(made.id.clone())).expect("ended");
+    disk.write(sim.hub.take_changes());
+    let start = 1_800_000_000;
+    let told = disk.records.iter().map(|record| match record {
+        Record::Began { session, at, .. } => format!("began {} {}", **session == *made.id, at - start),
+        Record::Joined { session, attendee, peer, .. } => {
+            let is_paul = **attendee == *paul.attendee.attendee_id && **peer == *paul.attendee.peer_id;
+            format!("joined {} {is_paul}", **session == *made.id)
+        }
+        Record::Left { attendee, at, .. } => {
+            format!("left {} {}", *attendee == paul.attendee.attendee_id, at - start)
+        }
+        Record::Ended { session, at } => format!("ended {} {}", **session == *made.id, at - start),
+        Record::Call(call) => format!("call {}", call.id),
+    });
+    let mut told: Vec<String> = told.collect();
+    // That it begins is said again, and written once.
+    told.dedup_by(|again, first| again.starts_with("began") && first.starts_with("began"));
+    let (joined, began) = ("joined true true", |at: u64| format!("began true {at}"));
+    assert_eq!(
+        told,
+        [&began(0), joined, "left true 90", &began(90), joined, "left true 120", "ended true 120"]
+    );
 }
 
 /// One step of many clients; numbers come from a small generator so that every run is the same.

@@ -6,6 +6,7 @@ mod chaos;
 mod consultations;
 mod engineio;
 mod journal;
+mod kept;
 mod limits;
 mod matrix;
 mod native;

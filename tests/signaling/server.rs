@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Message, http};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use turnkey::credential::Secrets;
 use turnkey::http::token::{Claims, JwtKey, mint};
-use turnkey::http::{Access, App, Settings, router};
+use turnkey::http::{Access, App, Outside, Settings, router};
 
 pub(crate) const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
@@ -67,7 +67,15 @@ impl Server {
     }
 
     pub(crate) async fn start_on(address: &str, settings: Settings) -> Self {
-        let app = App::new(settings, [3; 32]);
+        Self::serve(address, App::new(settings, [3; 32])).await
+    }
+
+    /// With a journal, or a relay.
+    pub(crate) async fn with(settings: Settings, outside: Outside) -> Self {
+        Self::serve("127.0.0.1:0", App::with(settings, [3; 32], outside)).await
+    }
+
+    async fn serve(address: &str, app: Arc<App>) -> Self {
         let listener = TcpListener::bind(address).await.expect("port");
         let address = listener.local_addr().expect("address");
         let service = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();

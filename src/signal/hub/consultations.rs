@@ -1,7 +1,6 @@
 //! What REST asks of consultations (seed 004), and what that means for the sockets in their rooms.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::Rng as _;
 
@@ -10,6 +9,7 @@ use crate::signal::consultation::{self, Admission, Appointment, Consultation, Co
 use crate::signal::dialect::{Dialect, native, socketio};
 use crate::signal::envelope::{Code, Refusal};
 use crate::signal::identity::Identity;
+use crate::signal::journal::Record;
 use crate::signal::{MemberId, SessionId};
 
 impl Hub {
@@ -34,15 +34,19 @@ impl Hub {
                 self.rng.fill_bytes(&mut chance);
                 let appointment = Appointment { doctor, patient, start, end };
                 let made = self.consultations.create(who, appointment, now.unix, &chance, &self.limits)?;
-                self.arm_consultation(&made.id, now.mono + consultation::life(&made, now.unix));
+                self.touch_consultation(&made.id);
+                self.arm_consultation(now, &made.id);
                 Ok((made, None))
             }
             ConsultationAction::Join(id) => {
                 self.rng.fill_bytes(&mut chance);
                 let member = MemberId(self.fresh_id());
                 let admission = self.consultations.join(&id, who, now.unix, (member, &chance))?;
-                let joined = self.consultations.visible(&id, who)?;
-                Ok((joined.clone(), Some(admission)))
+                let joined = self.consultations.visible(&id, who)?.clone();
+                self.touch_consultation(&joined.id);
+                let (session, room) = (Box::from(&*joined.id), Box::from(&*joined.room));
+                self.record(|| Record::Began { session, room, at: now.unix });
+                Ok((joined, Some(admission)))
             }
             ConsultationAction::End(id) => {
                 let ended = self.consultations.end(&id, who, now.unix)?;
@@ -56,6 +60,7 @@ impl Hub {
                     self.timers.remove(&(armed, Timer::Consultation(id.clone())));
                 }
                 self.consultations.forget(&id);
+                self.touch_consultation(&id);
                 Ok((ended, None))
             }
             ConsultationAction::View(id) => Ok((self.consultations.visible(&id, who)?.clone(), None)),
@@ -83,21 +88,28 @@ impl Hub {
         let Some(found) = self.consultations.entry(id) else { return };
         found.armed = None;
         if found.is_over() {
-            return self.consultations.forget(id);
+            self.consultations.forget(id);
+            return self.touch_consultation(id);
         }
         if let Some(ended) = self.consultations.finish(id, now.unix) {
             self.consultation_ended(now, &ended);
         }
     }
 
-    fn arm_consultation(&mut self, id: &Arc<str>, at: Duration) {
+    /// Sets the timer of its end, or of its being forgotten.
+    pub(super) fn arm_consultation(&mut self, now: Now, id: &Arc<str>) {
+        let memory = self.limits.call_memory;
         let Some(found) = self.consultations.entry(id) else { return };
+        let at = now.mono + consultation::life(found, now.unix, memory);
         super::rearm(&mut self.timers, &mut found.armed, Some(at), || Timer::Consultation(id.clone()));
     }
 
-    /// Tells everybody in the room and closes their sockets.
+    /// Tells everybody in the room, closes their sockets, and takes back the relay credentials that both parties
+    /// were given for it.
     fn consultation_ended(&mut self, now: Now, ended: &Consultation) {
-        self.arm_consultation(&ended.id, now.mono + self.limits.call_memory);
+        self.touch_consultation(&ended.id);
+        self.arm_consultation(now, &ended.id);
+        self.revoke_call(now, &ended.id, [&ended.doctor, &ended.patient]);
         let members = self.rooms.get(&ended.room).map(|room| room.members.as_slice()).unwrap_or_default();
         let inside: Vec<SessionId> = members.iter().map(|member| member.session).collect();
         for session in inside {
@@ -113,5 +125,7 @@ impl Hub {
                 self.close(now, conn, close::NOT_FOUND, "the session is over");
             }
         }
+        let at = ended.ended_at.unwrap_or(now.unix);
+        self.record(|| Record::Ended { session: (&*ended.id).into(), at });
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::presence::token_end;
 use super::{Hub, Now};
+use crate::signal::consultation::Kept;
 use crate::signal::dialect::peerjs::LOBBY;
 use crate::signal::journal::{self, CallValue, Change, Record, Row, Table};
 use crate::signal::room::Room;
@@ -20,6 +21,7 @@ pub(super) struct Touched {
     sessions: BTreeSet<SessionId>,
     rooms: BTreeSet<Arc<str>>,
     calls: BTreeSet<Arc<str>>,
+    consultations: BTreeSet<Arc<str>>,
     /// Changes that are complete already.
     changes: Vec<Change>,
 }
@@ -46,6 +48,12 @@ impl Hub {
                 None => drop_all(Table::Call, &id),
             });
         }
+        for id in std::mem::take(&mut self.touched.consultations) {
+            changes.push(match self.consultations.get(&id) {
+                Some(found) => Change::Put(journal::row(Table::Consultation, &*id, 0, &Kept::from(found))),
+                None => drop_all(Table::Consultation, &id),
+            });
+        }
         changes
     }
 
@@ -60,6 +68,7 @@ impl Hub {
         self.touched.sessions = self.sessions.keys().copied().collect();
         self.touched.rooms = self.rooms.keys().cloned().collect();
         self.touched.calls = self.calls.ids().into_iter().collect();
+        self.touched.consultations = self.consultations.ids().into_iter().collect();
         self.touched.changes.retain(|change| matches!(change, Change::Record(_)));
         let voids = self.voids.iter().map(|(name, until)| Change::Put(void(name, until)));
         self.touched.changes.extend(voids);
@@ -105,6 +114,7 @@ impl Hub {
         let rooms: Vec<Arc<str>> = self.rooms.keys().cloned().collect();
         rooms.iter().for_each(|name| self.arm_room(name));
         self.calls.ids().iter().for_each(|id| self.arm_call(id));
+        self.consultations.ids().iter().for_each(|id| self.arm_consultation(now, id));
         unread
     }
 
@@ -114,6 +124,7 @@ impl Hub {
             Table::Session => self.restore_session(now, session()?, &row.value),
             Table::Frame => self.sessions.get_mut(&session()?)?.outbox.restore(row.number, &row.value).ok(),
             Table::Answer => self.sessions.get_mut(&session()?)?.answered.restore(&row.value).ok(),
+            Table::Consultation => self.consultations.restore(&row.value).ok(),
             Table::Room => self.restore_room(now, &row.value),
             Table::Call => {
                 let call = serde_json::from_str::<CallValue>(&row.value).ok()?;
@@ -152,7 +163,7 @@ impl Hub {
         }
         if room.members.is_empty() {
             self.touch_room(&room.name);
-            self.record(|| Record::Ended { session: room.session.clone(), at: now.unix });
+            self.record_emptied(now, room);
             return Some(());
         }
         for member in &mut room.members {
@@ -183,6 +194,12 @@ impl Hub {
     pub(super) fn touch_call(&mut self, id: &Arc<str>) {
         if self.touched.is_on {
             self.touched.calls.insert(id.clone());
+        }
+    }
+
+    pub(super) fn touch_consultation(&mut self, id: &Arc<str>) {
+        if self.touched.is_on {
+            self.touched.consultations.insert(id.clone());
         }
     }
 

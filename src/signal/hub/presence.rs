@@ -219,9 +219,7 @@ impl Hub {
         self.make_room(now, &room_name, max);
         let member = place.unwrap_or_else(|| MemberId(self.fresh_id()));
         if !self.rooms.contains_key(&room_name) {
-            let session: Box<str> = format!("{:016x}", self.fresh_id()).into();
-            let record = (session.clone(), Box::from(&*room_name));
-            self.record(|| Record::Began { session: record.0, room: record.1, at: now.unix });
+            let session = self.record_began(now, &room_name);
             self.rooms.insert(room_name.clone(), Room::new(room_name.clone(), session));
         }
         let Some(room) = self.rooms.get_mut(&room_name) else {
@@ -354,11 +352,11 @@ impl Hub {
         let gone = room.remove(member).map(|gone| Sender::new(&room_name, &gone));
         let (after, is_empty) = (room.present(), room.members.is_empty());
         self.count_present(before, after);
-        let attendee: Box<str> = member.to_string().into();
+        let attendee = self.attendee(&room_name, member);
         self.record(|| Record::Left { attendee, reason, at: now.unix });
         if is_empty {
             if let Some(room) = self.rooms.remove(&room_name) {
-                self.record(|| Record::Ended { session: room.session, at: now.unix });
+                self.record_emptied(now, room);
             }
         } else {
             if let Some(gone) = &gone {
@@ -381,11 +379,33 @@ impl Hub {
         }
     }
 
+    /// The room comes into use; the name of the time until it is no longer.
+    fn record_began(&mut self, now: Now, room: &str) -> Box<str> {
+        let consultation = self.consultations.of_room(room).map(|found| Box::from(&*found.id));
+        let session: Box<str> = consultation.unwrap_or_else(|| format!("{:016x}", self.fresh_id()).into());
+        self.record(|| Record::Began { session: session.clone(), room: room.into(), at: now.unix });
+        session
+    }
+
+    /// Nobody is left in the room. A consultation goes on until it is ended.
+    pub(super) fn record_emptied(&mut self, now: Now, room: Room) {
+        if self.consultations.of_room(&room.name).is_none() {
+            self.record(|| Record::Ended { session: room.session, at: now.unix });
+        }
+    }
+
+    /// What a member is called in the books.
+    fn attendee(&self, room: &str, member: MemberId) -> Box<str> {
+        let named = self.consultations.of_room(room).and_then(|found| found.attendee_id(member));
+        named.map_or_else(|| member.to_string().into(), Box::from)
+    }
+
     fn record_joined(&mut self, now: Now, who: &Sender) {
         let Some(session) = self.rooms.get(&who.room).map(|room| room.session.clone()) else { return };
+        let attendee = self.attendee(&who.room, who.member);
         self.record(|| Record::Joined {
             session,
-            attendee: who.member.to_string().into(),
+            attendee,
             user: who.shown().into(),
             role: who.role().map(Into::into),
             peer: who.peer_id().into(),

@@ -1,0 +1,59 @@
+//! Answers rest on the journal: none leaves before what it rests on is written, however far behind the writer is.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use turnkey::http::{Batch, Journal, Outside, Progress, Settings};
+use turnkey::signal::Limits;
+
+use crate::server::{Server, open};
+
+const MESSAGES: usize = 2000;
+
+/// Writes what comes for as long as it may, like a database that is slow and then is not.
+async fn write(
+    mut batches: mpsc::Receiver<Batch>,
+    progress: watch::Sender<Progress>,
+    mut may: watch::Receiver<bool>,
+) {
+    loop {
+        let may_write = *may.borrow_and_update();
+        tokio::select! {
+            biased;
+            changed = may.changed() => if changed.is_err() { return },
+            batch = batches.recv(), if may_write => {
+                let Some(batch) = batch else { return };
+                assert!(!batch.is_all, "the journal lacks nothing");
+                progress.send_modify(|progress| progress.written = batch.ticket);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_falls_behind_holds_up_who_speaks_and_nothing_is_answered_unwritten() {
+    let (batches, receiver) = mpsc::channel(8);
+    let progress = watch::Sender::new(Progress { written: 0, is_well: true, outages: 0 });
+    let journal = Journal { batches, progress: progress.subscribe(), rows: Vec::new(), salt: 1 };
+    let may = watch::Sender::new(true);
+    let writer = tokio::spawn(write(receiver, progress, may.subscribe()));
+    let many = 1_000_000;
+    let limits =
+        Limits { frame_rate: many, frame_burst: many, message_ids: 2 * MESSAGES, ..Limits::default() };
+    let outside = Outside { journal: Some(journal), revoke: None };
+    let server = Server::with(Settings { limits, ..open() }, outside).await;
+    let (mut ann, _) = server.native("/v1/ws", r#"{"t":"hello"}"#).await;
+    ann.join("r").await;
+
+    may.send_replace(false);
+    for n in 0..MESSAGES {
+        ann.send(&format!(r#"{{"t":"custom","id":"{n}","d":{n}}}"#)).await;
+    }
+    let early = tokio::time::timeout(Duration::from_millis(500), ann.next()).await;
+    assert!(early.is_err(), "answered before it was written: {early:?}");
+    may.send_replace(true);
+    for n in 0..MESSAGES {
+        assert_eq!(ann.until("ok").await["ref"], n.to_string());
+    }
+    assert!(!writer.is_finished());
+}
