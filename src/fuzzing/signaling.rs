@@ -198,7 +198,7 @@ fn frame(script: &mut Script<'_>, member: &str) -> String {
     let id = if detail & 1 == 0 { String::new() } else { format!(r#","id":"{}""#, detail / 16) };
     let ack = if detail & 2 == 0 { String::new() } else { format!(r#","ack":{}"#, detail / 8) };
     if detail & 24 == 24 {
-        const EVENTS: [&str; 16] = [
+        const EVENTS: [&str; 18] = [
             "webrtc:join_room",
             "join_consultation_room",
             "join_room",
@@ -215,12 +215,14 @@ fn frame(script: &mut Script<'_>, member: &str) -> String {
             "call.answer",
             "call.accept",
             "call.end",
+            "webrtc:kick",
+            "mute",
         ];
         const FIELDS: [&str; 6] = [
             r#""room_id":"a""#,
             r#""roomId":"b","to":"user1""#,
             r#""offer":{"type":"offer","sdp":"v=0\r\n"},"answer":{"type":"answer","sdp":"v=0\r\n"}"#,
-            r#""candidate":{"candidate":"candidate:1 1 udp 1 192.0.2.1 5 typ host","sdpMid":"0"},"enabled":true"#,
+            r#""candidate":{"candidate":"candidate:1 1 udp 1 192.0.2.1 5 typ host","sdpMid":"0"},"enabled":true,"track":"audio""#,
             r#""message":"m","to":"user2""#,
             r#""token":"t","room_id":"a""#,
         ];

@@ -25,7 +25,7 @@ fn credentials(servers: &Value) -> (String, String) {
 }
 
 /// A relay that forwards what its peer sends.
-struct Relayed {
+pub(crate) struct Relayed {
     client: Client,
     peer: UdpSocket,
     address: SocketAddr,
@@ -34,7 +34,7 @@ struct Relayed {
 }
 
 impl Relayed {
-    fn new(server: SocketAddr, servers: &Value) -> Self {
+    pub(crate) fn new(server: SocketAddr, servers: &Value) -> Self {
         let (name, password) = credentials(servers);
         let mut client = Client::new(server);
         let address = client.allocate(&name, &password).expect("allocated");
@@ -46,14 +46,14 @@ impl Relayed {
         relayed
     }
 
-    fn forwards(&self) -> bool {
+    pub(crate) fn forwards(&self) -> bool {
         // A closed port may be told of with the next call.
         let _ = self.peer.send_to(b"media", self.address);
         self.client.receives(Duration::from_millis(100))
     }
 
     /// The credential opens nothing again, the port closes and nothing comes through.
-    fn ends(mut self, server: SocketAddr) {
+    pub(crate) fn ends(mut self, server: SocketAddr) {
         until(&Err(401), || self.client.refresh(600, &self.name, &self.password));
         eventually(|| self.forwards(), |does| !does);
         assert_eq!(Client::new(server).allocate(&self.name, &self.password), Err(401));

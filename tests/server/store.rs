@@ -57,12 +57,32 @@ impl Socket {
     }
 
     /// A Socket.IO session over WebSocket; the answer to its CONNECT.
-    fn socketio(server: SocketAddr, auth: &Value) -> (Self, Value) {
+    pub(crate) fn socketio(server: SocketAddr, auth: &Value) -> (Self, Value) {
         let mut socket = Self::open(server, "/socket.io/?EIO=4&transport=websocket");
         socket.until("pingInterval");
         socket.send(format!("40{auth}"));
         let connected = socket.until(r#""pid""#);
         (socket, serde_json::from_str(connected.strip_prefix("40").expect("CONNECT")).expect("JSON"))
+    }
+
+    /// The payload of the next Socket.IO event of this name.
+    #[track_caller]
+    pub(crate) fn event(&mut self, name: &str) -> Value {
+        let text = self.until(&format!(r#"["{name}","#));
+        let array = text.find('[').map_or("", |at| &text[at..]);
+        serde_json::from_str::<Value>(array).expect("JSON")[1].take()
+    }
+
+    /// Reads to the end; the code the server closes with.
+    pub(crate) fn close_code(&mut self) -> Option<u16> {
+        let mut code = None;
+        loop {
+            match self.0.read() {
+                Ok(Message::Close(frame)) => code = frame.map(|frame| frame.code.into()),
+                Ok(_) => {}
+                Err(_) => return code,
+            }
+        }
     }
 
     pub(crate) fn join(&mut self, room: &str) {
@@ -71,7 +91,7 @@ impl Socket {
     }
 }
 
-fn kill(process: &mut Process) {
+pub(crate) fn kill(process: &mut Process) {
     process.signal(Signal::KILL);
     process.wait();
 }
@@ -155,13 +175,13 @@ fn a_second_server_of_the_same_state_directory_says_that_it_keeps_nothing() {
 }
 
 /// A PostgreSQL cluster of the test's own, reached by a socket file; stopped when dropped.
-struct Cluster {
+pub(crate) struct Cluster {
     directory: tempfile::TempDir,
     binaries: PathBuf,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let versions = std::fs::read_dir("/usr/lib/postgresql").expect("postgresql is installed");
         let newest = versions.filter_map(Result::ok).map(|entry| entry.path()).max().expect("a version");
         let cluster =
@@ -201,12 +221,12 @@ impl Cluster {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@localhost/postgres?host={}", self.directory.path().display())
     }
 
     /// Rows of a query, as `psql` prints them.
-    fn psql(&self, query: &str) -> Vec<String> {
+    pub(crate) fn psql(&self, query: &str) -> Vec<String> {
         let mut command = Command::new(self.binaries.join("psql"));
         command.args([
             "-h",

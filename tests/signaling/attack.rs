@@ -123,6 +123,86 @@ async fn a_resume_secret_that_was_used_is_worth_nothing() {
     assert_eq!(server.app.stats().resume_failed, 1);
 }
 
+/// A token that opens one session, once.
+fn ticket(id: &str) -> String {
+    let rooms = Some(vec!["r".into()]);
+    token_of(Claims { sub: "eve".into(), jti: Some(id.into()), once: true, rooms, ..Claims::default() })
+}
+
+/// Sockets of each dialect that take the ticket with the upgrade.
+fn ways_in(ticket: &str) -> [String; 3] {
+    [
+        format!("/ws/signaling/r?token={ticket}"),
+        format!("/ws/webrtc/r?token={ticket}"),
+        format!("/peerjs?key=r&id=eve&token={ticket}"),
+    ]
+}
+
+/// No dialect takes the ticket.
+async fn is_used_up(server: &Server, ticket: &str) {
+    for path in ways_in(ticket) {
+        assert_eq!(server.ws(&path).await.close_code().await, Some(4401), "{path}");
+    }
+    let mut native = server.ws(&format!("/v1/ws?token={ticket}")).await;
+    native.send(r#"{"t":"hello"}"#).await;
+    assert_eq!(native.until("error").await["d"]["code"], "unauthenticated");
+    assert_eq!(native.close_code().await, Some(4401));
+    let mut native = server.ws("/v1/ws").await;
+    native.send(&json!({ "t": "hello", "d": { "token": ticket } }).to_string()).await;
+    assert_eq!(native.close_code().await, Some(4401));
+    let (_, kind, error) = socketio(server, ticket, &[]).await;
+    assert_eq!((kind.as_str(), &error["data"]["code"]), ("44", &json!("unauthenticated")));
+    let bearer = format!("Bearer {ticket}");
+    for path in ["/v1/ice", "/calls/active"] {
+        let answer = server.get(path, &[("authorization", &bearer)]).await;
+        assert_eq!(answer.status, 401, "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_replayed_ticket_opens_nothing_whatever_it_has_opened_before() {
+    let limits = Limits { connects_per_minute: 1000, sockets_per_ip: 1000, ..Limits::default() };
+    let server = Server::start(Settings { limits, ..guarded() }).await;
+    let (mut ann, _) =
+        server.native(&format!("/v1/ws?token={}", jwt("ann", Some("r"))), r#"{"t":"hello"}"#).await;
+    ann.join("r").await;
+    let (_eve, welcome) =
+        server.native(&format!("/v1/ws?token={}", ticket("native")), r#"{"t":"hello"}"#).await;
+    assert_eq!(welcome["user"], "eve");
+    is_used_up(&server, &ticket("native")).await;
+
+    let (_eve, kind, _) = socketio(&server, &ticket("socket.io"), &[]).await;
+    assert_eq!(kind, "40");
+    is_used_up(&server, &ticket("socket.io")).await;
+
+    for (n, way) in (0..3).zip(["broadcast", "call", "peerjs"]) {
+        let eve = server.ws(&ways_in(&ticket(way))[n]).await;
+        ann.until("member-joined").await;
+        is_used_up(&server, &ticket(way)).await;
+        drop(eve);
+    }
+}
+
+#[tokio::test]
+async fn of_many_who_show_the_same_ticket_at_once_one_is_let_in() {
+    let limits = Limits { connects_per_minute: 1000, ..Limits::default() };
+    let server = Server::start(Settings { limits, ..guarded() }).await;
+    let path = format!("/v1/ws?token={}", ticket("race"));
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        sockets.push(server.ws(&path).await);
+    }
+    for socket in &mut sockets {
+        socket.send(r#"{"t":"hello"}"#).await;
+    }
+    let mut let_in = 0;
+    for socket in &mut sockets {
+        let_in += u32::from(socket.next().await["t"] == "welcome");
+    }
+    assert_eq!(let_in, 1);
+    assert_eq!(server.app.stats().sessions, 1);
+}
+
 #[tokio::test]
 async fn pages_of_other_origins_get_no_socketio_session() {
     let server = Server::start(open()).await;

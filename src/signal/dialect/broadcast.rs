@@ -173,3 +173,9 @@ pub fn refuse(refusal: &Refusal) -> Arc<str> {
 pub fn event(word: &str, peer: &str) -> Arc<str> {
     format!(r#"{{"type":"{word}","peer":"{peer}"}}"#).into()
 }
+
+/// A moderator asks for a track to be turned off; for clients that asked for events.
+#[must_use]
+pub fn mute(data: &serde_json::Value) -> Arc<str> {
+    format!(r#"{{"type":"mute","mute":{data}}}"#).into()
+}

@@ -37,6 +37,7 @@ impl Hub {
                 own.is_some() && self.sessions.get(&session).is_some_and(|s| s.key.cookie.as_deref() == own);
             match (is_same, is_away) {
                 (true, _) => {
+                    self.spend(now, &identity)?;
                     self.send(id, peerjs::open());
                     self.take_seat(now, id, session, None);
                     return Ok(());

@@ -40,6 +40,15 @@ impl Hub {
         }
     }
 
+    /// Takes back those that REST has given a user for the call or the consultation of a room.
+    pub(super) fn revoke_in_room(&mut self, now: Now, room: &Arc<str>, user: &Arc<str>) {
+        let consultation = self.consultations.of_room(room).map(|found| found.id.clone());
+        if let Some(scope) = consultation.or_else(|| self.calls.get(room).map(|call| call.id.clone())) {
+            let until = now.unix + self.limits.credentials.as_secs();
+            self.void(now, &format!("{RELAY}{scope}:{user}"), until);
+        }
+    }
+
     /// Uses a ticket up; one that was used opens nothing any more.
     pub(super) fn spend(&mut self, now: Now, who: &Identity) -> Result<(), Refusal> {
         let Some(ticket) = &who.ticket else { return Ok(()) };

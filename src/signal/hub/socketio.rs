@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::presence::forget_in;
 use super::{Hub, Ice, Now, Output, close};
 use crate::signal::call::{Call, CallAction, CallStatus};
+use crate::signal::dialect::socketio::moderate::Measure;
 use crate::signal::dialect::socketio::{
     self, Join, Message, Packet, Request, Verb, Vocabulary, invite, rooms,
 };
@@ -166,6 +167,13 @@ impl Hub {
             }
             Request::Invite { callee, payload } => self.invite(now, session, callee, payload),
             Request::Call { verb, id } => self.act_on_call(now, session, verb, id),
+            Request::Moderate { measure, to } => {
+                let done = match measure {
+                    Measure::Kick => self.kick(now, session, &to),
+                    Measure::Mute(track) => self.mute(now, session, &to, track),
+                };
+                done.map(|()| json!({ "ok": true }))
+            }
         }
     }
 
@@ -337,8 +345,8 @@ impl Hub {
         Ok(json!({ "ok": true, "delivered": delivery.delivered, "held": delivery.held }))
     }
 
-    /// The member a client means. A name nobody has stands for the others in the room: the one who
-    /// joins second cannot know the first one's.
+    /// The other member a client means: by peer id, member id or user. Nobody: in a message that stands for the
+    /// others in the room, as the one who joins second cannot know the first one's.
     pub(super) fn member_by_peer_id(
         &self,
         room: &Arc<str>,

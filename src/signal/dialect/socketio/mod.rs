@@ -6,6 +6,7 @@
 //! connection state recovery.
 
 pub mod invite;
+pub mod moderate;
 pub mod rooms;
 pub mod webrtc;
 
@@ -20,6 +21,7 @@ use super::{Dialect, Sender};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal, Verbatim};
 use crate::signal::json;
 use crate::signal::limits::Limits;
+use moderate::Measure;
 
 /// Why an event with attachments is refused.
 const NO_BINARY: &str = "signaling has no binary attachments, send text";
@@ -83,6 +85,13 @@ pub enum Request {
         verb: Verb,
         /// Which.
         id: Option<String>,
+    },
+    /// Send a member of the room out, or mute it.
+    Moderate {
+        /// Which of the two.
+        measure: Measure,
+        /// Peer id or user.
+        to: String,
     },
 }
 
@@ -168,6 +177,8 @@ pub(super) struct Fields<'a> {
     media: Option<&'a RawValue>,
     #[serde(default)]
     enabled: Option<bool>,
+    #[serde(borrow, default)]
+    track: Option<&'a RawValue>,
 }
 
 /// A text, or a number written as one.
@@ -359,7 +370,8 @@ fn event(data: &str, limits: &Limits) -> Result<Request, Refusal> {
     let name = event.name.as_str();
     let known = webrtc::request(name, payload, &fields, limits)
         .or_else(|| rooms::request(name, &fields, limits))
-        .or_else(|| invite::request(name, payload, &fields, limits));
+        .or_else(|| invite::request(name, payload, &fields, limits))
+        .or_else(|| moderate::request(name, &fields));
     known.unwrap_or_else(|| {
         let shown: String = name.chars().take(32).collect();
         Err(Refusal::new(Code::UnknownType, format!("there is no event {shown:?}")))
