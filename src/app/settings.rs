@@ -111,6 +111,7 @@ impl Place {
     pub(super) fn http_settings(&self, config: &Config, keys: &Keys) -> http::Settings {
         http::Settings {
             ice_urls: self.ice_urls(),
+            further_ice: further_ice(&config.http.further),
             ttl: config.credentials.ttl,
             max_ttl: config.credentials.max_ttl,
             access: match keys.access {
@@ -182,6 +183,14 @@ impl Place {
         own.dedup();
         own
     }
+}
+
+/// STUN and TURN servers of others; each kind where there is one.
+fn further_ice(further: &config::Further) -> Vec<http::IceServer> {
+    let stun = http::IceServer { urls: further.stun.clone(), username: None, credential: None };
+    let (username, credential) = (Some(further.username.clone()), Some(further.password.clone()));
+    let turn = http::IceServer { urls: further.turn.clone(), username, credential };
+    [stun, turn].into_iter().filter(|server| !server.urls.is_empty()).collect()
 }
 
 /// What the world calls this host.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
-use turnkey::config::secret::Keys;
+use turnkey::config::secret::{Keys, random};
 use turnkey::config::{Config, Options, Signaling, parse_duration};
 use turnkey::credential::{self, Secrets};
 use turnkey::http::token::{self, Claims};
@@ -42,6 +42,12 @@ pub(super) struct TokenArgs {
     /// The name others see.
     #[arg(long)]
     name: Option<String>,
+    /// What it allows, with commas between: join, signal, chat, moderate [default: all but moderate].
+    #[arg(long, value_delimiter = ',', value_parser = ["join", "signal", "chat", "moderate"])]
+    grants: Vec<String>,
+    /// A ticket: it opens one session, once.
+    #[arg(long)]
+    once: bool,
     /// How long it is valid.
     #[arg(long, default_value = "1h", value_parser = parse_duration)]
     ttl: Duration,
@@ -80,6 +86,9 @@ pub(super) fn sign_token(options: &Options, args: &TokenArgs) -> Result<()> {
         room: Some(args.room.clone()),
         role: args.role.clone(),
         name: args.name.clone(),
+        grants: (!args.grants.is_empty()).then(|| args.grants.clone()),
+        jti: args.once.then(|| format!("{:032x}", u128::from_ne_bytes(random()))),
+        once: args.once,
         ..claims_of(&config)
     };
     super::print(&format!("{}\n", token::mint(&key, claims, now(), args.ttl)?))

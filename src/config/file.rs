@@ -167,6 +167,10 @@ pub(crate) struct Http {
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) max_connections: u32,
     pub(crate) ice_per_minute: u32,
+    pub(crate) stun_server: String,
+    pub(crate) turn_server: String,
+    pub(crate) turn_username: String,
+    pub(crate) turn_password: String,
 }
 
 impl Default for Http {
@@ -177,6 +181,10 @@ impl Default for Http {
             trusted_proxies: Vec::new(),
             max_connections: 10_000,
             ice_per_minute: 10,
+            stun_server: String::new(),
+            turn_server: String::new(),
+            turn_username: String::new(),
+            turn_password: String::new(),
         }
     }
 }
@@ -328,6 +336,7 @@ impl File {
         file.credentials.users.values_mut().for_each(hide);
         file.credentials.user_keys.values_mut().for_each(|key| HIDDEN_KEY.clone_into(key));
         hide(&mut file.signaling.jwt_secret);
+        hide(&mut file.http.turn_password);
         if file.store.url.contains("://") {
             hide(&mut file.store.url);
         }

@@ -8,6 +8,7 @@
 pub mod address;
 mod detect;
 mod file;
+mod further;
 pub mod import;
 mod relay;
 mod render;
@@ -23,6 +24,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use further::Further;
 pub use source::Error;
 pub use values::parse_duration;
 
@@ -341,6 +343,8 @@ pub struct Http {
     pub max_connections: usize,
     /// Requests for credentials a minute of one client.
     pub ice_per_minute: u32,
+    /// STUN and TURN servers of others that are handed out as well.
+    pub further: Further,
 }
 
 /// An HTTP listener.
@@ -450,7 +454,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// `--public`: a name or address under which the world reaches this host.
     pub public: Option<String>,
-    /// Environment variables; those of the form `TURNKEY_<SECTION>__<KEY>` override a key.
+    /// Environment variables; those of the form `TURNKEY_<SECTION>__<KEY>` override a key, `STUN_SERVER`,
+    /// `TURN_SERVER`, `TURN_USERNAME` and `TURN_PASSWORD` stand for keys of `[http]` that are not set.
     pub variables: Vec<(String, String)>,
 }
 
@@ -494,6 +499,7 @@ impl Config {
         {
             secret::use_credentials_directory(&mut file, &mut sources, Path::new(directory));
         }
+        further::use_variables(&mut file, &mut sources, &options.variables);
         if let Some(dir) = &options.state_dir {
             file.state_dir = dir.display().to_string();
             sources.set("state_dir", Place::Flag("--state-dir"));

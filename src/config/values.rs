@@ -303,6 +303,7 @@ impl Check<'_> {
             origins: http.origins.clone(),
             trusted_proxies: self.proxies(&http.trusted_proxies)?,
             ice_per_minute: http.ice_per_minute,
+            further: self.further(http)?,
             max_connections: self.at_least_one("http.max_connections", http.max_connections)?,
         })
     }

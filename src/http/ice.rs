@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::access::{self, Asker, Denied, Question, guest_name, relay_id};
 use super::app::{App, unix};
-use super::settings::Settings;
+use super::settings::{IceServer, Settings};
 use crate::credential::{Credential, mint};
 use crate::signal::{Ice, Identity};
 
@@ -57,6 +57,8 @@ fn servers(settings: &Settings, credential: Option<&Credential>) -> Value {
             "urls": turn, "username": credential.username, "credential": credential.password,
         }));
     }
+    let is_due = |server: &&IceServer| server.credential.is_none() || credential.is_some();
+    servers.extend(settings.further_ice.iter().filter(is_due).map(|server| json!(server)));
     Value::Array(servers)
 }
 
@@ -170,12 +172,7 @@ fn credential(
     })
 }
 
-/// An array of `RTCIceServer` for a user; without relays where credentials cannot be made.
-pub(super) fn for_user(app: &App, settings: &Settings, who: &Identity) -> Value {
-    servers(settings, credential(app, settings, who, settings.ttl, None).ok().as_ref())
-}
-
-/// An array of `RTCIceServer` for a user in a call, with whose end they are taken back; without relays where
+/// An array of `RTCIceServer` for a user in a call or a session, with whose end they are taken back; without relays where
 /// credentials cannot be made.
 pub(super) fn for_call(app: &App, settings: &Settings, who: &Identity, call: &str) -> Value {
     servers(settings, credential(app, settings, who, settings.ttl, Some(call)).ok().as_ref())

@@ -33,7 +33,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub use app::{App, Outside, Revoke};
 pub use journal::{Batch, Journal, Progress};
-pub use settings::{Access, Settings};
+pub use settings::{Access, IceServer, Settings};
 
 /// All paths of the public listener. Serve it with `into_make_service_with_connect_info` of
 /// [`std::net::SocketAddr`].

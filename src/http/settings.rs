@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::token::JwtKey;
 use crate::credential::Secrets;
 use crate::signal::Limits;
@@ -18,11 +20,26 @@ pub enum Access {
     Token,
 }
 
+/// A STUN or TURN server of others, as an `RTCIceServer`.
+#[derive(Clone, Serialize)]
+pub struct IceServer {
+    /// Its URLs.
+    pub urls: Vec<String>,
+    /// The user name; a STUN server has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
 /// Settings of [`super::App`].
 #[derive(Clone)]
 pub struct Settings {
     /// ICE URLs to hand out, STUN and TURN: `stun:h:3478`, `turn:h:3478?transport=udp`, …
     pub ice_urls: Vec<String>,
+    /// Servers of others that are handed out after those.
+    pub further_ice: Vec<IceServer>,
     /// Life of the relay credentials.
     pub ttl: Duration,
     /// The longest life a request may ask for.
@@ -57,6 +74,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             ice_urls: Vec::new(),
+            further_ice: Vec::new(),
             ttl: Duration::from_secs(3600),
             max_ttl: Duration::from_secs(24 * 3600),
             access: Access::Open,

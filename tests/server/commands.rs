@@ -1,9 +1,11 @@
 //! `credentials`, `token`, `config print` and `config check`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use turnkey::config::{Config, Options};
 use turnkey::credential::{Secrets, mint};
 
-use crate::harness::{Home, Process, mode};
+use crate::harness::{Home, LOOPBACK, Process, get, mode};
 
 #[test]
 fn generated_secrets_are_kept_and_private() {
@@ -60,6 +62,67 @@ fn token_needs_a_key() {
     let ended =
         home.run(&["token", "-c", "turnkey.toml", "--user", "alice", "--room", "r", "--role", "host"]);
     assert_eq!(ended.stdout.trim().split('.').count(), 3, "{}", ended.stderr);
+}
+
+#[test]
+fn tokens_have_the_grants_that_are_asked_for_and_tickets_a_name_of_their_own() {
+    let home = Home::new();
+    home.write("turnkey.toml", "[signaling]\njwt_secret = \"0123456789abcdef0123456789abcdef\"\n");
+    let claims = |more: &[&str]| -> serde_json::Value {
+        let token =
+            home.run(&[&["token", "-c", "turnkey.toml", "--user", "ann", "--room", "r"], more].concat());
+        let claims = token.stdout.split('.').nth(1).expect("claims").to_owned();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).expect("base64")).expect("JSON")
+    };
+    let plain = claims(&[]);
+    assert!(["grants", "once", "jti"].iter().all(|claim| plain.get(claim).is_none()), "{plain}");
+    let granted = claims(&["--grants", "join,moderate"]);
+    assert_eq!(granted["grants"], serde_json::json!(["join", "moderate"]));
+    let [first, second] = [claims(&["--once"]), claims(&["--once"])];
+    assert_eq!(first["once"], true);
+    assert_ne!(first["jti"], second["jti"], "each is used up by itself");
+    let unknown = home.run(&["token", "--user", "ann", "--room", "r", "--grants", "everything"]);
+    assert_eq!(unknown.code, Some(2), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("join, signal, chat, moderate"), "{}", unknown.stderr);
+}
+
+#[test]
+fn s4_22_servers_of_the_environment_are_shown_without_the_password_and_handed_out_after_our_own() {
+    let home = Home::new();
+    let environment = [
+        ("STUN_SERVER", "stun:stun.example.org:19302"),
+        ("TURN_SERVER", "turn.example.org:3478, turns:turn.example.org:5349?transport=tcp"),
+        ("TURN_USERNAME", "seed"),
+        ("TURN_PASSWORD", "hush-hush"),
+    ];
+    let with = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = home.command(arguments);
+        command.envs(variables.iter().copied());
+        command
+    };
+    let printed = crate::harness::Ended::of(with(&["config", "print"], &environment)).stdout;
+    assert!(printed.contains("stun_server = \"stun:stun.example.org:19302\"   # STUN_SERVER"), "{printed}");
+    assert!(printed.contains("# TURN_PASSWORD") && !printed.contains("hush-hush"), "{printed}");
+    let error = crate::harness::Ended::of(with(&["config", "check"], &environment[1..3]));
+    assert!(error.error().starts_with("http.turn_password: is needed"), "{}", error.stderr);
+    let error = crate::harness::Ended::of(with(&["config", "check"], &[("STUN_SERVER", "stun://h")]));
+    assert!(error.error().starts_with("STUN_SERVER: http.stun_server: expected URLs"), "{}", error.stderr);
+
+    home.write("turnkey.toml", &format!("{LOOPBACK}[peers]\n"));
+    let process = Process::start(with(&["serve", "-c", "turnkey.toml"], &environment));
+    let ice: serde_json::Value =
+        serde_json::from_str(&get(process.address("http"), "/v1/ice").body).expect("JSON");
+    let servers = ice["iceServers"].as_array().expect("a list");
+    let further = serde_json::json!([
+        { "urls": ["stun:stun.example.org:19302"] },
+        {
+            "urls": ["turn:turn.example.org:3478", "turns:turn.example.org:5349?transport=tcp"],
+            "username": "seed", "credential": "hush-hush",
+        },
+    ]);
+    assert_eq!(servers[servers.len() - 2..], further.as_array().expect("a list")[..]);
+    assert!(servers[0]["urls"][0].as_str().is_some_and(|url| url.starts_with("stun:127.0.0.1:")), "{ice}");
+    assert!(process.log.iter().all(|line| !line.contains("hush-hush")));
 }
 
 #[test]
