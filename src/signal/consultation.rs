@@ -394,8 +394,10 @@ fn expiry(start: Option<&str>, end: Option<&str>, unix: u64) -> Result<u64, Refu
 
 /// How long after `unix` the consultation ends by itself, or is forgotten because it has been over for `memory`.
 pub(crate) fn life(consultation: &Consultation, unix: u64, memory: Duration) -> Duration {
-    let end = consultation.ended_at.map_or(consultation.expires_at, |at| at + memory.as_secs());
-    Duration::from_secs(end.saturating_sub(unix))
+    match consultation.ended_at {
+        Some(at) => memory.saturating_sub(Duration::from_secs(unix.saturating_sub(at))),
+        None => Duration::from_secs(consultation.expires_at.saturating_sub(unix)),
+    }
 }
 
 fn hash(token: &str) -> [u8; 32] {
