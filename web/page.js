@@ -7,6 +7,7 @@ import { chooseDevice, currentMedia, prepareMedia, toggle, useIn } from "./page/
 import { $, all, capital, copy, element } from "./page/dom.js";
 import { offerFindings } from "./page/findings.js";
 import { nameOf, showMembers } from "./page/members.js";
+import { draw } from "./page/qr.js";
 import { allowTrials, offerTrials } from "./page/trials.js";
 import { join, TurnkeyError } from "./turnkey.js";
 
@@ -73,6 +74,16 @@ function inviteLink() {
   return link.href;
 }
 
+function showInvite() {
+  $("#invite-text").textContent = inviteLink();
+  const code = draw(inviteLink());
+  const picture = $("#qr");
+  picture.toggleAttribute("hidden", !code);
+  if (!code) return;
+  picture.setAttribute("viewBox", `0 0 ${code.size} ${code.size}`);
+  $("path", picture).setAttribute("d", code.path);
+}
+
 /** Keeps of the server's list what the chosen path may use. @param {RTCIceServer[]} servers @returns {RTCIceServer[]} */
 function allowedServers(servers) {
   const transport = route.split("-")[1];
@@ -121,7 +132,7 @@ function ownName() {
 
 function begin() {
   const name = ownName();
-  $("#invite-text").textContent = inviteLink();
+  showInvite();
   $("#log").replaceChildren();
   $("#messages").replaceChildren();
   show("call");

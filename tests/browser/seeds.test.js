@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, afterEach, before, test } from "node:test";
 import { launch, newPage, until } from "./lib/chromium.js";
-import { onlyRelay, read, serveSeeds } from "./lib/seeds.js";
+import { onlyRelay, read, serveSeeds, showConnection } from "./lib/seeds.js";
 import * as seed000 from "./lib/seed000.js";
 import { serve } from "./lib/server.js";
 
@@ -48,13 +48,13 @@ after(async () => {
 
 const token = (user) => server.token("--user", user, "--room", "*");
 
-async function page(index, query, { cookie } = {}) {
+async function page(index, query, { cookie, scripts = [] } = {}) {
   const opened = await newPage(browsers[index]);
   open.push(opened);
   opened.said = [];
   opened.on("console", (message) => opened.said.push(message.text()));
   if (cookie) await opened.context().addCookies([{ name: "turnkey_token", value: cookie, url: applications.origin }]);
-  await opened.addInitScript(onlyRelay);
+  for (const script of [onlyRelay, ...scripts]) await opened.addInitScript(script);
   await opened.goto(`${applications.origin}/?${new URLSearchParams(query)}`);
   await opened.waitForFunction(() => document.body.dataset.ready);
   return opened;
@@ -208,26 +208,35 @@ for (const [way, transports] of Object.entries(WAYS)) {
   });
 }
 
-test("s3_01 s3_02 s3_03 s3_06 s3_11 s3_16 seed 003 on port 8000: REST, JWT, the component as it stands", async (t) => {
-  const users = { caller: "carla", callee: "emil" };
-  const tokens = { caller: token("carla"), callee: token("emil") };
+/** The pages of two users, and the REST of seed 003 up to where both have the call's id. */
+async function ring({ caller, callee }) {
+  const users = { caller: `carla${++rooms}`, callee: `emil${rooms}` };
+  const tokens = { caller: token(users.caller), callee: token(users.callee) };
   const api = async (who, method, path, body) => {
     const headers = { authorization: `Bearer ${tokens[who]}`, "content-type": "application/json" };
     const answer = await fetch(`http://localhost:8000${path}`, { method, headers, body: body && JSON.stringify(body) });
     assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
     return answer.json();
   };
-  const pages = [];
-  for (const [index, role] of ["caller", "callee"].entries()) pages.push(await page(index, { page: "VideoCall", role, token: tokens[role] }));
-  const [caller, callee] = pages;
+  const scripts = (of) => (of.startsWith("own/") ? [showConnection] : []);
+  const pages = [
+    await page(0, { page: caller, role: "caller", token: tokens.caller }, { scripts: scripts(caller) }),
+    await page(1, { page: callee, role: "callee", token: tokens.callee }, { scripts: scripts(callee) }),
+  ];
   const { call_id, status } = await api("caller", "POST", "/calls/initiate", { callee_id: users.callee });
   assert.equal(status, "pending");
   assert.equal((await api("callee", "GET", "/calls/active")).call_id, call_id);
   assert.equal((await api("callee", "POST", `/calls/accept/${call_id}`)).status, "ongoing");
-  await callee.evaluate((id) => globalThis.open(id), call_id);
+  await pages[1].evaluate((id) => globalThis.open(id), call_id);
   const active = await api("caller", "GET", "/calls/active");
-  await caller.evaluate((id) => globalThis.open(id), active.call_id);
-  for (const one of pages) await one.waitForFunction(() => globalThis.room);
+  await pages[0].evaluate((id) => globalThis.open(id), active.call_id);
+  for (const one of pages) await one.waitForFunction(() => globalThis.room?.peerConnection);
+  return { pages, api, call_id };
+}
+
+test("s3_01 s3_02 s3_03 s3_06 s3_11 s3_16 seed 003 on port 8000: REST, JWT, the component as it stands", async (t) => {
+  const { pages, api, call_id } = await ring({ caller: "VideoCall", callee: "VideoCall" });
+  const [caller, callee] = pages;
   await inCall(t, pages);
   for (const one of pages) await one.waitForFunction(() => globalThis.room.hook.channel?.readyState === "open");
   await caller.fill("input", "Hello!");
@@ -241,6 +250,41 @@ test("s3_01 s3_02 s3_03 s3_06 s3_11 s3_16 seed 003 on port 8000: REST, JWT, the 
   assert.ok(state.ice_candidates_count >= 2, JSON.stringify(state));
   await caller.click("button");
   assert.equal((await api("caller", "POST", `/calls/end/${call_id}`)).status, "ended");
+});
+
+/** What the user of the component types arrives at the other one. */
+async function type(from, to, text) {
+  await from.fill("input", text);
+  await from.press("input", "Enter");
+  await hears(to, text);
+}
+
+const connection = (one) => one.locator("p").innerText();
+
+test("s3_18 s3_19 the component as it stands, with React itself and the hook of turnkey.js on both sides", async (t) => {
+  const { pages, api, call_id } = await ring({ caller: "own/VideoCall", callee: "own/VideoCall" });
+  const [caller, callee] = pages;
+  await inCall(t, pages);
+  await type(caller, callee, "Hello!");
+  await type(callee, caller, "Good morning");
+  for (const one of pages) {
+    await until(one, connection, (text) => text === "Connection: connected");
+    assert.deepEqual(await one.evaluate(() => [...document.querySelectorAll("main video")].map(({ srcObject }) => srcObject?.getTracks().length)), [2, 2]);
+  }
+  await caller.click("button");
+  assert.equal(await connection(caller), "Connection: closed");
+  const ended = await until(caller, () => api("caller", "GET", `/calls/${call_id}`), ({ status }) => status === "ended");
+  t.diagnostic(`the call is ${ended.status}`);
+  for (const one of pages) assert.deepEqual(one.said.filter((line) => /Error/.test(line)), []);
+});
+
+test("s3_18 the hook of turnkey.js takes a call from seed 003's own code", async (t) => {
+  const { pages } = await ring({ caller: "VideoCall", callee: "own/VideoCall" });
+  await inCall(t, pages);
+  const [caller, callee] = pages;
+  await caller.waitForFunction(() => globalThis.room.hook.channel?.readyState === "open");
+  await type(caller, callee, "Hello!");
+  await type(callee, caller, "Good morning");
 });
 
 test("s3_07 without a token, or with another user's, the socket of a call closes with a code", async () => {

@@ -34,9 +34,9 @@ export async function examine({ url, token, onFinding }) {
       return false;
     }
   };
-  const hasMedia = await attempt("Camera, microphone", checkDevices);
+  const hasMedia = await attempt("Devices", checkDevices);
   const entering = enter(url, token);
-  const isSignaling = await attempt("Signaling", () => entering.then(() => `the server answers over ${url.startsWith("wss:") ? "TLS" : "plain text"}`));
+  const isSignaling = await attempt("Signaling", () => entering.then(() => `the server answers${url.startsWith("wss:") ? " over TLS" : ", without TLS"}`));
   if (!isSignaling) return "The server does not let this page signal, so no call can start.";
   const session = await entering;
   try {
@@ -86,7 +86,7 @@ async function checkDevices() {
   const count = (wanted) => kinds.filter((kind) => kind === wanted).length;
   const [cameras, microphones] = [count("videoinput"), count("audioinput")];
   if (cameras + microphones === 0) throw new Error("there is neither");
-  return `${cameras} and ${microphones} found`;
+  return `cameras: ${cameras}, microphones: ${microphones}`;
 }
 
 /**

@@ -4,8 +4,14 @@ import { render } from "./react.js";
 
 const page = params.get("page");
 await import(`./${page}.js`);
-if (page === "VideoCall") {
-  const open = (callId: string) => render((globalThis as any).VideoCall, { callId, token: params.get("token") }, document.querySelector("main")!);
+if (page?.endsWith("VideoCall")) {
+  const own = page.startsWith("own/") && (await import("react" as string));
+  if (own) Object.assign(globalThis, { useRef: own.useRef, useEffect: own.useEffect, h: own.createElement });
+  const open = (callId: string) => {
+    const [{ VideoCall }, props, main] = [globalThis as any, { callId, token: params.get("token") }, document.querySelector("main")!];
+    if (own) own.createRoot(main).render(own.createElement(own.StrictMode, null, own.createElement(VideoCall, props)));
+    else render(VideoCall, props, main);
+  };
   Object.assign(globalThis, { open });
 }
 document.body.dataset.ready = "yes";
