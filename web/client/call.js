@@ -184,7 +184,11 @@ export class Call extends Emitter {
     if (this.member === undefined) return;
     for (const id of [...this.peers.keys()]) this.#remove(id, why);
     this.session.request("leave").catch(() => {}); // a session that is lost has left
-    this.#join();
+    // With the room the server takes the relay credential back.
+    this.session.request("ice").then((d) => {
+      this.#applyIce(d.ice_servers, d.ttl, d.expires_at);
+      this.#join();
+    }).catch((error) => this.log(`Entering anew: ${describe(error)}`)); // a session that is lost enters by itself
   }
 
   /** Whether nobody else would suffer from entering anew for this peer's sake. @param {Peer} peer */

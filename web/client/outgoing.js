@@ -44,20 +44,15 @@ export class Outgoing extends Emitter {
   /** @param {MediaKind} kind @param {string} [deviceId] */
   async useDevice(kind, deviceId) {
     const before = this.stream?.getTracks().filter((track) => track.kind === kind) ?? [];
-    const track = await openTrack(kind, deviceId).catch((error) => {
-      if (error.code !== "media_busy") throw error;
-      before.forEach((one) => one.stop()); // many phones open only one camera at a time
-      return openTrack(kind, deviceId);
-    });
-    this.stream ??= new MediaStream();
-    for (const one of before) {
-      this.stream.removeTrack(one);
-      one.stop();
+    const previous = before[0]?.getSettings?.().deviceId;
+    before.forEach((track) => track.stop()); // many phones open only one camera at a time
+    try {
+      this.#replace(before, await openTrack(kind, deviceId));
+    } catch (error) {
+      // What was there is better than nothing.
+      if (deviceId !== undefined) await openTrack(kind, previous).then((track) => this.#replace(before, track), () => {});
+      throw error;
     }
-    this.stream.addTrack(track);
-    track.enabled = this.media[kind] !== false;
-    this.#adopt(track);
-    this.emit("tracks", null);
   }
 
   /** @param {MediaStream} [screen] */
@@ -79,6 +74,16 @@ export class Outgoing extends Emitter {
     this.#screen = null;
     this.emit("tracks", null);
     this.#say({ screen: false }, by);
+  }
+
+  /** @param {MediaStreamTrack[]} before @param {MediaStreamTrack} track */
+  #replace(before, track) {
+    this.stream ??= new MediaStream();
+    before.forEach((one) => this.stream?.removeTrack(one));
+    this.stream.addTrack(track);
+    track.enabled = this.media[track.kind === "audio" ? "audio" : "video"] !== false;
+    this.#adopt(track);
+    this.emit("tracks", null);
   }
 
   /** @param {MediaStreamTrack} track */

@@ -9,6 +9,7 @@ import { Meter, qualityOf, selectedPair } from "./stats.js";
 const GRACE = 2_500;             // how long a path that stutters may heal by itself
 const BACKOFF_MAX = 10_000;
 const RESTARTS_BEFORE_ANEW = 4;
+const REFUSAL_PAUSE = 5_000;     // each transport of the relay refuses on its own
 const REFUSED = [401, 441];      // of a TURN server: the credential is not, or no longer, good
 
 /** @typedef {import("../turnkey.js").PeerStats} PeerStats */
@@ -17,7 +18,7 @@ export class Recovery {
   #restarting = false;
   #restarts = 0;
   #closed = false;
-  #wasRefused = false;
+  #refusedAt = -Infinity;
   #meter = new Meter();
   /** @type {import("../turnkey.js").Quality | undefined} */ #quality;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #grace;
@@ -104,7 +105,6 @@ export class Recovery {
     const state = this.peer.pc.iceConnectionState;
     if (state === "connected" || state === "completed") {
       this.#restarts = 0;
-      this.#wasRefused = false;
       this.stats().catch(() => {});
     } else if (state === "failed") this.#onFailed();
     else if (state === "disconnected") {
@@ -148,10 +148,11 @@ export class Recovery {
     call.emit("connection", { member, state });
   }
 
-  /** Once per outage: if the fresh credential is refused too, asking again changes nothing. @param {string} text */
+  /** If the fresh credential is refused at once too, asking again changes nothing. @param {string} text */
   #onRefused(text) {
-    if (this.#wasRefused || this.#closed) return;
-    this.#wasRefused = true;
+    const now = performance.now();
+    if (now - this.#refusedAt < REFUSAL_PAUSE || this.#closed) return;
+    this.#refusedAt = now;
     this.peer.problem(new TurnkeyError("credential_refused", `the relay refuses the credential${text ? ` (${text})` : ""}`));
     this.restart("with a fresh credential");
   }
