@@ -20,16 +20,16 @@ pub(super) fn start(config: &Config, place: &Place) -> Result<Option<Arc<Offload
         false => wanted.interfaces.clone(),
     };
     let mode = match wanted.mode {
-        None => Mode::Auto,
-        Some(OffloadMode::Tc) => Mode::Tc,
-        Some(OffloadMode::Xdp) => Mode::Xdp,
+        OffloadMode::Auto => Mode::Auto,
+        OffloadMode::Tc => Mode::Tc,
+        OffloadMode::Xdp => Mode::Xdp,
     };
     match Offload::start(mode, &interfaces, Instant::now(), FLOWS) {
         Ok((offload, chosen)) => {
             tracing::info!(%chosen, "offload");
             Ok(Some(Arc::new(offload)))
         }
-        Err(error) if wanted.mode.is_none() => {
+        Err(error) if wanted.mode == OffloadMode::Auto => {
             tracing::info!(chosen = "none", why = %error, "offload");
             Ok(None)
         }

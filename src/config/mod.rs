@@ -240,8 +240,8 @@ pub enum Backend {
 /// `relay.offload`: bound channels are relayed by the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offload {
-    /// Where; none: whichever works, and it is no error if nothing does.
-    pub mode: Option<OffloadMode>,
+    /// Where.
+    pub mode: OffloadMode,
     /// At these interfaces; empty: those that have the relay's addresses.
     pub interfaces: Vec<String>,
 }
@@ -249,6 +249,8 @@ pub struct Offload {
 /// Where in the kernel packets are relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffloadMode {
+    /// Whichever works; it is no error if nothing does.
+    Auto,
     /// Traffic control.
     Tc,
     /// XDP.

@@ -184,9 +184,9 @@ impl Check<'_> {
         let key = "relay.offload";
         let modes = [
             ("off", None),
-            ("auto", Some(None)),
-            ("tc", Some(Some(OffloadMode::Tc))),
-            ("xdp", Some(Some(OffloadMode::Xdp))),
+            ("auto", Some(OffloadMode::Auto)),
+            ("tc", Some(OffloadMode::Tc)),
+            ("xdp", Some(OffloadMode::Xdp)),
         ];
         let Some(mode) = self.one_of(key, &relay.offload, &modes)? else {
             return match relay.offload_interfaces.is_empty() {
