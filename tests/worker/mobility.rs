@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use turnkey::stun::{AttributeType as A, Message, MessageWriter, Method};
-use turnkey::worker::{self, Backend, Pool, Setup};
+use turnkey::worker::{Backend, Pool};
 
 use crate::client::{Client, Data};
-use crate::rig::{accept, peer, setup, until};
+use crate::rig::{self, accept, peer, until};
 
 on_each_backend!(
     a_udp_client_goes_on_from_other_addresses,
@@ -23,16 +23,15 @@ on_each_backend!(
 const MOVES: usize = 12;
 
 fn four(backend: Backend) -> Arc<Pool> {
-    let mut setup = Setup { workers: 4, ..setup(backend) };
-    setup.settings.mobility = true;
-    Arc::new(worker::start(setup).unwrap())
+    rig::four(backend, |settings| settings.mobility = true)
 }
 
 fn value(reply: &[u8], kind: A) -> Option<Vec<u8>> {
     Message::parse(reply).unwrap().attribute(kind).map(|attribute| attribute.value.to_vec())
 }
 
-fn allocate(client: &mut Client, family: A, number: u8) -> (Vec<SocketAddr>, Vec<u8>) {
+/// Allocates with a ticket; the relayed addresses and the ticket.
+pub(crate) fn allocate(client: &mut Client, family: A, number: u8) -> (Vec<SocketAddr>, Vec<u8>) {
     let reply = client.request(Method::ALLOCATE, |writer| {
         writer
             .u32(A::REQUESTED_TRANSPORT, 17 << 24)
@@ -46,7 +45,7 @@ fn allocate(client: &mut Client, family: A, number: u8) -> (Vec<SocketAddr>, Vec
 }
 
 /// The allocation is taken along to another client socket; the next ticket.
-fn take_along(client: &mut Client, ticket: &[u8]) -> Vec<u8> {
+pub(crate) fn take_along(client: &mut Client, ticket: &[u8]) -> Vec<u8> {
     let reply = client.request(Method::REFRESH, |writer: &mut MessageWriter<'_>| {
         writer.attribute(A::MOBILITY_TICKET, ticket);
     });

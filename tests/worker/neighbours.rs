@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnkey::stun::{AttributeType as A, Message, Method};
+use turnkey::stun::AttributeType as A;
 use turnkey::turn::{Bandwidth, DropReason, RelayAddress};
 use turnkey::worker::{self, Backend, Pool, Setup};
 
 use crate::client::{Client, Data};
-use crate::rig::{accept, ip, setup, spread, until};
+use crate::mobility::{allocate, take_along};
+use crate::rig::{accept, four, ip, setup, spread, until};
 
 on_each_backend!(
     calls_between_workers_enter_no_relay_socket,
@@ -165,28 +166,16 @@ fn a_worker_that_stands_still_loses_packets_that_are_counted(backend: Backend) {
 }
 
 fn a_client_that_moves_is_found_by_its_neighbours(backend: Backend) {
-    let mut setup = Setup { workers: 4, ..setup(backend) };
-    setup.settings.mobility = true;
-    let pool = worker::start(setup).unwrap();
+    let pool = four(backend, |settings| settings.mobility = true);
     let server = pool.udp_addresses()[0];
     let mut still = Party::new(&pool, Client::udp(server), 1);
     let mut client = Client::udp(server);
-    let reply = client.request(Method::ALLOCATE, |writer| {
-        writer.u32(A::REQUESTED_TRANSPORT, 17 << 24).attribute(A::MOBILITY_TICKET, &[]);
-    });
-    let message = Message::parse(&reply).unwrap();
-    let relayed = message.attribute(A::XOR_RELAYED_ADDRESS).unwrap();
-    let relayed = relayed.as_xor_address(message.transaction()).unwrap();
-    let mut ticket = message.attribute(A::MOBILITY_TICKET).unwrap().value.to_vec();
-    let mut moving = Party { client, relayed, home: 0 };
+    let (relayed, mut ticket) = allocate(&mut client, A::REQUESTED_ADDRESS_FAMILY, 1);
+    let mut moving = Party { client, relayed: relayed[0], home: 0 };
     moving.call(&mut still);
     for round in 0..12_u8 {
         moving.client = Client::udp(server);
-        let reply = moving.client.request(Method::REFRESH, |writer| {
-            writer.attribute(A::MOBILITY_TICKET, &ticket);
-        });
-        let message = Message::parse(&reply).unwrap();
-        ticket = message.attribute(A::MOBILITY_TICKET).unwrap().value.to_vec();
+        ticket = take_along(&mut moving.client, &ticket);
         moving.says(&mut still, &[round; 100]);
         still.says(&mut moving, &[round; 100]);
     }

@@ -70,6 +70,13 @@ pub(crate) fn pool(backend: Backend) -> Pool {
     worker::start(setup(backend)).unwrap()
 }
 
+/// Four workers, with these settings.
+pub(crate) fn four(backend: Backend, change: impl FnOnce(&mut Settings)) -> Arc<Pool> {
+    let mut setup = Setup { workers: 4, ..setup(backend) };
+    change(&mut setup.settings);
+    Arc::new(worker::start(setup).unwrap())
+}
+
 /// Bytes that tell one message from another.
 pub(crate) fn payload(n: usize, len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 + n) as u8).collect()

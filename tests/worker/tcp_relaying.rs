@@ -10,7 +10,7 @@ use turnkey::stun::{AttributeType, Method};
 use turnkey::worker::{self, Backend, Pool, Setup};
 
 use crate::client::{Client, Data};
-use crate::rig::{PATIENCE, accept, in_own_process, low_port, resident, setup, until};
+use crate::rig::{self, PATIENCE, accept, in_own_process, low_port, resident, setup, until};
 
 on_each_backend!(
     a_client_connects_to_a_peer,
@@ -26,9 +26,7 @@ on_each_backend!(
 );
 
 fn four(backend: Backend) -> Arc<Pool> {
-    let mut setup = Setup { workers: 4, ..setup(backend) };
-    setup.settings.tcp = true;
-    Arc::new(worker::start(setup).unwrap())
+    rig::four(backend, |settings| settings.tcp = true)
 }
 
 fn peer() -> (TcpListener, SocketAddr) {

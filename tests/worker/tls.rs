@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use turnkey::io::stream::Socket;
-use turnkey::worker::{self, Arrival, Backend, Pool, Setup};
+use turnkey::worker::{Arrival, Backend, Pool};
 
 use crate::client::{Client, Data, Link};
-use crate::rig::{accept, echo, in_own_process, payload, peer, pool, resident, setup, until};
+use crate::rig::{accept, echo, four, in_own_process, payload, peer, pool, resident, until};
 use crate::streams::relays_in_channels_and_indications;
 
 on_each_backend!(
@@ -157,9 +157,7 @@ fn rfc8446_6_1_either_side_may_say_goodbye(backend: Backend) {
 }
 
 fn rfc6062_4_3_a_data_connection_inside_tls_moves_to_its_allocation(backend: Backend) {
-    let mut setup = Setup { workers: 4, ..setup(backend) };
-    setup.settings.tcp = true;
-    let pool = Arc::new(worker::start(setup).unwrap());
+    let pool = four(backend, |settings| settings.tcp = true);
     let (server, config) = accept_tls(&pool);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut control = Client::tls(server, &config);
