@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use turnkey::stun::{AttributeType as A, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 
 /// Longer than anything here takes on a busy machine; no test waits for it when all is well.
@@ -243,6 +244,14 @@ pub(crate) fn get_with(server: SocketAddr, path: &str, headers: &str) -> Answer 
 /// `GET path` over plain HTTP.
 pub(crate) fn get(server: SocketAddr, path: &str) -> Answer {
     get_with(server, path, "")
+}
+
+/// Name and password of the relay credentials in a list of ICE servers.
+pub(crate) fn credentials(servers: &Value) -> (String, String) {
+    let list = servers.as_array().expect("a list");
+    let turn = list.iter().find(|server| server["credential"].is_string()).expect("credentials");
+    let text = |key: &str| turn[key].as_str().expect("a string").to_owned();
+    (text("username"), text("credential"))
 }
 
 /// The value of a metric, its labels included in the name.

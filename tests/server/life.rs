@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
-use crate::harness::{Client, Home, LOOPBACK, PATIENCE};
+use crate::harness::{Client, Home, LOOPBACK, PATIENCE, credentials};
 
 /// A native signaling client.
 struct Socket(WebSocket<TcpStream>);
@@ -42,10 +42,7 @@ impl Socket {
         let welcome = self.read("welcome");
         self.send(&json!({ "t": "join", "id": "1", "d": { "room": room } }));
         assert_eq!(self.read("joined")["d"]["room"], room);
-        let servers = welcome["d"]["ice_servers"].as_array().expect("a list").clone();
-        let turn = servers.into_iter().find(|server| server["credential"].is_string()).expect("credentials");
-        let text = |key: &str| turn[key].as_str().expect("a string").to_owned();
-        (text("username"), text("credential"))
+        credentials(&welcome["d"]["ice_servers"])
     }
 
     /// Reads on until the server closes; the code.

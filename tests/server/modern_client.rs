@@ -14,7 +14,7 @@ use turn_client_proto::stun::types::message::IntegrityAlgorithm;
 use turn_client_proto::types::TurnCredentials;
 use turn_client_proto::udp::TurnClientUdp;
 
-use crate::harness::{Home, LOOPBACK, PATIENCE, Process, get, metric, until};
+use crate::harness::{Home, LOOPBACK, PATIENCE, Process, credentials, get, metric, until};
 
 /// The client and its socket.
 struct Driver {
@@ -164,11 +164,8 @@ fn rfc8489_14_4_hidden_names_of_static_users_and_of_credentials_handed_out_here(
     let mut process = serve(&home, "hide_usernames = true\n");
     let ice: serde_json::Value =
         serde_json::from_str(&get(process.address("http"), "/v1/ice").body).expect("JSON");
-    let servers = ice["iceServers"].as_array().expect("servers");
-    let turn = servers.iter().find(|server| server["username"].is_string()).expect("a credential");
-    let (name, password) =
-        (turn["username"].as_str().expect("text"), turn["credential"].as_str().expect("text"));
-    for (user, password) in [("bartholomew", "builder"), (name, password)] {
+    let (name, password) = credentials(&ice["iceServers"]);
+    for (user, password) in [("bartholomew", "builder"), (&*name, &*password)] {
         for algorithm in [SHA256, SHA1] {
             let config = config(user, password, &[algorithm], Feature::Required);
             let mut driver = Driver::new(process.address("udp"), config);

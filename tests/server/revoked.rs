@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Home, LOOPBACK, Process, eventually, get, metric, until};
+use crate::harness::{Client, Home, LOOPBACK, Process, credentials, eventually, get, metric, until};
 use crate::store::{Socket, post, token};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -14,14 +14,6 @@ fn serve(home: &Home) -> Process {
     home.serve(&format!(
         "{LOOPBACK}[peers]\nallow = [\"127.0.0.1/32\"]\n[signaling]\naccess = \"token\"\njwt_secret = \"{SECRET}\"\n"
     ))
-}
-
-/// Name and password of the relay credentials in a list of ICE servers.
-fn credentials(servers: &Value) -> (String, String) {
-    let list = servers.as_array().expect("a list");
-    let turn = list.iter().find(|server| server["credential"].is_string()).expect("credentials");
-    let text = |key: &str| turn[key].as_str().expect("a string").to_owned();
-    (text("username"), text("credential"))
 }
 
 /// A relay that forwards what its peer sends.
