@@ -14,7 +14,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::turn::{Owner, WorkerId};
 
 /// Bytes of a ring: some hundred packets of media, or three of the largest. Pages that no packet has used
-/// take no memory; in use, those of `n` workers are `n * (n - 1)` rings.
+/// take no memory; `n` workers have `n * (n - 1)` rings.
 const CAPACITY: usize = 256 * 1024;
 
 /// Bytes before each packet.
