@@ -112,7 +112,8 @@ impl Keeper {
                 tracing::debug!(%error, "nothing is forgotten");
                 FORGET
             }
-            Err(_) => FORGET,
+            // A database that is busy has more time a little later.
+            Err(_) => FORGET_ON,
         }
     }
 

@@ -4,8 +4,8 @@
 use super::{Statement, number, plain};
 use crate::signal::{Call, Record};
 
-/// Rows of each kind that are forgotten in one transaction.
-pub(super) const AT_ONCE: i64 = 100;
+/// Rows of each kind that are forgotten in one transaction: few, as writing waits for it.
+pub(super) const AT_ONCE: i64 = 25;
 
 /// How rows of one kind that are over are found, and what goes with each.
 pub(super) struct Forgotten {
