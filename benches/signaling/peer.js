@@ -22,6 +22,9 @@ export function frame(payload, opcode = TEXT) {
 
 export class Peer {
   onText = () => {};
+  onClose = (code, reason) => {
+    throw new Error(`the server closed: ${code} ${reason}`);
+  };
   #rest = Buffer.alloc(0);
   #waiting = [];
 
@@ -81,7 +84,7 @@ export class Peer {
 
   #frame(opcode, payload) {
     if (opcode === PING) return this.send(frame(payload, PONG));
-    if (opcode === CLOSE) throw new Error(`the server closed: ${payload.subarray(2)}`);
+    if (opcode === CLOSE) return this.onClose(payload.length < 2 ? 1005 : payload.readUInt16BE(0), payload.subarray(2).toString());
     if (opcode !== TEXT) return;
     // Engine.IO's own ping.
     if (payload.length === 1 && payload[0] === 0x32) return this.send(frame("3"));

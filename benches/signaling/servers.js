@@ -6,6 +6,14 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { frame, Peer } from "./peer.js";
 
+// No bound of the server is what is measured.
+const UNBOUNDED = `
+[signaling]
+sockets_per_address = 100000
+connects_per_minute = 1000000
+frames_per_second = 100000
+`;
+
 const here = dirname(fileURLToPath(import.meta.url));
 const TICKS = 100; // USER_HZ
 
@@ -49,10 +57,10 @@ export function servers(binary) {
   ];
 }
 
-function turnkey(binary) {
+/** turnkey with all bounds out of the way, or with those it comes with. */
+export function turnkey(binary, signaling = UNBOUNDED) {
   const state = mkdtempSync(join(tmpdir(), "turnkey-bench-"));
   const file = join(state, "turnkey.toml");
-  // No bound of the server is what is measured.
   writeFileSync(file, `
 [relay]
 listen = ["udp://127.0.0.1:0"]
@@ -63,11 +71,7 @@ listen = ["127.0.0.1:0"]
 max_connections = 100000
 [admin]
 listen = ""
-[signaling]
-sockets_per_address = 100000
-connects_per_minute = 1000000
-frames_per_second = 100000
-`);
+${signaling}`);
   const child = spawn(binary, ["serve", "--config", file], { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, STATE_DIRECTORY: state, NO_COLOR: "1" } });
   return started(child, child.stderr, /url=http:\/\/127\.0\.0\.1:(\d+)/, () => rmSync(state, { recursive: true, force: true }));
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::access;
 use super::ice;
 use super::journal::{Effect, Held, Journal};
+use super::outgoing::{Command, Link};
 use super::settings::{Access, Settings};
 use crate::credential::{Credential, MintError, mint};
 use crate::signal::{
@@ -28,9 +29,6 @@ use crate::signal::{
 
 /// Inputs that wait for the hub; beyond it sockets wait, which their peers feel as back pressure.
 const INPUTS: usize = 4096;
-
-/// Frames that wait for one socket, whatever their size.
-pub(super) const SOCKET_FRAMES: usize = 1024;
 
 /// Bytes that wait for one socket, on top of what a resume may replay at once. A slow consumer
 /// loses its socket, not its session.
@@ -113,28 +111,6 @@ pub(super) enum Input {
 
 /// A consultation as it is now, and what joining it gave.
 pub(super) type ConsultationAnswer = Result<(Consultation, Option<Admission>), Refusal>;
-
-/// What the hub tells a socket.
-pub(super) enum Command {
-    Text(Utf8Bytes),
-    Ping(u64),
-    Close(u16, String),
-}
-
-/// The hub's end of one socket.
-pub(super) struct Link {
-    pub(super) commands: mpsc::Sender<Command>,
-    pub(super) waiting: Arc<AtomicUsize>,
-}
-
-impl Link {
-    /// Whether the frame found room.
-    fn push(&self, text: &str, bound: usize) -> bool {
-        let waiting = self.waiting.fetch_add(text.len(), Ordering::Relaxed);
-        let fits = waiting == 0 || waiting + text.len() <= bound;
-        fits && self.commands.try_send(Command::Text(text.into())).is_ok()
-    }
-}
 
 impl App {
     /// Starts the hub's task on the current tokio runtime. `seed` is for session ids and secrets
@@ -251,8 +227,13 @@ impl App {
         ConnId(self.conns.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Tells the hub, which there is room for nearly always; whether it is still there.
     pub(super) async fn tell(&self, input: Input) -> bool {
-        self.inputs.send(input).await.is_ok()
+        match self.inputs.try_send(input) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(input)) => Box::pin(self.inputs.send(input)).await.is_ok(),
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
     }
 
     /// Counts a request for credentials.
@@ -352,7 +333,8 @@ impl Task {
         self.drain(now);
         self.settle(now);
         loop {
-            let deadline = self.hub.poll_timeout().map(|at| tokio::time::Instant::from_std(self.start + at));
+            let next = [self.hub.poll_timeout(), self.hub.poll_later()].into_iter().flatten().min();
+            let deadline = next.map(|at| tokio::time::Instant::from_std(self.start + at));
             let received = tokio::select! {
                 // A journal that falls behind holds back those who speak: what it lacks may not be answered.
                 received = inputs.recv_many(&mut batch, 64), if self.held.has_room() => Some(received),
@@ -449,7 +431,7 @@ impl Task {
     /// Ends a turn: its effects wait for the journal, those that waited long enough are carried out.
     fn settle(&mut self, now: Now) {
         loop {
-            self.held.put(&mut self.hub, std::mem::take(&mut self.effects), Instant::now());
+            self.held.put(&mut self.hub, std::mem::take(&mut self.effects), now);
             let mut slow = Vec::new();
             while let Some(effects) = self.held.next() {
                 effects.into_iter().for_each(|effect| self.carry_out(effect, &mut slow));
@@ -485,14 +467,14 @@ impl Task {
             }
             Output::Ping { conn, seq } => {
                 if let Some(link) = self.links.get(&conn) {
-                    // A full channel means frames wait already; the next ping asks again.
-                    let _ = link.commands.try_send(Command::Ping(seq));
+                    // That there is no room means frames wait already; the next ping asks again.
+                    link.command(Command::Ping(seq));
                 }
             }
             Output::Close { conn, code, reason } => {
                 debug!(conn = conn.0, code, reason, "socket closed");
                 if let Some(link) = self.links.remove(&conn) {
-                    let _ = link.commands.try_send(Command::Close(code, reason));
+                    link.command(Command::Close(code, reason));
                 }
             }
             // Answered where they came up.

@@ -2,12 +2,12 @@
 //! could lose. Where the database fails, signaling goes on in memory and tells the journal everything anew later.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::app::ConsultationAnswer;
-use crate::signal::{Call, Change, Hub, Output, Refusal, Row};
+use crate::signal::{Call, Change, Hub, Now, Output, Refusal, Row};
 
 /// Records that are kept for a database that does not answer.
 const RECORDS: usize = 10_000;
@@ -65,10 +65,12 @@ pub(super) struct Held {
     journal: Option<Journal>,
     waiting: VecDeque<(u64, Vec<Effect>)>,
     ticket: u64,
+    /// The last ticket that effects wait for.
+    awaited: u64,
     /// The outages that are known of.
     outages: u32,
     /// When the journal was found to lack something.
-    lacks_since: Option<Instant>,
+    lacks_since: Option<Duration>,
     /// Records it lacks.
     records: Vec<Change>,
 }
@@ -79,6 +81,7 @@ impl Held {
             journal,
             waiting: VecDeque::new(),
             ticket: 0,
+            awaited: 0,
             outages: 0,
             lacks_since: None,
             records: Vec::new(),
@@ -103,16 +106,18 @@ impl Held {
     }
 
     /// Takes what one turn of the hub changed and what it leads to.
-    pub(super) fn put(&mut self, hub: &mut Hub, effects: Vec<Effect>, now: Instant) {
+    pub(super) fn put(&mut self, hub: &mut Hub, effects: Vec<Effect>, now: Now) {
         let Some(journal) = &self.journal else { return self.wait(0, effects) };
         let (batches, progress) = (journal.batches.clone(), *journal.progress.borrow());
         if std::mem::replace(&mut self.outages, progress.outages) != progress.outages {
-            self.lacks_since.get_or_insert(now);
+            self.lacks_since.get_or_insert(now.mono);
         }
         let mut changes = hub.take_changes();
+        let is_awaited = !changes.is_empty();
+        changes.extend(hub.take_later(now));
         let is_all = self.lacks_since.is_some();
-        if !progress.is_well || self.lacks_since.is_some_and(|since| now.duration_since(since) < ANEW) {
-            self.lacks_since.get_or_insert(now);
+        if !progress.is_well || self.lacks_since.is_some_and(|since| now.mono - since < ANEW) {
+            self.lacks_since.get_or_insert(now.mono);
             self.keep_records(changes);
             return self.wait(0, effects);
         }
@@ -122,17 +127,20 @@ impl Held {
             changes.extend(hub.snapshot());
         }
         if changes.is_empty() {
-            return self.wait(self.ticket, effects);
+            return self.wait(self.awaited, effects);
         }
         let batch = Batch { changes, ticket: self.ticket + 1, is_all };
         match batches.try_send(batch) {
             Ok(()) => {
                 self.ticket += 1;
                 self.lacks_since = None;
-                self.wait(self.ticket, effects);
+                if is_awaited || is_all {
+                    self.awaited = self.ticket;
+                }
+                self.wait(self.awaited, effects);
             }
             Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) => {
-                self.lacks_since = Some(now);
+                self.lacks_since = Some(now.mono);
                 self.keep_records(batch.changes);
                 self.wait(0, effects);
             }

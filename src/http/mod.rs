@@ -10,6 +10,7 @@ mod calls;
 mod ice;
 mod journal;
 pub mod jwks;
+mod outgoing;
 mod pages;
 mod rest;
 mod sessions;
@@ -21,12 +22,12 @@ mod ws;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -38,7 +39,8 @@ pub use settings::{Access, IceServer, Settings};
 /// All paths of the public listener. Serve it with `into_make_service_with_connect_info` of
 /// [`std::net::SocketAddr`].
 pub fn router(app: Arc<App>) -> Router {
-    let engine = socketio::service(&app);
+    let (engine, owner) = (socketio::service(&app), app.clone());
+    let socketio = move |request: Request| socketio::serve(owner, engine, request);
     let api = Router::new()
         .route("/health", get(health))
         .route("/openapi.json", get(openapi))
@@ -58,8 +60,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/video/sessions/{session_id}/end", post(sessions::end))
         .route("/ws/webrtc/connection-state/{call_id}", get(calls::connection_state))
         .route("/ws/webrtc/active-connections", get(calls::active_connections))
-        .route_service("/socket.io/", engine.clone())
-        .route_service("/socket.io/{*rest}", engine)
+        .route("/socket.io/", any(socketio.clone()))
+        .route("/socket.io/{*rest}", any(socketio))
         .layer(DefaultBodyLimit::max(rest::MAX_BODY))
         .layer(cors(app.clone()));
     Router::new()

@@ -3,8 +3,8 @@
 //! A refusal is an upgrade and a close code: browsers can read that, but not the answer to a failed
 //! upgrade.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -14,22 +14,22 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use futures_util::SinkExt as _;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::access::{COOKIE_NAME, Denied, Question};
-use super::app::{App, Command, Input, Link, SOCKET_FRAMES, unix};
+use super::app::{App, Input, unix};
 use super::ice::problem;
+use super::outgoing::{Command, Outgoing, link};
 use super::settings::Settings;
 use crate::signal::dialect::native::SUBPROTOCOL;
 use crate::signal::dialect::peerjs::LOBBY;
 use crate::signal::{Connect, Dialect, close};
 
 /// How long a socket may take for what waits for it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a closed socket may take to answer the close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes written before they are flushed.
 const BATCH: usize = 64 * 1024;
@@ -39,7 +39,7 @@ const BATCH: usize = 64 * 1024;
 pub(super) const READ_BUFFER: usize = 1024;
 
 /// Bytes written at once.
-const WRITE_BUFFER: usize = 4096;
+pub(super) const WRITE_BUFFER: usize = 4096;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
@@ -107,8 +107,11 @@ fn open(
     }
     let cookie = key.issued.as_deref().and_then(|value| set_cookie(value, settings.secure));
     let wants_events = asker.query.find("events") == Some("1");
-    let connect = Connect { dialect, ip: asker.ip(settings), identity, key, room, wants_events };
-    let mut response = upgrade.on_upgrade(move |socket| run(app, socket, connect));
+    let connect = Box::new(Connect { dialect, ip: asker.ip(settings), identity, key, room, wants_events });
+    let mut response = upgrade.on_upgrade(async move |socket| {
+        // A task of its own: that of the upgrade is larger than the socket needs from here on.
+        tokio::spawn(run(app, Box::new(socket), connect));
+    });
     if let Some(cookie) = cookie {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
@@ -147,29 +150,27 @@ async fn refuse(mut socket: WebSocket, code: u16, reason: String) {
     say_goodbye(&mut socket, code, reason).await;
 }
 
-/// Carries frames between one socket and the hub until either is done.
-async fn run(app: Arc<App>, mut socket: WebSocket, connect: Connect) {
+/// Carries frames between one socket and the hub until either is done. Lives as long as the socket, of which there
+/// are many: what is large and rare has its memory only while it goes on.
+async fn run(app: Arc<App>, mut socket: Box<WebSocket>, connect: Box<Connect>) {
     let _opened = app.opened();
     let id = app.next_conn();
-    let (commands, mut queue) = mpsc::channel(SOCKET_FRAMES);
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let link = Link { commands, waiting: waiting.clone() };
-    if !app.tell(Input::Connect { id, connect: Box::new(connect), link }).await {
+    let (link, outgoing) = link();
+    if !app.tell(Input::Connect { id, connect, link }).await {
         return;
     }
     let mut is_readable = true;
     loop {
         tokio::select! {
-            command = queue.recv() => {
-                let Some(command) = command else { break };
-                let written = timeout(WRITE_TIMEOUT, write(&mut socket, command, &mut queue, &waiting)).await;
-                match written {
-                    Ok(Ok(None)) => {}
-                    Ok(Ok(Some((code, reason)))) => {
-                        say_goodbye(&mut socket, code, reason).await;
+            commands = outgoing.next() => {
+                let Some(commands) = commands else { break };
+                match Box::pin(write(&mut socket, commands, &outgoing)).await {
+                    Written::All => {}
+                    Written::Close(code, reason) => {
+                        Box::pin(say_goodbye(&mut socket, code, reason)).await;
                         break;
                     }
-                    Ok(Err(_)) | Err(_) => break,
+                    Written::Not => break,
                 }
             }
             message = socket.recv(), if is_readable => {
@@ -201,33 +202,51 @@ fn input(id: crate::signal::ConnId, message: Option<Result<Message, axum::Error>
     }
 }
 
-/// Writes a command and whatever else waits; a close is handed back.
-async fn write(
+/// What became of what was to be written.
+enum Written {
+    All,
+    /// Up to a close.
+    Close(u16, String),
+    /// The socket is gone, or too slow.
+    Not,
+}
+
+async fn write(socket: &mut WebSocket, mut commands: VecDeque<Command>, outgoing: &Outgoing) -> Written {
+    while !commands.is_empty() {
+        match timeout(WRITE_TIMEOUT, write_batch(socket, &mut commands, outgoing)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some((code, reason)))) => return Written::Close(code, reason),
+            Ok(Err(_)) | Err(_) => return Written::Not,
+        }
+    }
+    Written::All
+}
+
+/// Writes as much as is flushed at once; a close is handed back.
+async fn write_batch(
     socket: &mut WebSocket,
-    first: Command,
-    queue: &mut mpsc::Receiver<Command>,
-    waiting: &AtomicUsize,
+    commands: &mut VecDeque<Command>,
+    outgoing: &Outgoing,
 ) -> Result<Option<(u16, String)>, axum::Error> {
-    let mut next = Some(first);
     let mut written = 0;
-    while let Some(command) = next {
+    let mut close = None;
+    while written < BATCH
+        && close.is_none()
+        && let Some(command) = commands.pop_front()
+    {
         match command {
             Command::Text(text) => {
                 written += text.len();
                 socket.feed(Message::Text(text)).await?;
             }
             Command::Ping(seq) => socket.feed(Message::Ping(seq.to_be_bytes().to_vec().into())).await?,
-            Command::Close(code, reason) => {
-                socket.flush().await?;
-                return Ok(Some((code, reason)));
-            }
+            Command::Close(code, reason) => close = Some((code, reason)),
         }
-        // What was written counts as waiting until it is flushed: not too much at once.
-        next = if written < BATCH { queue.try_recv().ok() } else { None };
     }
     socket.flush().await?;
-    waiting.fetch_sub(written, Ordering::Relaxed);
-    Ok(None)
+    // What was written counts as waiting until it is flushed.
+    outgoing.wrote(written);
+    Ok(close)
 }
 
 /// Closes with a code, and reads until the peer has answered so that the code is not lost to a

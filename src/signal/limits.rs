@@ -62,8 +62,10 @@ pub struct Limits {
     pub ping: Duration,
     /// Interval of Engine.IO pings, and how long a client may take to answer one.
     pub heartbeat: (Duration, Duration),
-    /// A frame to a raw socket is confirmed by a ping this long after it.
+    /// A description to a raw socket is confirmed by a ping this long after it.
     pub confirm: Duration,
+    /// The same for a candidate: a ping confirms all that were sent meanwhile.
+    pub confirm_candidate: Duration,
     /// How long an older socket of the same client may take to show that it is alive.
     pub probe: Duration,
     /// The same for a client that is no browser: it may only not be reading, so that a silent one
@@ -123,6 +125,7 @@ impl Default for Limits {
             ping: Duration::from_secs(15),
             heartbeat: (Duration::from_secs(25), Duration::from_secs(20)),
             confirm: Duration::from_millis(100),
+            confirm_candidate: Duration::from_millis(500),
             probe: Duration::from_secs(5),
             doubt: Duration::from_secs(1),
             chats: 8,

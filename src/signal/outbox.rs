@@ -9,6 +9,9 @@ use super::MemberId;
 use super::envelope::Kind;
 use super::journal::{self, Change, FrameValue, Table};
 
+/// Sequence numbers that the journal knows of ahead of their use.
+const NUMBERS: u64 = 1024;
+
 /// One frame that waits for confirmation.
 #[derive(Clone, Debug)]
 pub(crate) struct Queued {
@@ -16,6 +19,8 @@ pub(crate) struct Queued {
     pub(crate) text: Arc<str>,
     /// Sender and kind of a relayed message; `None` for the server's own frames.
     pub(crate) about: Option<(MemberId, Kind)>,
+    /// The hub's era at that time.
+    pub(crate) era: u64,
 }
 
 /// Bounded, in order of sequence numbers. Beyond its bounds the oldest frame goes, which a resume
@@ -26,9 +31,17 @@ pub(crate) struct Outbox {
     frames: VecDeque<Queued>,
     #[serde(skip)]
     bytes: usize,
+    #[serde(skip)]
     last: u64,
     /// The highest sequence number that is gone, confirmed or dropped.
+    #[serde(skip)]
     gone: u64,
+    /// Numbers up to this one may have been given out: a frame may leave before it is written down, and no number is
+    /// given to two.
+    reserved: u64,
+    /// The reserved number that is written down.
+    #[serde(skip)]
+    promised: u64,
     /// The last frame that was written down, and the last one whose row is gone again.
     #[serde(skip)]
     written: u64,
@@ -55,12 +68,15 @@ impl Outbox {
         &mut self,
         text: Arc<str>,
         about: Option<(MemberId, Kind)>,
-        max_frames: usize,
-        max_bytes: usize,
+        era: u64,
+        (max_frames, max_bytes): (usize, usize),
     ) -> u64 {
         self.last += 1;
+        if self.last > self.reserved {
+            self.reserved = self.last + NUMBERS;
+        }
         self.bytes += text.len();
-        self.frames.push_back(Queued { seq: self.last, text, about });
+        self.frames.push_back(Queued { seq: self.last, text, about, era });
         let mut dropped = 0;
         while self.frames.len() > max_frames || self.bytes > max_bytes {
             let Some(oldest) = self.frames.pop_front() else { break };
@@ -71,14 +87,16 @@ impl Outbox {
         dropped
     }
 
-    /// Forgets what was confirmed.
-    pub(crate) fn confirm(&mut self, seq: u64) {
+    /// Forgets what was confirmed; whether there was something.
+    pub(crate) fn confirm(&mut self, seq: u64) -> bool {
+        let before = self.frames.len();
         self.gone = self.gone.max(seq.min(self.last));
         while self.frames.front().is_some_and(|f| f.seq <= seq) {
             if let Some(frame) = self.frames.pop_front() {
                 self.bytes -= frame.text.len();
             }
         }
+        self.frames.len() < before
     }
 
     /// Whether everything after `seq` is still there.
@@ -104,21 +122,38 @@ impl Outbox {
         });
     }
 
-    /// What has changed since the last time, for the journal.
-    pub(crate) fn take_changes(&mut self, owner: &str, changes: &mut Vec<Change>) {
+    /// Whether the journal knows of the numbers that were given out.
+    pub(crate) fn keeps_its_numbers(&self) -> bool {
+        self.promised == self.reserved
+    }
+
+    /// What has changed since the last time, for the journal; frames up to the one with this number.
+    pub(crate) fn take_changes(&mut self, owner: &str, upto: u64, changes: &mut Vec<Change>) {
         let mut drop =
             |from, to| changes.push(Change::Drop { table: Table::Frame, owner: owner.into(), from, to });
+        self.promised = self.reserved;
+        let upto = upto.min(self.last).max(self.written);
         let gone = self.frames.front().map_or(self.last, |f| f.seq - 1).min(self.written);
         if gone > self.cleared {
             drop(self.cleared + 1, gone);
             self.cleared = gone;
         }
         std::mem::take(&mut self.stale).into_iter().filter(|n| *n > gone).for_each(|n| drop(n, n));
-        for frame in self.frames.iter().filter(|f| f.seq > self.written) {
+        for frame in self.frames.iter().filter(|f| f.seq > self.written && f.seq <= upto) {
             let value = FrameValue { text: (&*frame.text).into(), about: frame.about };
             changes.push(Change::Put(journal::row(Table::Frame, owner, frame.seq, &value)));
         }
-        self.written = self.last;
+        self.written = upto;
+    }
+
+    /// Goes on from what was written down of it, before its frames come back.
+    pub(crate) fn resume(&mut self) {
+        (self.last, self.promised, self.written) = (self.reserved, self.reserved, self.reserved);
+    }
+
+    /// Whether frames wait for confirmation that are not written down.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.frames.back().is_some_and(|f| f.seq > self.written)
     }
 
     /// Forgets what was written down, so that all of it is written again.
@@ -130,12 +165,14 @@ impl Outbox {
     /// Takes a frame back in that was written down; they come in their order.
     pub(crate) fn restore(&mut self, seq: u64, value: &str) -> serde_json::Result<()> {
         let FrameValue { text, about } = serde_json::from_str(value)?;
-        self.cleared = self.cleared.max(if self.frames.is_empty() { seq.saturating_sub(1) } else { 0 });
+        if self.frames.is_empty() {
+            self.gone = seq.saturating_sub(1);
+            self.cleared = self.gone;
+        }
         if seq <= self.last {
             self.bytes += text.len();
-            self.frames.push_back(Queued { seq, text: text.into(), about });
+            self.frames.push_back(Queued { seq, text: text.into(), about, era: 0 });
         }
-        self.written = self.last;
         Ok(())
     }
 
@@ -153,12 +190,12 @@ mod tests {
     fn the_outbox_is_bounded_in_frames_and_bytes_and_knows_what_it_lost() {
         let mut outbox = Outbox::default();
         for _ in 0..5 {
-            outbox.push("12345".into(), None, 3, 100);
+            outbox.push("12345".into(), None, 0, (3, 100));
         }
         assert_eq!(outbox.iter().map(|f| f.seq).collect::<Vec<_>>(), [3, 4, 5]);
         assert!(!outbox.can_replay_from(1));
         assert!(outbox.can_replay_from(2));
-        assert_eq!(outbox.push("x".repeat(90).into(), None, 3, 100), 1);
+        assert_eq!(outbox.push("x".repeat(90).into(), None, 0, (3, 100)), 1);
         assert_eq!(outbox.bytes, 100);
         outbox.confirm(6);
         assert_eq!((outbox.bytes, outbox.frames.len()), (0, 0));

@@ -78,6 +78,14 @@ impl Member {
         ready.into_iter().map(|(_, envelope)| envelope).collect()
     }
 
+    /// Hands out what waited for descriptions that were forwarded since.
+    pub(crate) fn take_ready(&mut self) -> Vec<(MemberId, Envelope)> {
+        let (ready, early) =
+            std::mem::take(&mut self.early).into_iter().partition(|(from, _)| self.described.contains(from));
+        self.early = early;
+        ready
+    }
+
     /// Forgets a member that is gone.
     fn forget(&mut self, gone: MemberId) {
         self.described.retain(|m| *m != gone);
@@ -137,7 +145,8 @@ impl Room {
         Self {
             name,
             policy: Policy::Open,
-            members: Vec::new(),
+            // Two in nearly all cases.
+            members: Vec::with_capacity(2),
             mail: BTreeMap::new(),
             arrivals: 0,
             session,

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::dialect::Dialect;
+use super::envelope::Envelope;
 use super::identity::{ClientKey, Identity};
 use super::journal::{self, AnswerValue, Change, Table};
 use super::outbox::Outbox;
@@ -55,9 +56,30 @@ pub(crate) struct Session {
     /// What the timer is set to.
     #[serde(skip)]
     pub(crate) armed: Option<Duration>,
+    /// Whether a raw client is another one's successor, until that is known.
+    #[serde(skip)]
+    pub(crate) doubt: Option<Box<Doubt>>,
     /// Digest of what the journal has.
     #[serde(skip)]
     pub(crate) written: u64,
+    /// Whether its outbox is written down later.
+    #[serde(skip)]
+    pub(crate) is_written_later: bool,
+}
+
+/// An older socket that may be this client's own, until it has shown life or died.
+#[derive(Debug)]
+pub(crate) struct Doubt {
+    /// The member the older socket belongs to.
+    pub(crate) member: MemberId,
+    /// The older socket.
+    pub(crate) conn: ConnId,
+    /// When its silence has been long enough.
+    pub(crate) until: Duration,
+    /// Frames of an earlier era came before this client did.
+    pub(crate) era: u64,
+    /// Candidates that may belong to the older one's description.
+    pub(crate) deferred: Vec<Envelope>,
 }
 
 impl Session {
@@ -65,7 +87,8 @@ impl Session {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let attached = self.conn.is_some();
         let when_attached = [self.ice_at, self.expires_at].into_iter().flatten().filter(|_| attached);
-        when_attached.chain(self.away_until).min()
+        let doubt = self.doubt.as_ref().map(|doubt| doubt.until);
+        when_attached.chain(self.away_until).chain(doubt).min()
     }
 }
 

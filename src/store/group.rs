@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Statement, escaped, number, statement};
 use crate::signal::{Change, Record, Row, Table};
 
-/// Rows of one INSERT.
+/// Rows of one INSERT, and ranges of one DELETE.
 const ROWS: usize = 50;
 
 type Key = (Table, Box<str>, u64);
@@ -48,18 +48,30 @@ impl Group {
 
     /// What goes is said first: what is put after it in the group stays.
     pub(super) fn statements(&self, node: &str) -> Vec<Statement> {
-        let drops = self.drops.iter().map(|(table, owner, from, to)| {
-            let sql = "DELETE FROM journal WHERE node = $1 AND kind = $2 AND owner = $3 AND number BETWEEN $4 AND $5";
-            sqlx::query(sql)
-                .bind(node.to_owned())
-                .bind(table.as_str())
-                .bind(escaped(owner))
-                .bind(number(*from))
-                .bind(number(*to))
-        });
+        let drops = self.drops.chunks(ROWS).map(|ranges| delete(node, ranges));
         let puts: Vec<_> = self.puts.iter().map(|(key, value)| (key, &**value)).collect();
         drops.chain(puts.chunks(ROWS).map(|rows| insert(node, rows))).collect()
     }
+}
+
+fn delete(node: &str, ranges: &[(Table, Box<str>, u64, u64)]) -> Statement {
+    // Each range by the index.
+    let ors: Vec<String> = (0..ranges.len())
+        .map(|i| {
+            let first = 4 * i + 2;
+            format!(
+                "(node = $1 AND kind = ${} AND owner = ${} AND number BETWEEN ${} AND ${})",
+                first,
+                first + 1,
+                first + 2,
+                first + 3
+            )
+        })
+        .collect();
+    let sql = format!("DELETE FROM journal WHERE {}", ors.join(" OR "));
+    ranges.iter().fold(statement(sql).bind(node.to_owned()), |query, (table, owner, from, to)| {
+        query.bind(table.as_str()).bind(escaped(owner)).bind(number(*from)).bind(number(*to))
+    })
 }
 
 fn insert(node: &str, rows: &[(&Key, &str)]) -> Statement {
@@ -106,7 +118,7 @@ mod tests {
         let left: Vec<_> =
             group.puts.iter().map(|((_, owner, at), value)| (&**owner, *at, &**value)).collect();
         assert_eq!(left, [("a", 2, "y"), ("b", 1, "again")]);
-        assert_eq!(group.statements("n").len(), 3, "two ranges and one INSERT");
+        assert_eq!(group.statements("n").len(), 2, "one DELETE and one INSERT");
         let many = (0..120).map(|n| put("a", n, "x")).collect();
         assert_eq!(Group::new(many).statements("n").len(), 3, "fifty rows each");
     }

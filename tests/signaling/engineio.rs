@@ -152,6 +152,16 @@ async fn eio_a_wrong_version_transport_or_method_gets_400() {
     ] {
         assert_eq!(server.get(&format!("/socket.io/?{query}"), &[]).await.status, 400, "{query}");
     }
+    // The same of who asks for an upgrade.
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for query in ["transport=websocket", "EIO=abc&transport=websocket", "EIO=4", "EIO=4&transport=abc"] {
+        assert_eq!(server.get(&format!("/socket.io/?{query}"), &upgrade).await.status, 400, "{query}");
+    }
     for method in ["POST", "PUT"] {
         assert_eq!(server.request(method, POLLING, &[]).await.status, 400, "{method}");
     }
@@ -319,9 +329,10 @@ async fn sio_a_connection_ends_with_an_invalid_handshake_or_without_one() {
     silent.end().await;
     let patient = self::server(|_| {}).await;
     for text in ["4abc", "4", "49", "45[]", "45x-[]"] {
-        let mut client = websocket(&patient).await;
-        client.send(text).await;
-        client.end().await;
+        for mut client in [websocket(&patient).await, connected(&patient, "").await] {
+            client.send(text).await;
+            client.end().await;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use turnkey::signal::dialect::peerjs::LOBBY;
 use turnkey::signal::dialect::socketio::Vocabulary;
 use turnkey::signal::{
     CallAction, Change, Code, ConnId, Connect, ConsultationAction, Dialect, Grants, Hub, Identity, Limits,
-    Record, Row, Table,
+    Now, Record, Row, Table,
 };
 
 use crate::consultations as meeting;
@@ -55,6 +55,15 @@ fn journaling() -> Sim {
     let mut sim = Sim::new();
     sim.hub.keep_journal();
     sim
+}
+
+/// Lets so much time pass for the journal that nothing is left to be written later.
+fn write_later(sim: &mut Sim, disk: &mut Disk) {
+    let mut now = sim.now;
+    while let Some(due) = sim.hub.poll_later() {
+        now.mono = due;
+        disk.write(sim.hub.take_later(now));
+    }
 }
 
 /// The server is killed: what is on its disk is all there is, and every socket is gone.
@@ -173,6 +182,113 @@ fn socket_io_clients_recover_after_a_crash_with_what_they_missed() {
     let frames = sim.take(bob);
     assert!(frames[0].contains(&pid), "recovered: {frames:?}");
     assert!(frames.iter().any(|text| text.starts_with(r#"2["webrtc:offer""#)), "{frames:?}");
+}
+
+/// Two Socket.IO sockets in a room, the second one's resume secret, and what the first one sends.
+fn two_in_a_room(sim: &mut Sim) -> (ConnId, ConnId, String) {
+    let open = |sim: &mut Sim, user: &str| {
+        let conn = sim.connect(Connect {
+            dialect: Dialect::SocketIo(Vocabulary::Invite),
+            ip: ip(3),
+            identity: Some(token(user, None)),
+            key: browser(3),
+            room: None,
+            wants_events: true,
+        });
+        sim.frame(conn, "0");
+        let connected = sim.take(conn);
+        let pid: Value = serde_json::from_str(&connected[0][1..]).expect("json");
+        sim.frame(conn, r#"21["webrtc:join_room",{"roomId":"r"}]"#);
+        (conn, pid["pid"].as_str().expect("a secret").to_owned())
+    };
+    let (ann, _) = open(sim, "ann");
+    let (bob, pid) = open(sim, "bob");
+    for (from, kind) in [(ann, "offer"), (bob, "answer")] {
+        let description = if kind == "offer" { OFFER } else { ANSWER };
+        sim.frame(from, &format!(r#"22["webrtc:{kind}",{{"roomId":"r","{kind}":{description}}}]"#));
+    }
+    sim.take(ann);
+    sim.take(bob);
+    (ann, bob, pid)
+}
+
+fn pass_candidate(sim: &mut Sim, from: ConnId, ack: &str) {
+    sim.frame(from, &format!(r#"2{ack}["webrtc:ice_candidate",{{"roomId":"r","candidate":{CANDIDATE}}}]"#));
+}
+
+/// The sequence number at the end of an event.
+fn offset(event: &str) -> u64 {
+    let event: Value = serde_json::from_str(&event[1..]).expect("json");
+    event.as_array().and_then(|parts| parts.last()?.as_str()?.parse().ok()).expect("a number")
+}
+
+#[test]
+fn what_nobody_asked_to_be_told_of_is_written_later_and_before_anything_that_is_acknowledged() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (ann, bob, _) = two_in_a_room(&mut sim);
+    disk.write(sim.hub.take_changes());
+    write_later(&mut sim, &mut disk);
+    let frames = |disk: &Disk| disk.rows.keys().filter(|(table, ..)| *table == Table::Frame).count();
+    let before = frames(&disk);
+    pass_candidate(&mut sim, ann, "");
+    assert_eq!(sim.take(bob).len(), 1, "it has left");
+    assert!(sim.hub.take_changes().is_empty(), "and waits for no disk");
+    pass_candidate(&mut sim, ann, "7");
+    disk.write(sim.hub.take_changes());
+    assert_eq!(frames(&disk), before + 2, "with the acknowledgement goes what came before it");
+    pass_candidate(&mut sim, ann, "");
+    sim.lose(bob);
+    disk.write(sim.hub.take_changes());
+    assert_eq!(frames(&disk), before + 3, "the only copy there is");
+    pass_candidate(&mut sim, ann, "");
+    disk.write(sim.hub.take_changes());
+    assert_eq!(frames(&disk), before + 4, "written at once for who is away");
+}
+
+#[test]
+fn what_waits_to_be_written_is_bounded_by_the_sessions() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (ann, bob, _) = two_in_a_room(&mut sim);
+    disk.write(sim.hub.take_changes());
+    for _ in 0..200 {
+        pass_candidate(&mut sim, ann, "");
+        pass_candidate(&mut sim, bob, "");
+    }
+    let due = sim.hub.poll_later().expect("something waits");
+    assert!(due <= sim.now.mono + Duration::from_secs(1), "a second at most");
+    sim.now.mono = due;
+    disk.write(sim.hub.take_later(sim.now));
+    // The second round has what came after the first one was begun.
+    disk.write(sim.hub.take_later(Now { mono: due + Duration::from_secs(1), ..sim.now }));
+    assert_eq!(sim.hub.poll_later(), None);
+}
+
+#[test]
+fn after_a_crash_no_number_is_given_to_two_frames_and_who_has_them_all_recovers() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (ann, bob, pid) = two_in_a_room(&mut sim);
+    disk.write(sim.hub.take_changes());
+    for _ in 0..5 {
+        pass_candidate(&mut sim, ann, "");
+    }
+    let seen = offset(sim.take(bob).last().expect("candidates"));
+    let mut sim = crash(sim, &mut disk);
+    let bob = sim.connect(Connect {
+        dialect: Dialect::SocketIo(Vocabulary::Invite),
+        ip: ip(3),
+        identity: Some(token("bob", None)),
+        key: browser(3),
+        room: None,
+        wants_events: true,
+    });
+    sim.frame(bob, &format!(r#"0{{"pid":"{pid}","offset":"{seen}"}}"#));
+    let frames = sim.take(bob);
+    assert!(frames[0].contains(&pid), "recovered: {frames:?}");
+    assert_eq!(frames.len(), 1, "nothing comes twice: {frames:?}");
+    let (ann, _) = sim.native("eve");
+    sim.join(ann, "r");
+    let joined = sim.take(bob);
+    assert!(offset(&joined[0]) > seen, "{joined:?} after {seen}");
 }
 
 #[test]
@@ -354,6 +470,7 @@ fn after_every_step_the_journal_is_what_a_whole_copy_would_be() {
         step(&mut sim, &mut random);
         disk.write(sim.hub.take_changes());
         if n % 25 == 0 {
+            write_later(&mut sim, &mut disk);
             let mut whole = Disk::default();
             whole.write(sim.hub.snapshot());
             assert_eq!(disk.rows, whole.rows, "after step {n}");

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use turnkey::signal::{ClientKey, Connect};
+use turnkey::signal::{ClientKey, ConnId, Connect};
 
 use crate::sim::{self, Sim, bare, browser, token};
 
@@ -400,4 +400,85 @@ fn a_socket_is_pinged_every_15_s_and_dead_after_two_missed() {
     sim.pass(Duration::from_secs(46));
     assert!(sim.closed(a).is_some());
     assert_eq!(sim.hub.stats().dead_sockets, 1);
+}
+
+/// A pair whose first client was cut without anybody noticing, and what the other one sent since.
+fn waiting_for_a_dead_socket(sim: &mut Sim) -> ConnId {
+    let (doctor, patient) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
+    sim.frame(doctor, OFFER);
+    sim.take(patient);
+    sim.silence(doctor);
+    sim.frame(patient, ANSWER);
+    sim.frame(patient, &candidate(1));
+    patient
+}
+
+#[test]
+fn a_client_that_is_cut_twice_before_anybody_notices_gets_what_waited_for_its_first_socket() {
+    let mut sim = Sim::new();
+    waiting_for_a_dead_socket(&mut sim);
+    let second = sim.raw("r", browser(1));
+    sim.silence(second);
+    let third = sim.raw("r", browser(1));
+    sim.pass(Duration::from_secs(60));
+    assert_eq!(sim.take(third), [ANSWER.to_owned(), candidate(1)]);
+    assert_eq!(sim.hub.stats().sessions, 2, "the dead sockets are nobody's any more");
+}
+
+#[test]
+fn a_client_that_is_cut_thrice_gets_all_of_it_once_and_in_order() {
+    let mut sim = Sim::new();
+    let patient = waiting_for_a_dead_socket(&mut sim);
+    for n in 2..4 {
+        let next = sim.raw("r", browser(1));
+        sim.silence(next);
+        sim.frame(patient, &candidate(n));
+    }
+    let last = sim.raw("r", browser(1));
+    sim.frame(patient, &candidate(4));
+    sim.pass(Duration::from_secs(60));
+    assert_eq!(sim.take(last), [ANSWER.to_owned(), candidate(1), candidate(2), candidate(3), candidate(4)]);
+}
+
+#[test]
+fn candidates_that_come_while_a_successor_waits_follow_what_its_dead_socket_had() {
+    let mut sim = Sim::new();
+    let patient = waiting_for_a_dead_socket(&mut sim);
+    let second = sim.raw("r", browser(1));
+    sim.frame(patient, &candidate(2));
+    sim.pass(Duration::from_secs(20));
+    assert_eq!(sim.take(second), [ANSWER.to_owned(), candidate(1), candidate(2)]);
+}
+
+#[test]
+fn a_second_socket_whose_end_is_noticed_first_keeps_the_seat_for_the_third() {
+    let mut sim = Sim::new();
+    waiting_for_a_dead_socket(&mut sim);
+    let second = sim.raw("r", browser(1));
+    sim.lose(second);
+    sim.pass(Duration::from_secs(30));
+    let third = sim.raw("r", browser(1));
+    assert_eq!(sim.take(third), [ANSWER.to_owned(), candidate(1)]);
+}
+
+#[test]
+fn candidates_of_a_second_socket_that_is_cut_as_well_reach_the_others() {
+    let mut sim = Sim::new();
+    let patient = waiting_for_a_dead_socket(&mut sim);
+    let second = sim.raw("r", browser(1));
+    sim.frame(second, &candidate(9));
+    sim.lose(second);
+    sim.pass(Duration::from_secs(30));
+    assert_eq!(sim.take(patient), [candidate(9)]);
+}
+
+#[test]
+fn a_second_socket_that_is_alive_is_the_successor_and_a_third_is_another_client() {
+    let mut sim = Sim::new();
+    waiting_for_a_dead_socket(&mut sim);
+    let second = sim.raw("r", browser(1));
+    let third = sim.raw("r", browser(1));
+    sim.pass(Duration::from_secs(20));
+    assert_eq!(sim.take(second), [ANSWER.to_owned(), candidate(1)]);
+    assert!(sim.take(third).is_empty());
 }

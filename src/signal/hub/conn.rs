@@ -7,11 +7,10 @@ use super::Connect;
 use super::socketio::Pending;
 use crate::signal::dialect::Dialect;
 use crate::signal::dialect::native::Hello;
-use crate::signal::envelope::Envelope;
 use crate::signal::identity::{ClientKey, Identity};
 use crate::signal::limits::Limits;
 use crate::signal::rate::Bucket;
-use crate::signal::{ConnId, MemberId, Now, SessionId};
+use crate::signal::{Now, SessionId};
 
 /// A strike is forgotten after this long without another.
 const STRIKE_MEMORY: Duration = Duration::from_secs(60);
@@ -38,14 +37,10 @@ pub(super) struct Conn {
     pub(super) renewal: Option<Box<str>>,
     pub(super) joins: Bucket,
     pub(super) armed: Option<Duration>,
-    /// The older socket that may be this client's own, until it has shown life or died.
-    pub(super) suspect: Option<Suspect>,
-    /// Candidates of a socket that may go on with another one's description.
-    pub(super) deferred: Vec<Envelope>,
     /// Whether a raw socket has sent a description of its own.
     pub(super) has_described: bool,
-    /// Younger sockets that wait for this one to show life.
-    pub(super) suspected_by: Vec<ConnId>,
+    /// Younger clients that wait for this socket to show life.
+    pub(super) suspected_by: Vec<SessionId>,
     frames: Bucket,
     strikes: u32,
     struck_at: Duration,
@@ -59,16 +54,6 @@ pub(super) struct Conn {
     hello_at: Option<Duration>,
     ping_at: Duration,
     confirm_at: Option<Duration>,
-}
-
-/// The member an older socket belongs to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Suspect {
-    pub(super) member: MemberId,
-    pub(super) conn: ConnId,
-    pub(super) until: Duration,
-    /// The last frame the older socket was sent before the younger one came.
-    pub(super) last_seq: u64,
 }
 
 /// What the timer of a socket finds.
@@ -99,8 +84,6 @@ impl Conn {
             renewal: None,
             joins: Bucket::full(limits.joins_per_minute, now.mono),
             armed: None,
-            suspect: None,
-            deferred: Vec::new(),
             has_described: false,
             suspected_by: Vec::new(),
             frames: Bucket::full(limits.frame_burst, now.mono),
@@ -166,7 +149,7 @@ impl Conn {
 
     /// Something was sent that only a pong confirms.
     pub(super) fn confirm_by(&mut self, at: Duration) {
-        self.confirm_at.get_or_insert(at);
+        self.confirm_at = Some(self.confirm_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     pub(super) fn life(&mut self, now: Now, limits: &Limits) -> Life {
@@ -193,7 +176,7 @@ impl Conn {
     }
 
     pub(super) fn deadline(&self) -> Duration {
-        let others = [self.hello_at, self.confirm_at, self.answer_by, self.suspect.map(|s| s.until)];
+        let others = [self.hello_at, self.confirm_at, self.answer_by];
         others.into_iter().flatten().fold(self.ping_at, Duration::min)
     }
 }

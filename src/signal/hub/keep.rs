@@ -2,8 +2,9 @@
 //! restart. What is decided in a turn is found by comparing with what was written last, so that no rule of the
 //! other files has to think of the journal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::presence::token_end;
 use super::{Hub, Now};
@@ -13,6 +14,12 @@ use crate::signal::journal::{self, CallValue, Change, Record, Row, Table};
 use crate::signal::room::Room;
 use crate::signal::session::Session;
 use crate::signal::{ConnId, MemberId, SessionId};
+
+/// How long a frame that has left may wait for others before it is written down. Most are confirmed by then.
+const LATER: Duration = Duration::from_secs(1);
+
+/// What is nearly due is written with what is due.
+const GRACE: Duration = Duration::from_millis(125);
 
 /// What may differ from the journal.
 #[derive(Default)]
@@ -24,6 +31,10 @@ pub(super) struct Touched {
     consultations: BTreeSet<Arc<str>>,
     /// Changes that are complete already.
     changes: Vec<Change>,
+    /// Whether nobody waits to hear that what is done now was done.
+    is_unasked: bool,
+    /// Sessions whose outbox is written later, since when, and the last frame that is.
+    later: VecDeque<(Duration, SessionId, u64)>,
 }
 
 impl Hub {
@@ -33,11 +44,11 @@ impl Hub {
         self.touched.is_on = true;
     }
 
-    /// What has changed since the last call.
+    /// What has changed since the last call, without what waits for [`Self::take_later`].
     pub fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = std::mem::take(&mut self.touched.changes);
         for id in std::mem::take(&mut self.touched.sessions) {
-            self.write_session(id, &mut changes);
+            self.write_session(id, u64::MAX, &mut changes);
         }
         for name in std::mem::take(&mut self.touched.rooms) {
             self.write_room(&name, &mut changes);
@@ -75,13 +86,39 @@ impl Hub {
         self.take_changes()
     }
 
-    fn write_session(&mut self, id: SessionId, changes: &mut Vec<Change>) {
+    /// When [`Self::take_later`] is due.
+    #[must_use]
+    pub fn poll_later(&self) -> Option<Duration> {
+        self.touched.later.front().map(|(since, ..)| *since + LATER)
+    }
+
+    /// What nobody waits for: frames that have left for their recipients, of senders who asked for no
+    /// acknowledgement. Empty until some of it is due.
+    pub fn take_later(&mut self, now: Now) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if self.poll_later().is_none_or(|at| at > now.mono) {
+            return changes;
+        }
+        while let Some((_, id, last)) =
+            self.touched.later.pop_front_if(|(since, ..)| *since + LATER <= now.mono + GRACE)
+        {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            session.is_written_later = false;
+            self.write_session(id, last, &mut changes);
+            if self.sessions.get(&id).is_some_and(|s| s.outbox.has_unwritten()) {
+                self.touch_later(now, id);
+            }
+        }
+        changes
+    }
+
+    fn write_session(&mut self, id: SessionId, upto: u64, changes: &mut Vec<Change>) {
         let owner = id.to_string();
         let Some(session) = self.sessions.get_mut(&id) else {
             let tables = [Table::Session, Table::Frame, Table::Answer];
             return changes.extend(tables.map(|table| drop_all(table, &owner)));
         };
-        session.outbox.take_changes(&owner, changes);
+        session.outbox.take_changes(&owner, upto, changes);
         session.answered.take_changes(&owner, changes);
         let row = journal::row(Table::Session, &*owner, 0, session);
         let digest = journal::digest(&row.value);
@@ -143,13 +180,14 @@ impl Hub {
     fn restore_session(&mut self, now: Now, id: SessionId, value: &str) -> Option<()> {
         let mut session = serde_json::from_str::<Session>(value).ok()?;
         session.written = journal::digest(value);
+        session.outbox.resume();
         session.away_until = Some(now.mono + self.limits.resume_window);
         session.expires_at = token_end(now, &session.identity);
         self.note_user(&session.identity, id);
         for chat in &session.chats {
             self.chats.entry(chat.clone()).or_default().push(id);
         }
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         Some(())
     }
 
@@ -185,6 +223,26 @@ impl Hub {
         }
     }
 
+    /// Says whether somebody waits to hear that what is done now was done; of what came in last.
+    pub(super) fn nobody_waits(&mut self, is_so: bool) {
+        self.touched.is_unasked = is_so;
+    }
+
+    /// A frame was put into a session's outbox.
+    pub(super) fn touch_outbox(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let has_left = session.conn.is_some() && session.outbox.keeps_its_numbers();
+        if self.touched.is_unasked && has_left { self.touch_later(now, id) } else { self.touch_session(id) }
+    }
+
+    /// An outbox has changed, which nobody waits for.
+    pub(super) fn touch_later(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|_| self.touched.is_on) else { return };
+        if !std::mem::replace(&mut session.is_written_later, true) {
+            self.touched.later.push_back((now.mono, id, session.outbox.last_seq()));
+        }
+    }
+
     pub(super) fn touch_room(&mut self, name: &Arc<str>) {
         if self.touched.is_on && !self.touched.rooms.contains(name) {
             self.touched.rooms.insert(name.clone());
@@ -205,14 +263,28 @@ impl Hub {
 
     /// What somebody has just sent may have changed the own session and room.
     pub(super) fn touch_conn(&mut self, id: ConnId) {
-        if !self.touched.is_on {
-            return;
+        let (session, room) = self.concerned(id);
+        self.touch(session, room.as_ref());
+    }
+
+    /// The session and room of a socket, where there is a journal.
+    pub(super) fn concerned(&self, id: ConnId) -> (Option<SessionId>, Option<Arc<str>>) {
+        let session = self.conns.get(&id).and_then(|conn| conn.session).filter(|_| self.touched.is_on);
+        let place = session.and_then(|session| self.sessions.get(&session)?.place.as_ref());
+        (session, place.map(|(room, _)| room.clone()))
+    }
+
+    /// A frame was carried out. It may have taken the session out of the room it was in `before`.
+    pub(super) fn touch_sender(&mut self, id: ConnId, before: &(Option<SessionId>, Option<Arc<str>>)) {
+        if !std::mem::take(&mut self.touched.is_unasked) {
+            self.touch(before.0, before.1.as_ref());
+            self.touch_conn(id);
         }
-        let Some(session) = self.conns.get(&id).and_then(|conn| conn.session) else { return };
-        self.touched.sessions.insert(session);
-        if let Some((room, _)) = self.sessions.get(&session).and_then(|s| s.place.clone()) {
-            self.touch_room(&room);
-        }
+    }
+
+    fn touch(&mut self, session: Option<SessionId>, room: Option<&Arc<str>>) {
+        session.into_iter().for_each(|session| self.touch_session(session));
+        room.into_iter().for_each(|room| self.touch_room(room));
     }
 
     pub(super) fn record(&mut self, record: impl FnOnce() -> Record) {

@@ -8,6 +8,7 @@ mod calls;
 mod conn;
 mod consultations;
 mod effects;
+mod invites;
 mod keep;
 mod moderate;
 mod native;
@@ -58,8 +59,9 @@ pub struct Hub {
     limits: Limits,
     protects_rooms: bool,
     rng: StdRng,
-    conns: HashMap<ConnId, Conn>,
-    sessions: HashMap<SessionId, Session>,
+    // Boxed: a table has room for more than there are.
+    conns: HashMap<ConnId, Box<Conn>>,
+    sessions: HashMap<SessionId, Box<Session>>,
     /// The sessions of users that are known by a token of their own.
     users: HashMap<Arc<str>, Vec<SessionId>>,
     calls: Calls,
@@ -77,6 +79,8 @@ pub struct Hub {
     stats: Stats,
     voids: Voids,
     touched: Touched,
+    /// How often a raw client came that may be another one's successor; frames are dated by it.
+    era: u64,
 }
 
 impl Hub {
@@ -105,6 +109,7 @@ impl Hub {
             stats: Stats::default(),
             voids: Voids::default(),
             touched: Touched::default(),
+            era: 0,
         }
     }
 
@@ -141,7 +146,7 @@ impl Hub {
         }
         self.stats.connects += 1;
         *self.sockets.entry(client_key(connect.ip)).or_insert(0) += 1;
-        self.conns.insert(id, Conn::new(now, &connect, &self.limits));
+        self.conns.insert(id, Box::new(Conn::new(now, &connect, &self.limits)));
         match connect.dialect {
             Dialect::Native | Dialect::SocketIo(_) => {}
             Dialect::Broadcast | Dialect::Call => self.raw_connected(now, id, connect),
@@ -176,8 +181,7 @@ impl Hub {
         if !self.within_rate(now, id, text.len()) {
             return;
         }
-        // Before as well: the frame may take the session out of its room.
-        self.touch_conn(id);
+        let before = self.concerned(id);
         match self.conns.get(&id).map(|c| c.dialect) {
             Some(Dialect::Native) => self.native_frame(now, id, text),
             Some(Dialect::Broadcast) => self.raw_frame(now, id, text),
@@ -186,7 +190,7 @@ impl Hub {
             Some(Dialect::PeerJs) => self.peerjs_frame(now, id, text),
             None => {}
         }
-        self.touch_conn(id);
+        self.touch_sender(id, &before);
         self.arm_conn(id);
     }
 
@@ -210,13 +214,13 @@ impl Hub {
     /// A pong came in; it confirms what was sent before its ping.
     pub fn handle_pong(&mut self, now: Now, id: ConnId, seq: u64) {
         let Some(conn) = self.conns.get(&id) else { return };
-        if let (false, Some(session)) = (conn.dialect.acknowledges(), conn.session)
-            && let Some(session) = self.sessions.get_mut(&session)
+        if let (false, Some(id)) = (conn.dialect.acknowledges(), conn.session)
+            && let Some(session) = self.sessions.get_mut(&id)
+            && session.outbox.confirm(seq)
         {
-            session.outbox.confirm(seq);
+            self.touch_later(now, id);
         }
         self.shows_life(now, id);
-        self.touch_conn(id);
         self.arm_conn(id);
     }
 
@@ -265,7 +269,6 @@ impl Hub {
             Life::Ask => self.outputs.push_back(Output::Ping { conn: id, seq }),
             Life::Fine => {}
         }
-        self.probe_timeout(now, id);
         self.arm_conn(id);
     }
 
@@ -289,6 +292,7 @@ impl Hub {
             session.ice_at = None;
             self.ask_ice(id, AskedIce::Push);
         }
+        self.probe_timeout(now, id);
         self.arm_session(id);
     }
 

@@ -125,6 +125,7 @@ impl Hub {
         );
         if envelope.verbatim_in(Dialect::PeerJs).is_none() {
             remember(&mut member.connections, sender.member, connection.clone());
+            self.touch_room(&room);
         }
         peerjs::render(sender, &connection, envelope)
     }

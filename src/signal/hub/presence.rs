@@ -119,9 +119,11 @@ impl Hub {
             leased_until: 0,
             expires_at,
             armed: None,
+            doubt: None,
             written: 0,
+            is_written_later: false,
         };
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         self.touch_session(id);
         self.arm_session(id);
         Ok(id)
@@ -172,7 +174,12 @@ impl Hub {
             return;
         }
         session.conn = None;
+        // What has left may have gone down with the socket.
+        let is_only_copy = session.outbox.has_unwritten();
         session.away_until = Some(now.mono + self.limits.resume_window);
+        if is_only_copy {
+            self.touch_session(id);
+        }
         self.set_away(now, id, true);
         self.arm_session(id);
     }

@@ -10,12 +10,13 @@
 
 use std::sync::Arc;
 
-use super::conn::{Conn, Suspect};
+use super::conn::Conn;
 use super::{Connect, Hub, Now, Output, close};
 use crate::signal::dialect::{Dialect, broadcast};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::identity::ClientKey;
 use crate::signal::room::Member;
+use crate::signal::session::Doubt;
 use crate::signal::{ConnId, MemberId, SessionId};
 
 impl Hub {
@@ -90,31 +91,34 @@ impl Hub {
     /// Relays a message of a raw socket, once it is known whose it is.
     pub(super) fn raw_message(&mut self, now: Now, id: ConnId, envelope: Envelope) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let is_unsure = conn.suspect.is_some() && !conn.has_described;
-        if envelope.kind == Kind::Candidate && is_unsure && conn.deferred.len() < self.limits.mail_candidates
-        {
+        let Some(session) = conn.session else { return };
+        if envelope.kind == Kind::Candidate && !conn.has_described {
             // Whether it belongs to the older socket's description is known in a moment.
-            return conn.deferred.push(envelope);
+            let doubt = self.sessions.get_mut(&session).and_then(|s| s.doubt.as_mut());
+            if let Some(doubt) = doubt.filter(|d| d.deferred.len() < self.limits.mail_candidates) {
+                return doubt.deferred.push(envelope);
+            }
         }
         let is_description = envelope.kind.is_description();
         conn.has_described |= is_description;
-        self.relay_raw(now, id, &envelope);
-        if is_description {
-            self.relay_deferred(now, id);
-        }
-    }
-
-    fn relay_raw(&mut self, now: Now, id: ConnId, envelope: &Envelope) {
-        let Some(session) = self.conns.get(&id).and_then(|c| c.session) else { return };
-        if let Err(refusal) = self.relay(now, session, None, envelope) {
+        self.nobody_waits(!is_description);
+        if let Err(refusal) = self.relay(now, session, None, &envelope) {
             self.refuse(id, None, &refusal);
         }
+        if is_description {
+            let doubt = self.sessions.get_mut(&session).and_then(|s| s.doubt.as_mut());
+            let deferred = doubt.map(|d| std::mem::take(&mut d.deferred));
+            self.relay_deferred(now, session, deferred.unwrap_or_default());
+        }
     }
 
-    fn relay_deferred(&mut self, now: Now, id: ConnId) {
-        let deferred = self.conns.get_mut(&id).map(|c| std::mem::take(&mut c.deferred));
-        for candidate in deferred.unwrap_or_default() {
-            self.relay_raw(now, id, &candidate);
+    fn relay_deferred(&mut self, now: Now, session: SessionId, deferred: Vec<Envelope>) {
+        for candidate in deferred {
+            if let Err(refusal) = self.relay(now, session, None, &candidate)
+                && let Some(conn) = self.sessions.get(&session).and_then(|s| s.conn)
+            {
+                self.refuse(conn, None, &refusal);
+            }
         }
     }
 
@@ -175,15 +179,30 @@ impl Hub {
 
     /// Asks the older socket for a sign of life.
     fn suspect(&mut self, now: Now, id: ConnId, twin: Option<(MemberId, ConnId)>, is_strong: bool) {
-        let Some((member, older)) = twin else { return };
+        let Some((member, conn)) = twin else { return };
+        let Some(session) = self.conns.get(&id).and_then(|c| c.session) else { return };
         let patience = if is_strong { self.limits.probe } else { self.limits.doubt };
-        let Some(conn) = self.conns.get_mut(&older) else { return };
-        conn.suspected_by.push(id);
-        let last_seq = conn.session.and_then(|s| self.sessions.get(&s)).map_or(0, |s| s.outbox.last_seq());
-        self.outputs.push_back(Output::Ping { conn: older, seq: last_seq });
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.suspect = Some(Suspect { member, conn: older, until: now.mono + patience, last_seq });
+        let Some(found) = self.sessions.get_mut(&session) else { return };
+        // An earlier socket of this seat may have asked already, and its era is the seat's.
+        if found.doubt.is_none() {
+            self.era += 1;
+            let (until, era) = (now.mono + patience, self.era);
+            found.doubt = Some(Box::new(Doubt { member, conn, until, era, deferred: Vec::new() }));
         }
+        self.ask_for(session);
+    }
+
+    /// Asks the socket that a client may be the successor of.
+    fn ask_for(&mut self, younger: SessionId) {
+        let doubt = self.sessions.get(&younger).and_then(|s| s.doubt.as_ref());
+        let Some(older) = doubt.map(|d| d.conn) else { return };
+        let Some(conn) = self.conns.get_mut(&older) else { return };
+        if !conn.suspected_by.contains(&younger) {
+            conn.suspected_by.push(younger);
+        }
+        let seq = conn.session.and_then(|s| self.sessions.get(&s)).map_or(0, |s| s.outbox.last_seq());
+        self.outputs.push_back(Output::Ping { conn: older, seq });
+        self.arm_session(younger);
     }
 
     /// A socket is alive: those that suspected it to be their own older one are other clients.
@@ -195,74 +214,95 @@ impl Hub {
         }
     }
 
-    fn is_another(&mut self, now: Now, id: ConnId) {
-        let Some(suspect) = self.conns.get_mut(&id).and_then(|c| c.suspect.take()) else { return };
-        if let Some((_, room, member)) = self.place_of(id) {
-            self.give_mail_of(now, &room, suspect.member, member);
+    fn is_another(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(doubt) = session.doubt.take() else { return };
+        if let Some((room, member)) = session.place.clone() {
+            self.give_mail_of(now, &room, doubt.member, member);
         }
-        self.relay_deferred(now, id);
-        self.arm_conn(id);
+        self.relay_deferred(now, id, doubt.deferred);
+        self.arm_session(id);
     }
 
     /// The older socket had its time. A browser would have answered, so its socket is dead; a bare
     /// client may only not be reading, so it gets the benefit of the doubt.
-    pub(super) fn probe_timeout(&mut self, now: Now, id: ConnId) {
-        let Some(conn) = self.conns.get(&id) else { return };
-        let Some(suspect) = conn.suspect.filter(|s| s.until <= now.mono) else { return };
-        if !conn.key.is_strong() {
-            if let Some(older) = self.conns.get_mut(&suspect.conn) {
-                older.suspected_by.retain(|c| *c != id);
-            }
-            return self.is_another(now, id);
+    pub(super) fn probe_timeout(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(doubt) = session.doubt.as_ref().filter(|d| d.until <= now.mono) else { return };
+        let (older, is_strong) = (doubt.conn, session.key.is_strong());
+        if is_strong {
+            self.stats.dead_sockets += 1;
+            self.close(now, older, close::REPLACED, "a younger socket of this client took over");
+        } else if let Some(conn) = self.conns.get_mut(&older) {
+            conn.suspected_by.retain(|s| *s != id);
         }
-        self.stats.dead_sockets += 1;
-        self.close(now, suspect.conn, close::REPLACED, "a younger socket of this client took over");
-        // Closing it has made this one its heir, unless it was no longer there.
-        self.is_another(now, id);
+        // Closing it has made this one its heir, unless it was no longer there, or another one was first.
+        let doubts = self.sessions.get(&id).and_then(|s| s.doubt.as_ref());
+        if doubts.is_some_and(|d| d.conn == older) {
+            self.is_another(now, id);
+        }
     }
 
-    /// A socket is gone: a younger one that suspected it takes over, one that it suspected is free.
+    /// A socket is gone: the first that suspected it goes on with what waited for it. The others may be the first
+    /// one's own younger sockets, as when a client is cut twice in quick succession.
     pub(super) fn suspicion_ends_with(&mut self, now: Now, id: ConnId, gone: &Conn) {
-        if let Some(older) = gone.suspect.and_then(|s| self.conns.get_mut(&s.conn)) {
-            older.suspected_by.retain(|c| *c != id);
+        let suspects = |s: &&SessionId| {
+            self.sessions.get(s).and_then(|s| s.doubt.as_ref()).is_some_and(|d| d.conn == id)
+        };
+        let younger: Vec<SessionId> = gone.suspected_by.iter().filter(suspects).copied().collect();
+        let Some((heir, others)) = younger.split_first() else { return };
+        match gone.session {
+            Some(dead) => self.inherit(now, *heir, dead),
+            None => self.is_another(now, *heir),
         }
-        let mut younger = gone.suspected_by.iter().copied();
-        let heir = younger.next();
-        if let (Some(heir), Some(session)) = (heir, gone.session) {
-            self.inherit(now, heir, session);
-        }
-        let heir = heir.and_then(|h| self.place_of(h)).map(|(_, _, member)| member);
-        for other in younger {
-            if let (Some(heir), Some(conn)) = (heir, self.conns.get_mut(&other)) {
-                conn.suspect = conn.suspect.map(|s| Suspect { member: heir, ..s });
+        let successor = self.sessions.get(heir).and_then(|s| Some((s.place.as_ref()?.1, s.conn?)));
+        for other in others {
+            let doubt = self.sessions.get_mut(other).and_then(|s| s.doubt.as_mut());
+            match (successor, doubt) {
+                (Some((member, conn)), Some(doubt)) => {
+                    (doubt.member, doubt.conn) = (member, conn);
+                    doubt.until = now.mono + self.limits.probe;
+                    self.ask_for(*other);
+                }
+                _ => self.is_another(now, *other),
             }
-            self.is_another(now, other);
         }
     }
 
     /// `heir` goes on with what waited for the session of a dead socket, and keeps its own seat.
-    fn inherit(&mut self, now: Now, heir: ConnId, dead: SessionId) {
-        let Some(suspect) = self.conns.get_mut(&heir).and_then(|c| c.suspect.take()) else { return };
-        let Some((session, room_name, member)) = self.place_of(heir) else { return };
+    fn inherit(&mut self, now: Now, heir: SessionId, dead: SessionId) {
+        let Some(session) = self.sessions.get_mut(&heir) else { return };
+        let Some(doubt) = session.doubt.take() else { return };
+        let Some((room_name, member)) = session.place.clone() else { return };
         let Some(old) = self.sessions.get(&dead) else { return };
         // What came after the heir's arrival went to the heir as well.
-        let missed: Vec<_> = old
-            .outbox
-            .iter()
-            .filter(|f| f.seq <= suspect.last_seq)
-            .map(|f| (f.text.clone(), f.about))
-            .collect();
+        let mut missed: Vec<_> = old.outbox.iter().filter(|f| f.era < doubt.era).cloned().collect();
+        missed.sort_by_key(|f| f.era);
         let room = self.rooms.get_mut(&room_name);
-        let ready = room.map(|r| r.succeed(suspect.member, member)).unwrap_or_default();
+        let ready = room.map(|r| r.succeed(doubt.member, member)).unwrap_or_default();
         self.touch_room(&room_name);
         for (reader, candidate) in ready {
             self.pass(now, &room_name, member, reader, &candidate);
         }
-        for (text, about) in missed {
-            self.deliver(now, session, about, |_, _| Some(text));
+        let era = self.era;
+        for frame in &missed {
+            // To the heir's own heir it is as old as it was.
+            self.era = frame.era;
+            self.deliver(now, heir, frame.about, |_, _| Some(frame.text.clone()));
         }
+        // Candidates that waited for a description which only the dead socket had.
+        let member_now = self.rooms.get_mut(&room_name).and_then(|r| r.member_mut(member));
+        let ready = member_now.map(Member::take_ready).unwrap_or_default();
+        self.era = doubt.era;
+        for (sender, candidate) in ready {
+            let text = candidate.verbatim.as_ref().map(|v| &v.text);
+            if !missed.iter().any(|f| text.is_some_and(|text| Arc::ptr_eq(text, &f.text))) {
+                self.pass(now, &room_name, sender, member, &candidate);
+            }
+        }
+        self.era = era;
         self.end_session(now, dead, "lost");
-        self.relay_deferred(now, heir);
-        self.arm_conn(heir);
+        self.relay_deferred(now, heir, doubt.deferred);
+        self.arm_session(heir);
     }
 }

@@ -7,7 +7,7 @@ use super::{Hub, Now};
 use crate::signal::dialect::{Dialect, Sender};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::room::{Kept, waits_for_description};
-use crate::signal::{MemberId, SessionId};
+use crate::signal::{ConnId, MemberId, SessionId};
 
 /// How many have a message now, and how many will have it later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +90,6 @@ impl Hub {
     ) -> Result<Delivery, Refusal> {
         // More of the callee's connections may come while it rings.
         let rings = self.rings(room_name);
-        self.touch_room(room_name);
         let limits = &self.limits;
         let Some(room) = self.rooms.get_mut(room_name) else { return Ok(Delivery::default()) };
         let is_alone = !room.members.iter().any(|m| m.id != from && !m.is_away);
@@ -98,6 +97,7 @@ impl Hub {
         let kept = match (envelope.kind, to) {
             (Kind::Answer, _) => {
                 room.settle(from, to);
+                self.touch_room(room_name);
                 return Ok(Delivery::default());
             }
             (Kind::Offer, None) if is_alone || is_raw || rings => {
@@ -105,6 +105,7 @@ impl Hub {
             }
             (Kind::Offer, None) => {
                 room.mail.remove(&from);
+                self.touch_room(room_name);
                 return Ok(Delivery::default());
             }
             (Kind::Candidate, None) if is_alone || room.has_offer_of(from) => {
@@ -121,6 +122,7 @@ impl Hub {
                 _,
             ) => return Ok(Delivery::default()),
         };
+        self.touch_room(room_name);
         match kept {
             Kept::Yes => {
                 self.stats.mail_held += u64::from(is_alone && envelope.kind == Kind::Offer);
@@ -149,7 +151,6 @@ impl Hub {
         envelope: &Envelope,
     ) -> Delivery {
         let (max, bytes) = (self.limits.mail_candidates, self.limits.mail_bytes);
-        self.touch_room(room_name);
         let Some(room) = self.rooms.get_mut(room_name) else { return Delivery::default() };
         let Some(target) = room.member_mut(to) else { return Delivery::default() };
         let (session, is_away) = (target.session, target.is_away);
@@ -161,6 +162,7 @@ impl Hub {
                 return Delivery::default();
             }
             target.early.push((from, envelope.clone()));
+            self.touch_room(room_name);
             return Delivery { delivered: 0, held: 1 };
         }
         let is_description = envelope.kind.is_description();
@@ -179,6 +181,9 @@ impl Hub {
         let Some(sender) = room.member(from).map(|m| Sender::new(room_name, m)) else {
             return Delivery::default();
         };
+        if is_description || envelope.kind == Kind::Media {
+            self.touch_room(room_name);
+        }
         self.deliver_message(now, session, &sender, envelope);
         for candidate in &ready {
             self.deliver_message(now, session, &sender, candidate);
@@ -206,7 +211,6 @@ impl Hub {
         about: Option<(MemberId, Kind)>,
         render: impl FnOnce(Dialect, u64) -> Option<Arc<str>>,
     ) {
-        self.touch_session(to);
         let Some(session) = self.sessions.get_mut(&to) else { return };
         let Some(text) = render(session.dialect, session.outbox.next_seq()) else { return };
         let confirms_itself = session.dialect.acknowledges();
@@ -222,20 +226,24 @@ impl Hub {
             }
             return;
         }
-        let (frames, bytes) = (self.limits.outbox_frames, self.limits.outbox_bytes);
-        let dropped = session.outbox.push(text.clone(), about, frames, bytes);
+        let bounds = (self.limits.outbox_frames, self.limits.outbox_bytes);
+        let dropped = session.outbox.push(text.clone(), about, self.era, bounds);
+        self.touch_outbox(now, to);
         if let Some(conn) = conn {
             self.send(conn, text);
             if !confirms_itself {
-                self.confirm_soon(now.mono, conn);
+                self.confirm_soon(now.mono, conn, about);
             }
         } else {
             self.stats.overflowed += dropped;
         }
     }
 
-    fn confirm_soon(&mut self, now: Duration, conn: crate::signal::ConnId) {
-        let at = now + self.limits.confirm;
+    /// A candidate that comes again does no harm, a description may: that one is asked after sooner.
+    fn confirm_soon(&mut self, now: Duration, conn: ConnId, about: Option<(MemberId, Kind)>) {
+        let is_description = about.is_some_and(|(_, kind)| kind.is_description());
+        let patience = if is_description { self.limits.confirm } else { self.limits.confirm_candidate };
+        let at = now + patience;
         if let Some(found) = self.conns.get_mut(&conn) {
             found.confirm_by(at);
             self.arm_conn(conn);

@@ -95,6 +95,23 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it does no more than pass something on to those who are there.
+    pub(crate) fn only_passes(&self) -> bool {
+        match self {
+            Self::Relay(message) => !message.envelope.kind.is_description(),
+            Self::Chat(_) => true,
+            Self::Join(_)
+            | Self::Leave
+            | Self::JoinChat(_)
+            | Self::Identify(_)
+            | Self::Invite { .. }
+            | Self::Call { .. }
+            | Self::Moderate { .. } => false,
+        }
+    }
+}
+
 /// What may be done with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {

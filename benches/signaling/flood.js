@@ -1,0 +1,98 @@
+/**
+ * What a flood from one address costs the others: their latency without it and beside it.
+ *   node flood.js BINARY [--quick]
+ * A process of its own floods from 127.0.0.99: sockets without end, and frames as fast as each takes them. The others
+ * are pairs on addresses of their own. The server has the limits it comes with.
+ */
+import { fork } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { frame, Peer } from "./peer.js";
+import { raw, turnkey } from "./servers.js";
+
+const FLOODER = "127.0.0.99";
+const FRAMES = 5_000; // of the flood, a second
+const SOCKETS = 50; // a second that the flood tries to open
+const quick = process.argv.includes("--quick");
+const PAIRS = 20;
+const RATE = 400; // messages of the others, a second
+const SECONDS = quick ? 2 : 10;
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
+if (process.argv[2] === "flood") await flood(Number(process.argv[3]));
+else await measure(process.argv[2]);
+
+async function flood(port) {
+  const open = new Set();
+  const codes = {};
+  const loud = frame(JSON.stringify({ type: "chat", chat: { message: "x".repeat(100) } }));
+  process.on("message", () => process.send(codes, () => process.exit(0)));
+  let [next, n] = [performance.now(), 0];
+  for (;;) {
+    for (; next <= performance.now(); next += 1000 / SOCKETS) void connect(port, `loud-${n++}`, open, codes);
+    const all = [...open];
+    for (let i = 0; i < FRAMES / 100 && all.length; i++) all[i % all.length].send(loud);
+    await sleep(0.01);
+  }
+}
+
+async function connect(port, room, open, codes) {
+  try {
+    const peer = await Peer.open(port, `/ws/signaling/${room}`, FLOODER);
+    peer.socket.on("error", () => {}).on("close", () => open.delete(peer));
+    peer.onClose = (code) => {
+      codes[code] = (codes[code] ?? 0) + 1;
+      open.delete(peer);
+      peer.close();
+    };
+    open.add(peer);
+  } catch {
+    codes.none = (codes.none ?? 0) + 1;
+  }
+}
+
+async function measure(binary) {
+  const server = await turnkey(binary, "");
+  const ends = [];
+  for (let n = 0; n < PAIRS; n++) {
+    const [a, b] = [await raw.open(server.port, `quiet-${n}`, `127.0.1.${n}`), await raw.open(server.port, `quiet-${n}`, `127.0.2.${n}`)];
+    const offered = b.next((text) => text.includes("sdp"));
+    a.send(raw.offer());
+    await offered;
+    const answered = a.next((text) => text.includes("sdp"));
+    b.send(raw.answer());
+    await answered;
+    ends.push([a, b], [b, a]);
+  }
+  const alone = await latency(ends);
+  const flooder = fork(fileURLToPath(import.meta.url), ["flood", server.port]);
+  await sleep(1);
+  const beside = await latency(ends);
+  const codes = await new Promise((resolve) => (flooder.once("message", resolve), flooder.send("end")));
+  await server.stop();
+  console.log("| the others | p50 | p99 | lost |");
+  console.log("|---|---|---|---|");
+  for (const [name, { p50, p99, lost }] of [["alone", alone], ["beside the flood", beside]]) {
+    console.log(`| ${name} | ${p50.toFixed(2)} ms | ${p99.toFixed(2)} ms | ${lost} |`);
+  }
+  console.log(`\nCloses of the flood by code: ${JSON.stringify(codes)}`);
+  const isRefused = Object.keys(codes).every((code) => code === "4429") && codes["4429"] > 0;
+  process.exit(alone.lost + beside.lost === 0 && isRefused ? 0 : 1);
+}
+
+async function latency(ends) {
+  const times = [];
+  let [sent, total, next] = [0, 0, performance.now()];
+  const senders = ends.map(([from, to]) => {
+    const under = [];
+    to.onText = (text) => text.includes("candidate:") && times.push(performance.now() - under.shift());
+    return () => (under.push(performance.now()), from.send(raw.candidate()));
+  });
+  for (const end = next + SECONDS * 1000; performance.now() < end; await new Promise((resolve) => setImmediate(resolve))) {
+    for (; next <= performance.now(); next += 1000 / RATE, total++) senders[sent++ % senders.length]();
+  }
+  for (let n = 0; n < 50 && times.length < total; n++) await sleep(0.1);
+  const lost = total - times.length;
+  times.sort((x, y) => x - y);
+  const at = (share) => times[Math.floor((times.length - 1) * share)];
+  return { p50: at(0.5), p99: at(0.99), lost };
+}
