@@ -37,13 +37,17 @@ async function flood(port) {
 
 async function connect(port, room, open, codes) {
   try {
-    const peer = await Peer.open(port, `/ws/signaling/${room}`, FLOODER);
-    peer.socket.on("error", () => {}).on("close", () => open.delete(peer));
-    peer.onClose = (code) => {
+    let isOver = false;
+    const peer = await Peer.open(port, `/ws/signaling/${room}`, FLOODER, (code) => {
       codes[code] = (codes[code] ?? 0) + 1;
-      open.delete(peer);
-      peer.close();
-    };
+      isOver = true;
+    });
+    // It may have been refused with the upgrade.
+    const end = () => (open.delete(peer), peer.close());
+    peer.socket.on("error", () => {}).on("close", () => open.delete(peer));
+    if (isOver) return end();
+    const count = peer.onClose;
+    peer.onClose = (code) => (count(code), end());
     open.add(peer);
   } catch {
     codes.none = (codes.none ?? 0) + 1;

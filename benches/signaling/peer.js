@@ -29,8 +29,9 @@ export class Peer {
   #waiting = [];
 
   /** Resolves when the upgrade was answered. */
-  static open(port, path, localAddress = "127.0.0.1") {
+  static open(port, path, localAddress = "127.0.0.1", onClose = undefined) {
     const peer = new Peer();
+    peer.onClose = onClose ?? peer.onClose;
     return new Promise((resolve, reject) => {
       const socket = connect({ port, host: "127.0.0.1", localAddress, noDelay: true });
       peer.socket = socket;
