@@ -402,3 +402,15 @@ async fn sio_invalid_events_get_typed_errors_and_the_third_ends_the_namespace() 
     assert_eq!(packet(&mut client).await, "41");
     connect(&mut client, "").await;
 }
+
+#[tokio::test]
+async fn packets_that_connect_no_namespace_keep_no_session() {
+    let server = server(|l| l.hello = Duration::from_millis(300)).await;
+    let mut client = websocket(&server).await;
+    let mut sent = 0;
+    while sent < 200 && client.try_send(r#"42/consultation,["x"]"#).await {
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(sent < 200, "it goes on as long as junk comes");
+}

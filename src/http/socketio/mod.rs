@@ -18,7 +18,7 @@ use axum::extract::ws::Utf8Bytes;
 use axum::extract::{FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
 use engineioxide::Str;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::access::{Denied, Question};
 use super::app::{App, Input, unix};
@@ -117,6 +117,8 @@ struct Session<C> {
     carrier: C,
     visitor: Visitor,
     names: Vec<Namespace>,
+    /// While there is no namespace: when it is over, whatever else comes in.
+    ends_at: Instant,
     /// Attachments to come that belong to a packet which is refused as a whole.
     attachments: usize,
 }
@@ -142,7 +144,8 @@ type GoesOn = bool;
 
 impl<C: Carrier> Session<C> {
     fn new(app: Arc<App>, carrier: C, visitor: Visitor) -> Self {
-        Self { app, carrier, visitor, names: Vec::new(), attachments: 0 }
+        let ends_at = Instant::now() + visitor.patience;
+        Self { app, carrier, visitor, names: Vec::new(), ends_at, attachments: 0 }
     }
 
     async fn run(mut self) {
@@ -167,7 +170,7 @@ impl<C: Carrier> Session<C> {
 
     async fn event(&mut self) -> Event {
         if self.names.is_empty() {
-            let receiving = Box::pin(timeout(self.visitor.patience, self.carrier.receive()));
+            let receiving = Box::pin(timeout_at(self.ends_at, self.carrier.receive()));
             let Ok(incoming) = receiving.await else {
                 Box::pin(self.carrier.close()).await;
                 return Event::In(None);
@@ -215,6 +218,7 @@ impl<C: Carrier> Session<C> {
                 self.app.tell(Input::Frame { id, text: format!("{kind}{rest}").into() }).await;
                 if kind == '1' {
                     self.names.retain(|namespace| namespace.id != id);
+                    self.ends_at = Instant::now() + self.visitor.patience;
                 }
             }
             (_, None) => {}
@@ -284,6 +288,7 @@ impl<C: Carrier> Session<C> {
         namespace.outgoing.wrote(bytes);
         if end.is_some() {
             self.names.swap_remove(at);
+            self.ends_at = Instant::now() + self.visitor.patience;
         }
         is_sent && !comes_back && end != Some(close::TOO_LARGE)
     }
