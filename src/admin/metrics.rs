@@ -60,6 +60,11 @@ fn process(page: &mut Page, snapshot: &Snapshot) {
 }
 
 fn relay(page: &mut Page, stats: &turn::Stats) {
+    page.counter(
+        "turnkey_relay_events_dropped_total",
+        "Events of allocations that found no room on their way to timelines and books.",
+        stats.events_dropped,
+    );
     page.gauge("turnkey_allocations", "Live allocations.", stats.allocations);
     page.counter("turnkey_allocations_total", "Allocations granted.", stats.allocations_total);
     let (to_peer, to_client) = ([("direction", "to_peer")], [("direction", "to_client")]);
@@ -264,6 +269,11 @@ fn signaling(page: &mut Page, stats: &signal::Stats) {
         ("turnkey_mail_expired_total", "Waiting offers nobody came for.", stats.mail_expired),
         ("turnkey_calls_total", "Calls that were made.", stats.calls_made),
         ("turnkey_credentials_total", "TURN credentials handed out.", stats.credentials),
+        (
+            "turnkey_relay_news_lost_total",
+            "Events of allocations that signaling had no time for.",
+            stats.lost_news,
+        ),
     ];
     for (name, help, value) in counters {
         page.counter(name, help, value);

@@ -10,6 +10,7 @@ mod failures;
 mod health;
 mod journal;
 mod moving;
+mod news;
 mod offload;
 mod settings;
 mod start;
@@ -174,6 +175,8 @@ impl Handle {
         let running = Arc::clone(&self.running);
         let stop = tokio::task::spawn_blocking(move || running.pool.stop());
         stop.await.expect("stopping workers does not panic");
+        let last = news::translate(self.running.pool.take_events());
+        self.running.web.tell_last_news(last).await;
     }
 
     /// Makes one worker do nothing for a while, so that the watchdog can be tested.
@@ -260,6 +263,7 @@ impl Running {
                 _ = ticks.tick() => {}
                 _ = stop.changed() => break,
             }
+            self.web.tell_relay_news(news::translate(self.pool.take_events()));
             failures.look(Instant::now(), || self.pool.take_auth_failures());
             let hub_answered = tokio::time::timeout(self.health.interval(), self.web.ping()).await.is_ok();
             self.health.note(&self.pool.beats(), hub_answered, Instant::now());

@@ -26,4 +26,4 @@ pub use secret::{Credential, MintError, Secrets, id, mint};
 pub use ticket::SEAL;
 pub use token::{KeyError, ThirdParty, TokenKey};
 pub use users::Users;
-pub use verifier::{Authenticated, Claim, Expiry, Name, Verifier, id_of};
+pub use verifier::{Authenticated, Claim, Expiry, Name, Verifier, id_of, parts_of};

@@ -189,6 +189,12 @@ pub fn id_of(username: &str) -> Option<&str> {
     parse_username(username).map(|(_, id)| id)
 }
 
+/// User and session in a time-limited user name, see [`super::id`]; the session is empty where there is none.
+#[must_use]
+pub fn parts_of(username: &str) -> Option<(&str, &str)> {
+    id_of(username).map(|id| id.rsplit_once('.').unwrap_or((id, "")))
+}
+
 /// Expiry and id of a time-limited user name. The first part is the expiry if it is all digits; only
 /// otherwise `id:expiry` is tried, as coturn does.
 fn parse_username(username: &str) -> Option<(u64, &str)> {

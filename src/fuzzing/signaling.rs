@@ -13,7 +13,8 @@ use crate::signal::{
 };
 
 /// Sockets that come and go, say anything, and fall silent: nothing is sent to a socket that is
-/// closed, every frame that is sent is JSON, the bounds hold, and what the hub writes down it can read.
+/// closed, every frame that is sent is JSON, the bounds hold, what the hub writes down it can read, and what happened
+/// can be told.
 pub fn signaling(script: &[u8]) {
     let limits = Limits { connects_per_minute: 1000, ..Limits::default() };
     let mut bench = Bench {
@@ -47,6 +48,7 @@ pub fn signaling(script: &[u8]) {
         bench.drain();
         assert_eq!(bench.hub.stats().sockets, bench.open.len() as u64);
     }
+    bench.read_timelines();
     let is_row = |change| if let Change::Put(row) = change { Some(row) } else { None };
     let rows = bench.hub.snapshot().into_iter().filter_map(is_row).collect();
     let mut next = Hub::new(Limits::default(), false, [5; 32]);
@@ -92,6 +94,16 @@ impl Bench {
             wants_events: kind.is_multiple_of(3),
         };
         self.hub.handle_connect(self.now, id, connect);
+    }
+
+    /// Whatever was said, a timeline is bounded, in its order, and judged in a sentence.
+    fn read_timelines(&mut self) {
+        let admin = Identity { role: Some("admin".into()), ..Identity::member("admin") };
+        for room in ROOMS {
+            let Ok(timeline) = self.hub.handle_timeline(self.now, &admin, room) else { continue };
+            assert!(timeline.events.len() <= 200 && timeline.events.is_sorted_by_key(|event| event.after_ms));
+            assert!(timeline.verdict.sentence.ends_with('.'), "{}", timeline.verdict.sentence);
+        }
     }
 
     /// One of the sockets there were; closed ones too.

@@ -403,6 +403,26 @@ pub(super) fn relay_id(user: &str, session: &str) -> String {
     crate::credential::id(&escaped, (!session.is_empty()).then_some(session))
 }
 
+/// The user in an id that [`relay_id`] made.
+pub(super) fn user_of(escaped: &str) -> String {
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        let digits = others.get(..2).filter(|_| *first == b'%').and_then(|two| std::str::from_utf8(two).ok());
+        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &others[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = others;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A name for a guest's session, so that quotas count each on its own.
 pub(super) fn guest_name(user: &Arc<str>, session: &str) -> String {
     format!("{user}-{}", &session[..session.len().min(8)])
@@ -483,5 +503,9 @@ mod tests {
         assert_eq!(relay_id("a:b", ""), "a%3Ab");
         assert_ne!(relay_id("a:b", ""), relay_id("a%3Ab", ""));
         assert_eq!(relay_id("a\nb", ""), "a%0Ab");
+        for user in ["ann", "a:b", "a%3Ab", "100%", "é:\u{85}\n", ""] {
+            assert_eq!(user_of(&relay_id(user, "")), user);
+        }
+        assert_eq!(user_of("50% off %"), "50% off %", "a name of other makers");
     }
 }

@@ -24,7 +24,7 @@ use super::settings::{Access, Settings};
 use crate::credential::{Credential, MintError, mint};
 use crate::signal::{
     Admission, Call, CallAction, ConnId, Connect, Consultation, ConsultationAction, Hub, Identity, Now,
-    Output, PerClient, Refusal, Stats, lease_name,
+    Output, PerClient, Refusal, RelayNews, RelayStep, Stats, TimelineView, lease_name,
 };
 
 /// Inputs that wait for the hub; beyond it sockets wait, which their peers feel as back pressure.
@@ -49,6 +49,8 @@ pub struct App {
     open: watch::Sender<usize>,
     /// Sockets that were refused before the hub heard of them.
     refused: AtomicU64,
+    /// What the relay told and the hub had no time for.
+    lost_news: AtomicU64,
     start: Instant,
     rates: Mutex<PerClient>,
     requests: Mutex<PerClient>,
@@ -67,6 +69,18 @@ pub struct Outside {
     pub journal: Option<Journal>,
     /// The relay, which ends what a credential was used for.
     pub revoke: Option<Revoke>,
+}
+
+/// What the relay tells of a credential that was made here.
+pub struct News {
+    /// When.
+    pub at: Instant,
+    /// The user in its id.
+    pub user: Box<str>,
+    /// What it was made for, as in its id; empty where it was for nothing in particular.
+    pub scope: Box<str>,
+    /// What happened.
+    pub step: RelayStep,
 }
 
 /// What sockets tell the hub.
@@ -103,6 +117,15 @@ pub(super) enum Input {
         who: Box<Identity>,
         action: ConsultationAction,
         answer: oneshot::Sender<ConsultationAnswer>,
+    },
+    Timeline {
+        who: Box<Identity>,
+        id: String,
+        answer: oneshot::Sender<Result<TimelineView, Refusal>>,
+    },
+    Relay {
+        news: Vec<News>,
+        done: Option<oneshot::Sender<()>>,
     },
     Reconfigure(Arc<Settings>),
     Answer(oneshot::Sender<()>),
@@ -154,6 +177,7 @@ impl App {
             conns: AtomicU64::new(1),
             open: watch::Sender::new(0),
             refused: AtomicU64::new(0),
+            lost_news: AtomicU64::new(0),
             start,
             rates: Mutex::new(PerClient::new(RATED_CLIENTS)),
             requests: Mutex::new(PerClient::new(RATED_CLIENTS)),
@@ -178,7 +202,11 @@ impl App {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let stats = *self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        Stats { refused: stats.refused + self.refused.load(Ordering::Relaxed), ..stats }
+        Stats {
+            refused: stats.refused + self.refused.load(Ordering::Relaxed),
+            lost_news: self.lost_news.load(Ordering::Relaxed),
+            ..stats
+        }
     }
 
     /// Relay credentials for a user, valid for `ttl`, at most as long as the settings allow.
@@ -272,6 +300,29 @@ impl App {
         let (answer, answered) = oneshot::channel();
         self.inputs.send(Input::Consultation { who: Box::new(who), action, answer }).await.ok()?;
         answered.await.ok()
+    }
+
+    /// The timeline of a call; `None` when the hub is no longer there.
+    pub(super) async fn timeline(&self, who: Identity, id: String) -> Option<Result<TimelineView, Refusal>> {
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Timeline { who: Box::new(who), id, answer }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// What the relay has done. Where the hub has too much to do it is let go, and counted.
+    pub fn tell_relay_news(&self, news: Vec<News>) {
+        let count = news.len() as u64;
+        if count > 0 && self.inputs.try_send(Input::Relay { news, done: None }).is_err() {
+            self.lost_news.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// The last of it, when the relay has stopped: returns once it is written down.
+    pub async fn tell_last_news(&self, news: Vec<News>) {
+        let (done, told) = oneshot::channel();
+        if self.inputs.send(Input::Relay { news, done: Some(done) }).await.is_ok() {
+            let _ = told.await;
+        }
     }
 
     /// A random name of 16 hexadecimal digits.
@@ -389,6 +440,13 @@ impl Task {
                 self.drain(now);
                 self.effects.push(Effect::Admit(answer, Box::new(result)));
             }
+            Input::Timeline { who, id, answer } => {
+                let _ = answer.send(self.hub.handle_timeline(now, &who, &id));
+            }
+            Input::Relay { news, done } => {
+                news.into_iter().for_each(|news| self.relay_news(now, news));
+                self.effects.extend(done.map(Effect::Done));
+            }
             Input::Reconfigure(settings) => {
                 self.hub.reconfigure(settings.limits.clone(), protects_rooms(&settings));
                 self.settings = settings;
@@ -403,6 +461,14 @@ impl Task {
             }
         }
         self.drain(now);
+    }
+
+    fn relay_news(&mut self, now: Now, News { at, user, scope, step }: News) {
+        let user = access::user_of(&user).into();
+        self.hub.handle_relay_news(
+            now,
+            &RelayNews { user, scope, at: at.saturating_duration_since(self.start), step },
+        );
     }
 
     /// Takes what the hub asks for until it asks for nothing more; what it needs an answer to gets one at once.

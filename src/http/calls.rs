@@ -120,6 +120,22 @@ pub(super) async fn active_connections(question: Question, State(app): State<Arc
     }
 }
 
+/// `GET /v1/calls/{call_id}/timeline`: what happened in it, and in words what became of it.
+pub(super) async fn timeline(
+    question: Question,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Response {
+    let who = match user(&app, &question) {
+        Ok(who) => who,
+        Err(response) => return *response,
+    };
+    match app.timeline(who, id).await.unwrap_or_else(|| Err(rest::stopping())) {
+        Ok(timeline) => ice::private(Json(timeline)),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
 fn state_of(call: &Call) -> Value {
     let call = json!(call);
     let fields =

@@ -32,7 +32,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use app::{App, Outside, Revoke};
+pub use app::{App, News, Outside, Revoke};
 pub use journal::{Batch, Journal, Progress};
 pub use settings::{Access, IceServer, Settings};
 
@@ -54,6 +54,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/calls/end/{call_id}", post(calls::end))
         .route("/calls/active", get(calls::active))
         .route("/calls/{call_id}", get(calls::view))
+        .route("/v1/calls/{call_id}/timeline", get(calls::timeline))
         .route("/api/video/sessions", post(sessions::create))
         .route("/api/video/sessions/{session_id}", get(sessions::view).delete(sessions::delete))
         .route("/api/video/sessions/{session_id}/join", post(sessions::join))

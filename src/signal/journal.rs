@@ -3,10 +3,13 @@
 //! Owns their shape only. The caller takes them with [`super::Hub::take_changes`], makes them durable, and only
 //! then sends what the hub put out in the same turn: nothing is acknowledged that a crash could lose.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::call::{Call, CallStatus};
 use super::envelope::Kind;
+use super::timeline::{RelayTransport, TimelineView};
 use super::{MemberId, json};
 
 /// What a row is about.
@@ -122,6 +125,15 @@ pub enum Record {
         /// When.
         at: u64,
     },
+    /// What was relayed on an allocation that has ended.
+    Usage(Box<Usage>),
+    /// The timeline of a call or a room that is over, in place of an older one of that name.
+    Timeline {
+        /// The call's id; of a room, as in [`Self::Began`].
+        name: Box<str>,
+        /// What is kept.
+        view: Box<TimelineView>,
+    },
     /// Somebody left.
     Left {
         /// As in [`Self::Joined`].
@@ -131,6 +143,27 @@ pub enum Record {
         /// When.
         at: u64,
     },
+}
+
+/// What was relayed on an allocation, for whom.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// Names it.
+    pub usage: Box<str>,
+    /// The user its credentials were made for.
+    pub user: Box<str>,
+    /// What they were made for: a session, a call, or nothing in particular.
+    pub scope: Box<str>,
+    /// How the client reached the relay.
+    pub transport: RelayTransport,
+    /// When it ended, in Unix seconds.
+    pub ended_at: u64,
+    /// How long it stood.
+    pub lasted: Duration,
+    /// Packets and bytes of payload from the client.
+    pub to_peer: (u64, u64),
+    /// The same to the client.
+    pub to_client: (u64, u64),
 }
 
 /// A frame of an outbox as a row has it.

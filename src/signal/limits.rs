@@ -85,6 +85,8 @@ pub struct Limits {
     pub ring: Duration,
     /// How long a call that is over can be looked at.
     pub call_memory: Duration,
+    /// Timelines of calls and rooms, those over but not yet forgotten included.
+    pub timelines: usize,
     /// Message ids of one session that are remembered.
     pub message_ids: usize,
     /// Tickets, users and credentials that are valid no longer, until they would have ended.
@@ -135,6 +137,7 @@ impl Default for Limits {
             consultations_per_user: 200,
             ring: Duration::from_secs(45),
             call_memory: Duration::from_secs(600),
+            timelines: 20_000,
             message_ids: 512,
             voids: 65_536,
             credentials: Duration::from_secs(3600),

@@ -23,6 +23,7 @@ mod rate;
 mod room;
 mod session;
 mod stats;
+mod timeline;
 mod voids;
 
 pub use call::{Call, CallAction, CallStatus};
@@ -31,10 +32,14 @@ pub use dialect::Dialect;
 pub use envelope::{Code, Envelope, Kind, Refusal};
 pub use hub::{AskedIce, Connect, Hub, Ice, Output, close, lease_name};
 pub use identity::{ClientKey, Grants, Identity, Rooms};
-pub use journal::{Change, Record, Row, Table};
+pub use journal::{Change, Record, Row, Table, Usage};
 pub use limits::Limits;
 pub use rate::{Bucket, PerClient, client_key};
 pub use stats::Stats;
+pub use timeline::{
+    Candidate, CandidateKind, Cause, EventView, Families, PartyView, PeerState, Protocol, RelayNews,
+    RelayStep, RelayTransport, TimelineView, Verdict, What,
+};
 
 use std::fmt;
 use std::time::Duration;

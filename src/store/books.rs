@@ -1,8 +1,8 @@
-//! The books: calls, sessions with their attendees and metrics. Each record can be
+//! The books: calls, sessions with their attendees and metrics, timelines, and what was relayed for whom. Each record can be
 //! written again and changes nothing then.
 
 use super::{Statement, number, plain};
-use crate::signal::{Call, Record};
+use crate::signal::{Call, Record, TimelineView, Usage};
 
 /// Rows of each kind that are forgotten in one transaction: few, as writing waits for it.
 pub(super) const AT_ONCE: i64 = 25;
@@ -31,6 +31,8 @@ pub(super) const FORGOTTEN: &[Forgotten] = &[
 pub(super) fn statements(node: &str, record: &Record) -> Vec<Statement> {
     match record {
         Record::Call(call) => vec![put_call(node, call)],
+        Record::Usage(usage) => vec![put_usage(node, usage)],
+        Record::Timeline { name, view } => vec![put_timeline(node, name, view)],
         Record::Began { session, room, at } => {
             let sql = "INSERT INTO sessions (session_id, node, room_id, started_at) VALUES ($1, $2, $3, $4) \
                        ON CONFLICT (session_id) DO NOTHING";
@@ -90,4 +92,39 @@ fn put_call(node: &str, call: &Call) -> Statement {
         .bind(call.ended_at.map(number))
         .bind(lasted)
         .bind(plain(&call.connection_state))
+}
+
+fn put_usage(node: &str, usage: &Usage) -> Statement {
+    let sql = "INSERT INTO turn_usage (usage_id, node, user_id, scope, transport, started_at, ended_at, \
+               duration_seconds, packets_to_peer, bytes_to_peer, packets_to_client, bytes_to_client) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (usage_id) DO NOTHING";
+    sqlx::query(sql)
+        .bind(plain(&usage.usage))
+        .bind(node.to_owned())
+        .bind(plain(&usage.user))
+        .bind(plain(&usage.scope))
+        .bind(usage.transport.as_str())
+        .bind(number(usage.ended_at.saturating_sub(usage.lasted.as_secs())))
+        .bind(number(usage.ended_at))
+        .bind(usage.lasted.as_secs_f64())
+        .bind(number(usage.to_peer.0))
+        .bind(number(usage.to_peer.1))
+        .bind(number(usage.to_client.0))
+        .bind(number(usage.to_client.1))
+}
+
+fn put_timeline(node: &str, name: &str, view: &TimelineView) -> Statement {
+    let sql = "INSERT INTO timelines (timeline_id, node, room_id, began_at, ended_at, cause, sentence, timeline) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (timeline_id) DO UPDATE SET \
+               ended_at = excluded.ended_at, cause = excluded.cause, sentence = excluded.sentence, \
+               timeline = excluded.timeline";
+    sqlx::query(sql)
+        .bind(plain(name))
+        .bind(node.to_owned())
+        .bind(plain(&view.call_id))
+        .bind(number(view.began_at))
+        .bind(view.ended_at.map(number))
+        .bind(view.verdict.cause.as_str())
+        .bind(plain(&view.verdict.sentence))
+        .bind(view.to_json())
 }

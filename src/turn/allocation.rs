@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::auth::Seal;
 use super::bandwidth::{Meter, Meters};
+use super::events::Carried;
 use super::mobility::Mobile;
 use super::one_port::Held;
 use super::output::ClientPath;
@@ -86,6 +87,8 @@ pub(super) struct Allocation {
     pub(super) scheduled: Duration,
     /// Bytes relayed.
     pub(super) meters: Meters,
+    /// What it has carried so far.
+    pub(super) carried: Carried,
     /// How many ICMP errors its client was told of.
     pub(super) peer_errors: Meter,
     permissions: Vec<Permission>,
@@ -166,6 +169,7 @@ impl Allocation {
             quota: start.quota,
             scheduled: Duration::ZERO,
             meters: start.meters,
+            carried: Carried::default(),
             peer_errors: Meter::default(),
             permissions: Vec::new(),
             channels: Vec::new(),

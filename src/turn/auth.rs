@@ -118,7 +118,7 @@ impl Server {
 
     /// Whether the nonce was given to this client. A data connection may bring the one of its control
     /// connection (RFC 6062 §4.3): there are clients that know no other.
-    fn check_nonce(
+    pub(super) fn check_nonce(
         &self,
         request: &Request<'_>,
         nonce: &[u8],

@@ -166,6 +166,7 @@ impl Server {
         self.timers.schedule(allocation.scheduled, allocation.id);
         let id = allocation.id;
         self.table.put_back(allocation, has_path);
+        self.await_first_byte(id);
         self.settle_flows(id);
     }
 
@@ -182,6 +183,7 @@ impl Server {
         let scheduled = allocation.scheduled;
         let id = self.table.enter(allocation, has_path);
         self.timers.schedule(scheduled, id);
+        self.await_first_byte(id);
         id
     }
 

@@ -12,6 +12,7 @@
 mod allocation;
 mod auth;
 mod bandwidth;
+mod events;
 mod failures;
 mod icmp;
 mod ip_header;
@@ -35,6 +36,7 @@ mod tcp_relaying;
 mod timers;
 
 pub use bandwidth::Bandwidth;
+pub use events::{Event, Happening};
 pub use failures::AuthReport;
 pub use icmp::Icmp;
 pub use ip_header::IpFields;
@@ -65,6 +67,7 @@ use rand::{Rng, SeedableRng};
 use crate::credential::{KnownKeys, Nonces, Verifier};
 use crate::stun::{self, Class, Message, Method, PacketKind};
 use allocation::{Allocation, Relay};
+use events::Events;
 use failures::Failures;
 use limiter::Limiter;
 use offload::Mirror;
@@ -176,6 +179,7 @@ pub struct Server {
     outputs: VecDeque<Output>,
     mode: Mode,
     failures: Failures,
+    events: Events,
     stats: Stats,
     rng: StdRng,
 }
@@ -204,6 +208,7 @@ impl Server {
             outputs: VecDeque::new(),
             mode: Mode::Serving,
             failures: Failures::default(),
+            events: Events::default(),
             stats: Stats::default(),
             rng,
         }
@@ -411,6 +416,7 @@ impl Server {
         Stats {
             allocations: self.table.len() as u64,
             offload_flows: self.mirror.rows(),
+            events_dropped: self.events.dropped(),
             ..self.stats.clone()
         }
     }
@@ -463,6 +469,7 @@ impl Server {
     /// Ends an allocation: its ports rest, its quota is free, its sockets close.
     fn close(&mut self, id: AllocationId, now: Now) -> Option<Box<Allocation>> {
         self.forget_next(id);
+        self.tell_ended(now, id);
         let mut allocation = self.table.remove(id)?;
         self.settle_flows(id);
         self.leave_claims(&mut allocation);

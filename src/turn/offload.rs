@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::allocation::{Allocation, Relayed};
 use super::bandwidth::Words;
-use super::output::{Output, Transport};
+use super::output::{Now, Output, Transport};
 use super::policy::Listener;
 use super::reach::own_address;
 use super::shared::{Family, Shared, lock};
@@ -163,6 +163,8 @@ impl Slots {
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     said: BTreeMap<AllocationId, Vec<OffloadRow>>,
+    /// Whose flows these are, by slot; until what a flow has carried at last is counted.
+    owners: BTreeMap<FlowId, AllocationId>,
     rows: u64,
 }
 
@@ -170,6 +172,16 @@ impl Mirror {
     /// How many rows stand.
     pub(super) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Whose flow it is, or was until just now.
+    pub(super) fn owner_of(&mut self, flow: FlowId) -> Option<AllocationId> {
+        let id = *self.owners.get(&flow)?;
+        let stands = self.said.get(&id).is_some_and(|rows| rows.iter().any(|row| row.flow == flow));
+        if !stands {
+            self.owners.remove(&flow);
+        }
+        Some(id)
     }
 }
 
@@ -201,6 +213,7 @@ impl Server {
             };
             let row = OffloadRow { flow, ..row };
             if known != Some(&row) {
+                self.mirror.owners.insert(flow, id);
                 self.outputs.push_back(Output::Offload(row));
             }
             said.push(row);
@@ -212,8 +225,10 @@ impl Server {
         }
     }
 
-    /// Counts what was relayed without this core.
-    pub fn count_offloaded(&mut self, more: Usage) {
+    /// Counts what a flow has carried without this core. Of one that has ended ([`Output::Unload`]) it is to be
+    /// called once more, for the last time.
+    pub fn count_offloaded(&mut self, now: Now, flow: FlowId, more: Usage) {
+        self.carried_elsewhere(now, flow, more);
         self.stats.to_peer_packets += more.to_peer.packets;
         self.stats.to_peer_bytes += more.to_peer.bytes;
         self.stats.to_client_packets += more.to_client.packets;

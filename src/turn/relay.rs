@@ -141,11 +141,15 @@ impl DataPath<'_> {
         let via = match reach(self.settings, self.shared, peer) {
             Reach::Outside => Via::Relay(allocation.id.relay(Family::of(peer.ip())), peer),
             Reach::Relay(owner) if owner.worker == self.worker => {
-                return self.deliver(self.neighbour(owner)?, relayed, payload, rng);
+                let (bytes, to) = (payload.len(), self.neighbour(owner)?);
+                return self
+                    .deliver(to, relayed, payload, rng)
+                    .inspect(|_| allocation.carried.count(Direction::ToPeer, bytes, self.now));
             }
             Reach::Relay(owner) => Via::Neighbour(owner, relayed),
             Reach::Nowhere => return Err(DropReason::PeerForbidden),
         };
+        allocation.carried.count(Direction::ToPeer, payload.len(), self.now);
         Ok(Forward { via, prefix: Prefix::None, payload, pad: 0, ip: self.ip, dont_fragment })
     }
 
@@ -169,6 +173,7 @@ impl DataPath<'_> {
             None => (data_prefix(peer, len, rng).ok_or(DropReason::Malformed)?, padding),
         };
         let via = Via::Client(allocation.path);
+        allocation.carried.count(Direction::ToClient, payload.len(), self.now);
         Ok(Forward { via, prefix, payload, pad, ip: self.ip, dont_fragment: false })
     }
 

@@ -33,6 +33,8 @@ pub struct Stats {
     pub offload_flows: u64,
     /// How often a flow was not offloaded because all slots were taken; each refresh tries again.
     pub offload_full: u64,
+    /// Events that found no room on their way to the books.
+    pub events_dropped: u64,
     /// Dropped packets by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
     /// Requests that proved no credential, by step, indexed as `AuthFailure::STEPS`.
@@ -52,6 +54,7 @@ impl Stats {
         self.to_client_bytes += other.to_client_bytes;
         self.offload_flows += other.offload_flows;
         self.offload_full += other.offload_full;
+        self.events_dropped += other.events_dropped;
         self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
         self.auth_failures.iter_mut().zip(other.auth_failures).for_each(|(sum, n)| *sum += n);
         for (sums, counts) in self.requests.iter_mut().zip(other.requests) {

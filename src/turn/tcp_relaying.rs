@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use rand::Rng;
 
 use super::bandwidth::{Direction, Meter};
+use super::offload::{Count, Usage};
 use super::output::{Now, Output, PeerLink, RelayId, Verdict};
 use super::peer_connections::{ConnectionId, Stage};
 use super::reach::{is_lost, may_connect_from, public_name};
@@ -61,6 +62,10 @@ impl Server {
     pub fn count_streamed(&mut self, now: Now, link: PeerLink, bytes: [u64; 2]) {
         self.stats.to_peer_bytes += bytes[0];
         self.stats.to_client_bytes += bytes[1];
+        if let Some(allocation) = self.peers.get(link).and_then(|peer| self.table.of_relay(peer.relay)) {
+            let [to_peer, to_client] = bytes.map(|bytes| Count { packets: 0, bytes });
+            allocation.carried.add(Usage { to_peer, to_client }, Some(now));
+        }
         let limits = &self.settings.bandwidth;
         if let Some(meters) = self.meters_of_connection(link).filter(|_| limits.is_limited()) {
             let passed = meters.into_iter().zip(bytes);

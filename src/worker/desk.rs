@@ -13,7 +13,10 @@ use super::sources::Entry;
 use crate::dtls::Identity;
 use crate::io::stream::Writer;
 use crate::io::{Capabilities, Counters};
-use crate::turn::{AuthReport, ClientPath, Mode, Settings, Stats};
+use crate::turn::{AuthReport, ClientPath, Event, Mode, Settings, Stats};
+
+/// Events of a worker that wait for somebody to ask.
+const EVENTS: usize = 16_384;
 
 /// What a worker is told.
 pub(super) enum Command {
@@ -129,6 +132,10 @@ pub(super) struct Desk {
     snapshot: Mutex<Snapshot>,
     /// Failed logins nobody has asked for yet, at most one report a step.
     failures: Mutex<Vec<AuthReport>>,
+    /// Events nobody has asked for yet; bounded.
+    events: Mutex<Vec<Event>>,
+    /// Events that found no room here.
+    pub(super) dropped_events: AtomicU64,
 }
 
 impl Desk {
@@ -145,6 +152,19 @@ impl Desk {
         std::mem::take(&mut self.failures.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Takes what fits; the rest is counted.
+    pub(super) fn note_events(&self, mut new: Vec<Event>) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = EVENTS - events.len();
+        self.dropped_events.fetch_add(new.len().saturating_sub(room) as u64, Ordering::Relaxed);
+        new.truncate(room);
+        events.append(&mut new);
+    }
+
+    pub(super) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -155,5 +175,22 @@ pub(super) fn merge(reports: &mut Vec<AuthReport>, report: AuthReport) {
     match reports.iter_mut().find(|known| known.failure.index() == report.failure.index()) {
         Some(known) => known.merge(report),
         None => reports.push(report),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::Happening;
+
+    #[test]
+    fn events_that_nobody_asks_for_are_bounded_and_counted() {
+        let desk = Desk::default();
+        let event =
+            Event { user: "a".into(), session: "b".into(), at: Duration::ZERO, what: Happening::FirstByte };
+        desk.note_events(vec![event.clone(); EVENTS - 1]);
+        desk.note_events(vec![event; 3]);
+        assert_eq!(desk.dropped_events.load(Ordering::Relaxed), 2);
+        assert_eq!((desk.take_events().len(), desk.take_events().len()), (EVENTS, 0));
     }
 }

@@ -55,20 +55,18 @@ impl Mirrored {
     }
 
     /// What some of the flows have carried since they were looked at last.
-    fn look(&mut self) -> Usage {
-        let Some(from) = self.sweep else { return Usage::default() };
-        let mut sum = Usage::default();
+    fn look(&mut self, mut count: impl FnMut(FlowId, Usage)) {
+        let Some(from) = self.sweep else { return };
         self.sweep = None;
         for (index, (slot, (flow, counted))) in self.flows.range_mut((from, Bound::Unbounded)).enumerate() {
             if index == SWEEP {
                 break;
             }
             let usage = self.kernel.usage(*flow);
-            sum.add(usage.since(*counted));
+            count(*flow, usage.since(*counted));
             *counted = usage;
             self.sweep = Some(Bound::Excluded(*slot));
         }
-        sum
     }
 }
 
@@ -82,7 +80,7 @@ impl<D: Datagrams> Worker<D> {
     pub(super) fn uninstall(&mut self, flow: FlowId) {
         if let Some(mirrored) = &mut self.mirrored {
             let usage = mirrored.remove(flow);
-            self.core.count_offloaded(usage);
+            self.core.count_offloaded(self.now, flow, usage);
         }
     }
 
@@ -90,7 +88,7 @@ impl<D: Datagrams> Worker<D> {
     pub(super) fn attend_offload(&mut self) {
         if let Some(mirrored) = &mut self.mirrored {
             mirrored.kernel.beat();
-            self.core.count_offloaded(mirrored.look());
+            mirrored.look(|flow, usage| self.core.count_offloaded(self.now, flow, usage));
         }
     }
 

@@ -25,7 +25,7 @@ use crate::dtls::{Cookies, Identity};
 use crate::io::Counters;
 use crate::io::stream::Writer;
 use crate::offload::{self, Offload};
-use crate::turn::{self, AuthReport, DropReason, Mode, Settings, Stats, WorkerId};
+use crate::turn::{self, AuthReport, DropReason, Event, Mode, Settings, Stats, WorkerId};
 
 /// Commands that may wait at a worker.
 const COMMANDS: usize = 1024;
@@ -52,6 +52,7 @@ pub struct Pool {
     max_connections: usize,
     sources: Arc<Sources>,
     refused: AtomicU64,
+    origin: Instant,
 }
 
 /// Why a connection was not taken over. It is closed.
@@ -134,6 +135,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
         max_connections: setup.tcp_connections,
         sources: Arc::clone(&sources),
         refused: AtomicU64::new(0),
+        origin,
     };
     let (ready, started) = sync_channel(workers);
     let starts = groups.into_iter().zip(inboxes).zip(relays).zip(ring::rings(workers));
@@ -305,6 +307,8 @@ impl Pool {
             stats.merge(&snapshot.stats);
             io.merge(&snapshot.counters);
         }
+        stats.events_dropped +=
+            self.hands.iter().map(|hand| hand.desk.dropped_events.load(Ordering::Relaxed)).sum::<u64>();
         if let Some(kernel) = self.offload_counters() {
             stats.drops[DropReason::OverBandwidth as usize] += kernel.over_bandwidth;
         }
@@ -333,6 +337,14 @@ impl Pool {
             .flat_map(|hand| hand.desk.take_failures())
             .for_each(|report| merge(&mut all, report));
         all
+    }
+
+    /// What happened to credentials and allocations since the last call, with when it did. A worker hands its own
+    /// over once a second, and before it ends.
+    #[must_use]
+    pub fn take_events(&self) -> Vec<(Instant, Event)> {
+        let events = self.hands.iter().flat_map(|hand| hand.desk.take_events());
+        events.map(|event| (self.origin + event.at, event)).collect()
     }
 
     /// Counters of each worker.

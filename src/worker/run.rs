@@ -500,6 +500,9 @@ impl<D: Datagrams> Worker<D> {
 
     fn keep_time(&mut self) {
         self.attend_offload();
+        if self.core.has_many_events() {
+            self.publish_events();
+        }
         if self.core.poll_timeout().is_some_and(|due| due <= self.now.mono) {
             self.core.handle_timeout(self.now);
             self.drain();
@@ -535,8 +538,11 @@ impl<D: Datagrams> Worker<D> {
                 }
                 Command::Stall(duration) => std::thread::sleep(duration),
                 Command::Stop => {
+                    self.core.handle_stop(self.clock.now());
+                    self.drain();
                     self.close_sessions();
                     self.uninstall_all();
+                    self.publish_events();
                     return false;
                 }
             }
@@ -544,6 +550,13 @@ impl<D: Datagrams> Worker<D> {
         }
         self.flush();
         true
+    }
+
+    fn publish_events(&mut self) {
+        let events = self.core.take_events(self.clock.now());
+        if !events.is_empty() {
+            self.desk().note_events(events);
+        }
     }
 
     fn publish(&mut self) {
@@ -557,6 +570,7 @@ impl<D: Datagrams> Worker<D> {
         }
         let failures = self.core.take_auth_failures();
         self.desk().note_failures(failures);
+        self.publish_events();
         self.desk().publish(Snapshot {
             stats: self.core.stats(),
             counters: self.counters,

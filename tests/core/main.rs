@@ -10,6 +10,7 @@ mod channels;
 mod differential;
 mod discovery;
 mod dual;
+mod events;
 #[cfg(feature = "fuzzing")]
 mod fuzz_corpus;
 mod icmp;

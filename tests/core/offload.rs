@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use turnkey::stun::{AttributeType, Method};
 use turnkey::turn::{
-    Asked, Bandwidth, Count, Mode, NO_METER, OffloadRow, PeerPolicy, RelayAddress, Settings, Shared,
+    Asked, Bandwidth, Count, FlowId, Mode, NO_METER, OffloadRow, PeerPolicy, RelayAddress, Settings, Shared,
     Transport, Usage, WorkerId,
 };
 
@@ -341,7 +341,8 @@ fn a_limit_whose_meter_nobody_else_sees_keeps_the_flow_here() {
 fn what_was_relayed_elsewhere_is_counted_here() {
     let mut lab = lab();
     let count = |packets, bytes| Count { packets, bytes };
-    lab.server.count_offloaded(Usage { to_peer: count(2, 320), to_client: count(1, 100) });
+    let flow = FlowId { slot: 9, generation: 1 };
+    lab.server.count_offloaded(lab.now(), flow, Usage { to_peer: count(2, 320), to_client: count(1, 100) });
     let stats = lab.server.stats();
     assert_eq!((stats.to_peer_packets, stats.to_peer_bytes), (2, 320));
     assert_eq!((stats.to_client_packets, stats.to_client_bytes), (1, 100));

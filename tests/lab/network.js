@@ -102,6 +102,13 @@ export class Network {
     this.#nft(this.nats[index], "flush chain ip lab blocked; add rule ip lab blocked meta l4proto udp counter drop");
   }
 
+  /** Drops every UDP packet of that client, and what goes to the relay over TCP. Signaling goes on. */
+  blockRelay(index) {
+    this.#nft(this.nats[index], `flush chain ip lab blocked
+      add rule ip lab blocked meta l4proto udp counter drop
+      add rule ip lab blocked tcp dport 3478 drop`);
+  }
+
   /** How many packets that rule has dropped. */
   blockedPackets(index) {
     return Number(/packets (\d+)/.exec(this.run(this.nats[index], "nft", "list", "chain", "ip", "lab", "blocked"))?.[1] ?? 0);

@@ -28,5 +28,6 @@ mod revoked;
 mod service;
 mod sessions;
 mod store;
+mod timeline;
 mod tls;
 mod watch;

@@ -19,7 +19,7 @@ fn serve(home: &Home) -> Process {
 /// A relay that forwards what its peer sends.
 pub(crate) struct Relayed {
     client: Client,
-    peer: UdpSocket,
+    pub(crate) peer: UdpSocket,
     address: SocketAddr,
     name: String,
     password: String,

@@ -576,6 +576,8 @@ fn the_books_have_who_was_there_and_for_how_long() {
         Record::Left { reason, at, .. } => format!("{reason} {}", at - start),
         Record::Ended { at, .. } => format!("ended {}", at - start),
         Record::Call(call) => format!("call {}", call.id),
+        Record::Usage(usage) => format!("usage {}", usage.user),
+        Record::Timeline { view, .. } => format!("timeline {}", view.call_id),
     });
     let told: Vec<String> = told.collect();
     assert_eq!(told, ["began r 0", "joined ann 0", "joined guest 30", "left 90", "lost 150", "ended 150"]);

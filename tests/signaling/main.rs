@@ -17,5 +17,6 @@ mod server;
 mod sim;
 mod socketio;
 mod sockets;
+mod timeline;
 mod tokens;
 mod web;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::native::too_many_tokens;
+use super::timeline::state;
 use super::{Hub, Now, Output, Timer, close};
 use crate::signal::call::{Call, CallAction, CallStatus, Step};
 use crate::signal::dialect::socketio::{self, invite};
@@ -88,6 +89,7 @@ impl Hub {
         }
         let call = &step.call;
         self.touch_call(&call.id);
+        self.note_call(now, call);
         self.record(|| Record::Call(Box::new(call.clone())));
         for user in [&call.caller, &call.callee] {
             for session in self.users.get(user).cloned().unwrap_or_default() {
@@ -177,9 +179,8 @@ impl Hub {
             }),
             Kind::State => {
                 let payload = envelope.payload.as_ref().map_or("null", |p| p.get());
-                let word = serde_json::from_str::<String>(call::state(payload)).unwrap_or_default();
-                if let "new" | "connecting" | "connected" | "disconnected" | "failed" | "closed" = &*word {
-                    self.calls.note(room, now.unix, |call| call.connection_state = word.into());
+                if let Some(state) = state(payload) {
+                    self.calls.note(room, now.unix, |call| call.connection_state = state.as_str().into());
                 }
             }
             Kind::Offer | Kind::Answer | Kind::Restart | Kind::Media | Kind::Chat | Kind::Custom => {}

@@ -166,6 +166,7 @@ impl Hub {
             Table::Call => {
                 let call = serde_json::from_str::<CallValue>(&row.value).ok()?;
                 self.calls.restore(call.into(), now, &self.limits);
+                self.restore_call_timeline(now, &row.owner);
                 Some(())
             }
             Table::Void => {
@@ -211,7 +212,9 @@ impl Hub {
             }
         }
         room.mail.values_mut().for_each(|mail| mail.since = now.mono);
-        self.rooms.insert(room.name.clone(), room);
+        let name = room.name.clone();
+        self.rooms.insert(name.clone(), room);
+        self.restore_room_timeline(now, &name);
         Some(())
     }
 
@@ -285,6 +288,11 @@ impl Hub {
     fn touch(&mut self, session: Option<SessionId>, room: Option<&Arc<str>>) {
         session.into_iter().for_each(|session| self.touch_session(session));
         room.into_iter().for_each(|room| self.touch_room(room));
+    }
+
+    /// Whether anybody takes what is recorded.
+    pub(super) fn keeps_journal(&self) -> bool {
+        self.touched.is_on
     }
 
     pub(super) fn record(&mut self, record: impl FnOnce() -> Record) {

@@ -18,6 +18,7 @@ mod raw;
 mod relay;
 mod revoke;
 mod socketio;
+mod timeline;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -37,6 +38,7 @@ use super::rate::{PerClient, client_key};
 use super::room::Room;
 use super::session::Session;
 use super::stats::Stats;
+use super::timeline::Timelines;
 use super::voids::Voids;
 use super::{ConnId, MemberId, Now, SessionId};
 use conn::{Conn, Life};
@@ -81,6 +83,7 @@ pub struct Hub {
     touched: Touched,
     /// How often a raw client came that may be another one's successor; frames are dated by it.
     era: u64,
+    timelines: Timelines,
 }
 
 impl Hub {
@@ -110,6 +113,7 @@ impl Hub {
             voids: Voids::default(),
             touched: Touched::default(),
             era: 0,
+            timelines: Timelines::default(),
         }
     }
 

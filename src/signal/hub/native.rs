@@ -223,7 +223,9 @@ impl Hub {
             // Those it was given before may end later.
             session.leased_until = session.leased_until.max(ice.expires_at);
         }
-        let Some(conn) = session.conn else { return };
+        let conn = session.conn;
+        self.note_credentials(now, id);
+        let (Some(conn), Some(session)) = (conn, self.sessions.get_mut(&id)) else { return };
         let servers =
             json!({ "ice_servers": ice.servers, "ttl": ice.ttl.as_secs(), "expires_at": ice.expires_at });
         let dialect = session.dialect;

@@ -14,6 +14,7 @@ use crate::signal::journal::Record;
 use crate::signal::outbox::Outbox;
 use crate::signal::room::{Member, Policy, Room};
 use crate::signal::session::{Answered, ResumeSecrets, Session};
+use crate::signal::timeline::What;
 use crate::signal::{ConnId, MemberId, SessionId};
 
 /// A member as the others see it.
@@ -195,6 +196,7 @@ impl Hub {
         let after = room.present();
         self.count_present(before, after);
         let presence = if is_away { Presence::Away } else { Presence::Back };
+        self.note_member(now, &room_name, member, if is_away { What::Away } else { What::Back });
         if let Some(who) = self.sender(&room_name, member) {
             self.announce(now, &who, presence);
         }
@@ -227,6 +229,7 @@ impl Hub {
         let member = place.unwrap_or_else(|| MemberId(self.fresh_id()));
         if !self.rooms.contains_key(&room_name) {
             let session = self.record_began(now, &room_name);
+            self.begin_room_timeline(now, &room_name, &session);
             self.rooms.insert(room_name.clone(), Room::new(room_name.clone(), session));
         }
         let Some(room) = self.rooms.get_mut(&room_name) else {
@@ -263,6 +266,8 @@ impl Hub {
         }
         self.touch_session(id);
         self.touch_room(&room_name);
+        self.note_member(now, &room_name, member, What::Joined);
+        self.note_credentials(now, id);
         if let Some(who) = self.sender(&room_name, member) {
             self.record_joined(now, &who);
             self.announce(now, &who, Presence::Joined);
@@ -354,6 +359,7 @@ impl Hub {
         let Some((room_name, member)) = self.sessions.get_mut(&id).and_then(|s| s.place.take()) else {
             return false;
         };
+        self.note_member(now, &room_name, member, What::Left { reason });
         let Some(room) = self.rooms.get_mut(&room_name) else { return false };
         let before = room.present();
         let gone = room.remove(member).map(|gone| Sender::new(&room_name, &gone));
@@ -365,6 +371,7 @@ impl Hub {
             if let Some(room) = self.rooms.remove(&room_name) {
                 self.record_emptied(now, room);
             }
+            self.end_room_timeline(now, &room_name);
         } else {
             if let Some(gone) = &gone {
                 self.announce(now, gone, Presence::Left(reason));

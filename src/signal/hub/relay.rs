@@ -35,6 +35,7 @@ impl Hub {
         };
         self.check_grant(session, envelope.kind)?;
         self.note_in_call(now, &room_name, envelope);
+        self.note_message(now, &room_name, from, envelope);
         let targets = self.targets(&room_name, from, to)?;
         let mut delivery = self.keep_mail(now, &room_name, from, to, envelope)?;
         for target in targets {

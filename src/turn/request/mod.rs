@@ -131,6 +131,9 @@ impl Server {
                     self.confirm_path(&request.path, Some(request.message.transaction()));
                 }
                 let result = self.serve(request, &caller);
+                if let (Method::ALLOCATE, Err(error)) = (request.message.method(), &result) {
+                    self.tell_refused(request.now, &caller, *error);
+                }
                 return self.answer(request, result, Signature::Key(&caller.key, seal), reply);
             }
             Err(refusal) => refusal,
@@ -157,6 +160,7 @@ impl Server {
         self.stats.auth_failures[failure.index()] += 1;
         let username = request.message.attribute(AttributeType::USERNAME).map_or(&[][..], |name| name.value);
         self.failures.note(failure, request.path.five_tuple.client, username);
+        self.tell_failure(request, failure);
     }
 
     /// The methods that need a credential; all but Allocate need an allocation as well.

@@ -74,6 +74,7 @@ impl Server {
         self.timers.schedule(allocation.scheduled, id);
         self.stats.allocations_total += 1;
         self.stats.count_request(Method::ALLOCATE, Ok(()));
+        self.tell_allocated(now, id);
         let token = opening.reservation.take().map(|reservation| self.reserve(reservation, now));
         let ticket = self.ticket_of(id);
         let Some(allocation) = self.table.get_mut(id) else { return Verdict::Consumed };

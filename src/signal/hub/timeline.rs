@@ -1,0 +1,238 @@
+//! Timelines: what the rooms and calls of the hub write into them, what the relay tells of the credentials it gave, and
+//! who may read them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Hub, Now};
+use crate::signal::call::{Call, CallStatus};
+use crate::signal::dialect::peerjs;
+use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
+use crate::signal::identity::Identity;
+use crate::signal::journal::{Record, Usage};
+use crate::signal::room::Member;
+use crate::signal::timeline::{
+    Actor, PeerState, RelayNews, RelayStep, Timeline, TimelineView, What, candidates,
+};
+use crate::signal::{MemberId, SessionId};
+
+/// How late the relay may tell of an allocation's end and still change what is in the books.
+const AFTERMATH: Duration = Duration::from_secs(60);
+
+impl Hub {
+    /// The timeline of a call, or of a room that is none's: for those who take part, those whose token names it,
+    /// and admins.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn handle_timeline(&mut self, now: Now, who: &Identity, id: &str) -> Result<TimelineView, Refusal> {
+        let timeline = self.timelines.get(id).filter(|timeline| {
+            let takes_part = who.names_a_person() && timeline.has_person(&who.user);
+            let is_remembered =
+                timeline.ended.is_none_or(|ended| ended.mono + self.limits.call_memory > now.mono);
+            is_remembered && (takes_part || who.rooms.names(id) || who.is_admin())
+        });
+        match timeline {
+            Some(timeline) => Ok(timeline.view(id.into(), now.mono)),
+            None => Err(Refusal::new(Code::NoSuchCall, "you have no such call")),
+        }
+    }
+
+    /// What the relay did with credentials: it goes into the timeline of their call, and what was relayed into the
+    /// books.
+    pub fn handle_relay_news(&mut self, now: Now, news: &RelayNews) {
+        if let RelayStep::Released { transport, lasted, to_peer, to_client } = news.step {
+            let usage = format!("{:016x}", self.fresh_id()).into();
+            let ended_at = now.unix.saturating_sub(now.mono.saturating_sub(news.at).as_secs());
+            self.record(|| {
+                let (user, scope) = (news.user.clone(), news.scope.clone());
+                Record::Usage(Box::new(Usage {
+                    usage,
+                    user,
+                    scope,
+                    transport,
+                    ended_at,
+                    lasted,
+                    to_peer,
+                    to_client,
+                }))
+            });
+        }
+        let Some((room, actor)) = self.credential_of(news) else { return };
+        self.timelines.note(&room, news.at, Some(&actor), news.step.event());
+        if let Some(ended) = self.timelines.get(&room).and_then(|timeline| timeline.ended)
+            && now.mono.saturating_sub(ended.mono) < AFTERMATH
+        {
+            self.record_timeline(now, &room);
+        }
+    }
+
+    /// Whose credentials they are, and of which call.
+    fn credential_of(&self, news: &RelayNews) -> Option<(Arc<str>, Actor)> {
+        let person = || Actor { label: (&*news.user).into(), is_person: true, session: None };
+        if self.timelines.get(&news.scope).is_some_and(|timeline| timeline.has_person(&news.user)) {
+            return Some(((&*news.scope).into(), person()));
+        }
+        let session = news.scope.split('-').next().and_then(MemberId::parse).map(|id| SessionId(id.0));
+        if let Some(session) = session {
+            let room = self.timelines.room_of(session)?;
+            return Some((room.clone(), self.timelines.get(room)?.actor_of(session)?));
+        }
+        // Credentials that were made for the user: for the one call it is in.
+        let sessions = self.users.get(&*news.user).filter(|_| news.scope.is_empty())?;
+        let mut rooms = sessions.iter().filter_map(|id| Some(self.sessions.get(id)?.place.clone()?.0));
+        let room = rooms.next()?;
+        rooms.all(|other| other == room).then(|| (room, person()))
+    }
+
+    /// The call begins, goes on in another state, or is over.
+    pub(super) fn note_call(&mut self, now: Now, call: &Call) {
+        let (caller, callee) = [&call.caller, &call.callee].map(person).into();
+        let note = |hub: &mut Self, who, what| hub.timelines.note(&call.id, now.mono, who, what);
+        match call.status {
+            CallStatus::Pending => {
+                self.begin_call(now, call);
+                note(self, Some(&caller), What::Initiated);
+                if self.users.contains_key(&call.callee) {
+                    note(self, Some(&callee), What::Ringing);
+                }
+            }
+            CallStatus::Ongoing => note(self, Some(&callee), What::Accepted),
+            status => note(self, None, What::Ended { status }),
+        }
+        if let Some(timeline) = self.timelines.get_mut(&call.id) {
+            timeline.status = Some(call.status);
+        }
+        if call.status.is_over() {
+            self.end_timeline(now, &call.id);
+        }
+    }
+
+    fn begin_call(&mut self, now: Now, call: &Call) {
+        let timeline = Timeline::of_call(now, &call.id, &call.caller, &call.callee);
+        self.timelines.begin(call.id.clone(), timeline, self.limits.timelines, self.limits.call_memory);
+    }
+
+    /// A call that was going on before a restart: of the time before, its record says what is left.
+    pub(super) fn restore_call_timeline(&mut self, now: Now, id: &str) {
+        let Some(call) = self.calls.get(id).filter(|call| !call.status.is_over()).cloned() else { return };
+        self.begin_call(now, &call);
+        self.note_restored(now, &call.id);
+        let caller = person(&call.caller);
+        if let Some(state) = PeerState::parse(&call.connection_state) {
+            self.timelines.note(&call.id, now.mono, Some(&caller), What::State { state });
+        }
+        if let Some(timeline) = self.timelines.get_mut(&call.id) {
+            timeline.status = Some(call.status);
+        }
+    }
+
+    /// A room is in use from now on. That of a call has its timeline already.
+    pub(super) fn begin_room_timeline(&mut self, now: Now, room: &Arc<str>, name: &str) {
+        let has_one = self.timelines.get(room).is_some_and(|timeline| timeline.ended.is_none());
+        if !has_one && **room != *peerjs::LOBBY {
+            let timeline = Timeline::of_room(now, name);
+            self.timelines.begin(room.clone(), timeline, self.limits.timelines, self.limits.call_memory);
+        }
+    }
+
+    /// A room that was in use before a restart.
+    pub(super) fn restore_room_timeline(&mut self, now: Now, room: &Arc<str>) {
+        let Some(name) = self.rooms.get(room).map(|found| found.session.clone()) else { return };
+        self.begin_room_timeline(now, room, &name);
+        self.note_restored(now, room);
+    }
+
+    fn note_restored(&mut self, now: Now, room: &Arc<str>) {
+        self.timelines.note(room, now.mono, None, What::Restored);
+        let members = self.rooms.get(room).map(|found| found.members.iter().map(|member| member.id));
+        for member in members.into_iter().flatten().collect::<Vec<_>>() {
+            self.note_member(now, room, member, What::Joined);
+        }
+    }
+
+    /// The last member has left. A call ends by itself.
+    pub(super) fn end_room_timeline(&mut self, now: Now, room: &Arc<str>) {
+        if self.timelines.get(room).is_some_and(|timeline| timeline.status.is_none()) {
+            self.end_timeline(now, room);
+        }
+    }
+
+    fn end_timeline(&mut self, now: Now, room: &Arc<str>) {
+        self.timelines.end(room, now);
+        self.record_timeline(now, room);
+    }
+
+    fn record_timeline(&mut self, now: Now, room: &Arc<str>) {
+        if !self.keeps_journal() {
+            return;
+        }
+        let Some(timeline) = self.timelines.get(room).filter(|timeline| timeline.is_worth_keeping()) else {
+            return;
+        };
+        let (name, view) = (timeline.name.clone(), timeline.view(room.clone(), now.mono));
+        self.record(|| Record::Timeline { name, view: Box::new(view) });
+    }
+
+    /// A member does something.
+    pub(super) fn note_member(&mut self, now: Now, room: &Arc<str>, member: MemberId, what: What) {
+        if let Some(found) = self.rooms.get(room).and_then(|found| found.member(member)) {
+            let actor = self.actor(found);
+            self.timelines.note(room, now.mono, Some(&actor), what);
+        }
+    }
+
+    /// Relay credentials were handed to a session, in a room or before it enters one.
+    pub(super) fn note_credentials(&mut self, now: Now, session: SessionId) {
+        let Some(found) = self.sessions.get(&session).filter(|found| found.leased_until > now.unix) else {
+            return;
+        };
+        if let Some((room, member)) = found.place.clone() {
+            self.note_member(now, &room, member, What::Credentials);
+        }
+    }
+
+    /// A message goes through a room.
+    pub(super) fn note_message(&mut self, now: Now, room: &Arc<str>, from: MemberId, envelope: &Envelope) {
+        let payload = envelope.payload.as_ref().map_or("", |payload| payload.get());
+        let what = match envelope.kind {
+            Kind::Offer => What::Offer,
+            Kind::Answer => What::Answer,
+            Kind::Restart => What::Restart,
+            Kind::State => match state(payload) {
+                Some(state) => What::State { state },
+                None => return,
+            },
+            Kind::Candidate => return self.note_candidates(now, room, from, payload),
+            Kind::Media | Kind::Chat | Kind::Custom => return,
+        };
+        self.note_member(now, room, from, what);
+        if envelope.kind.is_description() {
+            self.note_candidates(now, room, from, payload);
+        }
+    }
+
+    fn note_candidates(&mut self, now: Now, room: &Arc<str>, from: MemberId, payload: &str) {
+        for candidate in candidates(payload) {
+            self.note_member(now, room, from, What::Candidate(candidate));
+        }
+    }
+
+    /// A member is who its token says; of a guest, the session tells who it is.
+    fn actor(&self, member: &Member) -> Actor {
+        let session = self.sessions.get(&member.session);
+        let is_person = session.is_some_and(|session| session.identity.names_a_person());
+        let name = member.name.as_ref().filter(|_| !is_person);
+        Actor { label: name.unwrap_or(&member.user).clone(), is_person, session: Some(member.session) }
+    }
+}
+
+fn person(user: &Arc<str>) -> Actor {
+    Actor { label: user.clone(), is_person: true, session: None }
+}
+
+/// The state in a report.
+pub(super) fn state(payload: &str) -> Option<PeerState> {
+    let word = serde_json::from_str::<String>(crate::signal::dialect::call::state(payload)).ok()?;
+    PeerState::parse(&word)
+}

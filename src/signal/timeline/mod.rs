@@ -1,0 +1,178 @@
+//! What happened in a call, in one order: its signaling, the candidates each side offered, what the relay did for
+//! the credentials of its parties, and what the clients say about their connection. `verdict` says in words what
+//! became of it.
+//!
+//! Keeps no address: of a candidate its type and protocol, of an allocation its transport. Each timeline is bounded,
+//! and so is their number; one whose call is over is forgotten with the call.
+
+mod candidate;
+mod event;
+mod kept;
+mod verdict;
+mod view;
+
+pub(crate) use candidate::candidates;
+pub use candidate::{Candidate, CandidateKind, Protocol};
+pub(crate) use event::Event;
+pub use event::{Families, PeerState, RelayNews, RelayStep, RelayTransport, What};
+pub(crate) use kept::Timelines;
+pub use verdict::{Cause, Verdict};
+pub use view::{EventView, PartyView, TimelineView};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::call::CallStatus;
+use super::{Now, SessionId};
+
+/// Events of one timeline.
+const EVENTS: usize = 200;
+
+/// Those among them that are kept from its beginning; the others are the latest.
+const FIRST: usize = 160;
+
+/// Sides of one timeline. Guests who come again are others each time.
+const PARTIES: usize = 32;
+
+/// Sessions of one side that are remembered: a page that is loaded again has another one.
+const SESSIONS: usize = 16;
+
+/// One side of a call.
+#[derive(Debug)]
+pub(crate) struct Party {
+    /// What it is called in sentences.
+    pub(crate) label: Arc<str>,
+    /// Whether the label is a user that a token names.
+    pub(crate) is_person: bool,
+    sessions: Vec<SessionId>,
+    /// Candidates it has offered, by [`Candidate::ALL`].
+    candidates: [u16; Candidate::ALL.len()],
+}
+
+/// Who does something.
+#[derive(Clone, Debug)]
+pub(crate) struct Actor {
+    pub(crate) label: Arc<str>,
+    pub(crate) is_person: bool,
+    pub(crate) session: Option<SessionId>,
+}
+
+/// The timeline of one call, or of one room from its first member's coming to its last one's leaving.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    /// Names it in the books.
+    pub(crate) name: Box<str>,
+    began: Now,
+    /// When it was over.
+    pub(crate) ended: Option<Now>,
+    /// How the call stands; a room has none.
+    pub(crate) status: Option<CallStatus>,
+    /// A call's caller and callee come first.
+    pub(crate) parties: Vec<Party>,
+    events: Vec<Event>,
+    /// Events between the first and the latest ones that were let go.
+    omitted: u64,
+}
+
+impl Timeline {
+    pub(crate) fn of_room(now: Now, name: &str) -> Self {
+        Self {
+            name: name.into(),
+            began: now,
+            ended: None,
+            status: None,
+            parties: Vec::new(),
+            events: Vec::new(),
+            omitted: 0,
+        }
+    }
+
+    pub(crate) fn of_call(now: Now, id: &str, caller: &Arc<str>, callee: &Arc<str>) -> Self {
+        let mut timeline = Self { status: Some(CallStatus::Pending), ..Self::of_room(now, id) };
+        for user in [caller, callee] {
+            timeline.party(&Actor { label: user.clone(), is_person: true, session: None });
+        }
+        timeline
+    }
+
+    /// Takes an event in.
+    pub(crate) fn note(&mut self, at: Duration, who: Option<&Actor>, what: What) {
+        let who = match who {
+            Some(actor) => match self.party(actor) {
+                Some(party) => Some(party),
+                // Beyond the bound nobody could say whose it is.
+                None => return self.omitted += 1,
+            },
+            None => None,
+        };
+        if let What::Candidate(candidate) = what
+            && let Some(party) = who.and_then(|who| self.parties.get_mut(usize::from(who)))
+        {
+            let count = &mut party.candidates[candidate.index()];
+            *count = count.saturating_add(1);
+            if *count > 1 {
+                return;
+            }
+        }
+        if self.events.len() == EVENTS {
+            self.events.remove(FIRST);
+            self.omitted += 1;
+        }
+        let at = u32::try_from(at.saturating_sub(self.began.mono).as_millis()).unwrap_or(u32::MAX);
+        // The relay tells a moment later what it did.
+        let place = self.events.iter().rposition(|event| event.at <= at).map_or(0, |before| before + 1);
+        self.events.insert(place, Event { at, who, what });
+    }
+
+    /// The side's place among the parties; a new one gets the next.
+    fn party(&mut self, actor: &Actor) -> Option<u8> {
+        let is_it = |party: &Party| match actor.is_person {
+            true => party.is_person && party.label == actor.label,
+            false => actor.session.is_some_and(|session| party.sessions.contains(&session)),
+        };
+        let at = match self.parties.iter().position(is_it) {
+            Some(at) => at,
+            None if self.parties.len() < PARTIES => {
+                let (label, is_person) = (actor.label.clone(), actor.is_person);
+                self.parties.push(Party {
+                    label,
+                    is_person,
+                    sessions: Vec::new(),
+                    candidates: Default::default(),
+                });
+                self.parties.len() - 1
+            }
+            None => return None,
+        };
+        let sessions = &mut self.parties[at].sessions;
+        if let Some(session) = actor.session.filter(|session| !sessions.contains(session)) {
+            if sessions.len() == SESSIONS {
+                sessions.remove(0);
+            }
+            sessions.push(session);
+        }
+        u8::try_from(at).ok()
+    }
+
+    /// Whether a person takes part.
+    pub(crate) fn has_person(&self, user: &str) -> bool {
+        self.parties.iter().any(|party| party.is_person && *party.label == *user)
+    }
+
+    /// Whose session it is.
+    pub(crate) fn actor_of(&self, session: SessionId) -> Option<Actor> {
+        let party = self.parties.iter().find(|party| party.sessions.contains(&session))?;
+        Some(Actor { label: party.label.clone(), is_person: party.is_person, session: Some(session) })
+    }
+
+    /// All sessions that took part.
+    fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.parties.iter().flat_map(|party| party.sessions.iter().copied())
+    }
+
+    /// Whether there was an attempt to connect, which is worth to be kept for later.
+    pub(crate) fn is_worth_keeping(&self) -> bool {
+        self.status.is_some()
+            || self.events.iter().any(|event| matches!(event.what, What::Offer | What::Answer))
+    }
+}

@@ -1,0 +1,279 @@
+//! What happens to credentials and allocations, for whoever keeps books: who was not believed, who got an allocation,
+//! when its first byte was relayed, and at its end what it has carried.
+//!
+//! The data path only counts ([`Carried`]). What is told goes into a bounded queue that the worker empties once a
+//! second; what finds no room is counted. Failures have a small share of it: who knows no password cannot crowd out
+//! what is due to others, and nobody is told of who has not sent back a nonce.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Server;
+use super::allocation::Allocation;
+use super::auth::Caller;
+use super::bandwidth::Direction;
+use super::offload::{Count, FlowId, Usage};
+use super::output::{Now, Transport};
+use super::request::Request;
+use super::table::AllocationId;
+use crate::credential::{AuthFailure, parts_of};
+use crate::stun::{AttributeType, ErrorCode};
+
+/// Events that wait for the worker.
+const EVENTS: usize = 4096;
+
+/// Failures among them.
+const FAILURES: usize = 128;
+
+/// Allocations that are looked at in one go for their first byte.
+const LOOK: usize = 256;
+
+/// Something that happened to a credential or an allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The user of the credential.
+    pub user: Box<str>,
+    /// What the credential was made for: a signaling session or a call; empty where it was for neither.
+    pub session: Box<str>,
+    /// When, on the scale of [`Now::mono`].
+    pub at: Duration,
+    /// What happened.
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// The credential was not believed. Told only of those that were made for a session.
+    AuthFailed(AuthFailure),
+    /// The credential is good, and there was no allocation to be had.
+    NotAllocated(ErrorCode),
+    /// There is an allocation.
+    Allocated {
+        /// How the client reaches it.
+        transport: Transport,
+        /// Whether it has a relayed address of IPv4, and of IPv6.
+        families: [bool; 2],
+    },
+    /// The first byte was relayed.
+    FirstByte,
+    /// An allocation has ended.
+    Ended {
+        /// How the client reached it.
+        transport: Transport,
+        /// How long it stood.
+        lasted: Duration,
+        /// What it has carried.
+        usage: Usage,
+    },
+}
+
+/// What an allocation has carried. The data path sees allocations through a shared reference, hence the cells.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    packets: [Cell<u64>; 2],
+    bytes: [Cell<u64>; 2],
+    /// When the first packet was; zero before.
+    first: Cell<Duration>,
+    /// When the allocation was granted.
+    since: Duration,
+    /// Whether the first byte is still to be told of.
+    is_awaited: bool,
+}
+
+impl Carried {
+    /// Counts one packet.
+    pub(super) fn count(&self, direction: Direction, bytes: usize, now: Now) {
+        if self.first.get().is_zero() {
+            self.first.set(now.mono);
+        }
+        let at = direction as usize;
+        self.packets[at].set(self.packets[at].get() + 1);
+        self.bytes[at].set(self.bytes[at].get() + bytes as u64);
+    }
+
+    /// Counts what was carried without the core, and not told packet by packet.
+    pub(super) fn add(&self, more: Usage, now: Option<Now>) {
+        if let Some(now) = now.filter(|_| self.first.get().is_zero() && more != Usage::default()) {
+            self.first.set(now.mono);
+        }
+        for (at, count) in [more.to_peer, more.to_client].into_iter().enumerate() {
+            self.packets[at].set(self.packets[at].get() + count.packets);
+            self.bytes[at].set(self.bytes[at].get() + count.bytes);
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let [to_peer, to_client] =
+            [0, 1].map(|at| Count { packets: self.packets[at].get(), bytes: self.bytes[at].get() });
+        Usage { to_peer, to_client }
+    }
+
+    /// When the first byte was, once.
+    fn take_first(&mut self) -> Option<Duration> {
+        let first = self.first.get();
+        (!first.is_zero() && std::mem::take(&mut self.is_awaited)).then_some(first)
+    }
+}
+
+/// Events on their way to the worker.
+#[derive(Default)]
+pub(super) struct Events {
+    queue: Vec<(AllocationId, Event)>,
+    failures: usize,
+    dropped: u64,
+    /// Allocations whose first byte is still to come, or has not been told of yet.
+    awaited: VecDeque<AllocationId>,
+}
+
+impl Events {
+    /// Events that found no room, since start.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn push(&mut self, of: AllocationId, event: Event) {
+        let is_failure = matches!(event.what, Happening::AuthFailed(_) | Happening::NotAllocated(_));
+        if self.queue.len() >= EVENTS || is_failure && self.failures >= FAILURES {
+            self.dropped += 1;
+            return;
+        }
+        self.failures += usize::from(is_failure);
+        self.queue.push((of, event));
+    }
+}
+
+impl Server {
+    /// What has happened since the last call, in its order.
+    pub fn take_events(&mut self, now: Now) -> Vec<Event> {
+        for _ in 0..self.events.awaited.len().min(LOOK) {
+            let Some(id) = self.events.awaited.pop_front() else { break };
+            self.tell_first_byte(id);
+            if self.table.get(id).is_some_and(|allocation| allocation.carried.is_awaited) {
+                self.events.awaited.push_back(id);
+            }
+        }
+        debug_assert!(self.events.queue.iter().all(|(_, event)| event.at <= now.mono));
+        self.events.failures = 0;
+        std::mem::take(&mut self.events.queue).into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// Whether so much waits that it should be taken before its time.
+    #[must_use]
+    pub fn has_many_events(&self) -> bool {
+        self.events.queue.len() >= EVENTS / 2
+    }
+
+    /// A credential was not believed. Only what may concern a call is told, and only of who can be reached at its
+    /// address.
+    pub(super) fn tell_failure(&mut self, request: &Request<'_>, failure: AuthFailure) {
+        let value = |kind| request.message.attribute(kind).map(|attribute| attribute.value);
+        let name = value(AttributeType::USERNAME).and_then(|name| std::str::from_utf8(name).ok());
+        let Some((user, session)) = name.and_then(parts_of).filter(|(_, session)| !session.is_empty()) else {
+            return;
+        };
+        let is_known = match failure {
+            AuthFailure::StaleNonce | AuthFailure::ForeignNonce => false,
+            _ => value(AttributeType::NONCE)
+                .is_some_and(|nonce| self.check_nonce(request, nonce, None).is_ok()),
+        };
+        if is_known {
+            let event = Event {
+                user: user.into(),
+                session: session.into(),
+                at: request.now.mono,
+                what: Happening::AuthFailed(failure),
+            };
+            self.events.push(AllocationId::default(), event);
+        }
+    }
+
+    /// Somebody who may allocate was given nothing.
+    pub(super) fn tell_refused(&mut self, now: Now, caller: &Caller, error: ErrorCode) {
+        let session =
+            session_of(&caller.username, caller.expiry.is_some_and(|expiry| !expiry.ends_allocation));
+        // 437 is said to who has one.
+        if !session.is_empty() && error != ErrorCode::AllocationMismatch {
+            let what = Happening::NotAllocated(error);
+            let event = Event { user: caller.user.clone(), session: session.into(), at: now.mono, what };
+            self.events.push(AllocationId::default(), event);
+        }
+    }
+
+    /// An allocation was granted.
+    pub(super) fn tell_allocated(&mut self, now: Now, id: AllocationId) {
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        allocation.carried.since = now.mono;
+        let families = crate::turn::shared::Family::BOTH.map(|family| allocation.relay(family).is_some());
+        let what = Happening::Allocated { transport: allocation.path.five_tuple.transport, families };
+        let event = event(allocation, now.mono, what);
+        if event.session.is_empty() {
+            return;
+        }
+        allocation.carried.is_awaited = true;
+        self.events.awaited.push_back(id);
+        self.events.push(id, event);
+    }
+
+    /// An allocation came from another worker.
+    pub(super) fn await_first_byte(&mut self, id: AllocationId) {
+        if self.table.get(id).is_some_and(|allocation| allocation.carried.is_awaited) {
+            self.events.awaited.push_back(id);
+        }
+    }
+
+    fn tell_first_byte(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        if let Some(first) = allocation.carried.take_first() {
+            let event = event(allocation, first, Happening::FirstByte);
+            self.events.push(id, event);
+        }
+    }
+
+    /// An allocation is about to end.
+    pub(super) fn tell_ended(&mut self, now: Now, id: AllocationId) {
+        self.tell_first_byte(id);
+        let Some(allocation) = self.table.get(id).filter(|allocation| allocation.opening.is_none()) else {
+            return;
+        };
+        let what = Happening::Ended {
+            transport: allocation.path.five_tuple.transport,
+            lasted: now.mono.saturating_sub(allocation.carried.since),
+            usage: allocation.carried.usage(),
+        };
+        let event = event(allocation, now.mono, what);
+        self.events.push(id, event);
+    }
+
+    /// What a flow has carried without this core belongs to its allocation, also where that has just ended.
+    pub(super) fn carried_elsewhere(&mut self, now: Now, flow: FlowId, more: Usage) {
+        let Some(id) = self.mirror.owner_of(flow) else { return };
+        if let Some(allocation) = self.table.get(id) {
+            return allocation.carried.add(more, Some(now));
+        }
+        let ended = self.events.queue.iter_mut().rev().find(|(of, _)| *of == id);
+        if let Some((_, Event { what: Happening::Ended { usage, .. }, .. })) = ended {
+            usage.add(more);
+        }
+    }
+
+    /// Ends all allocations, so that what they have carried is told.
+    pub fn handle_stop(&mut self, now: Now) {
+        let all: Vec<_> = self.table.iter_mut().map(|allocation| allocation.id).collect();
+        for id in all {
+            self.close(id, now);
+        }
+    }
+}
+
+fn event(allocation: &Allocation, at: Duration, what: Happening) -> Event {
+    let is_time_limited = allocation.expiry.is_some_and(|expiry| !expiry.ends_allocation);
+    let session = session_of(&allocation.username, is_time_limited).into();
+    Event { user: allocation.user.clone(), session, at, what }
+}
+
+/// The session in a time-limited user name; other names have none.
+fn session_of(username: &str, is_time_limited: bool) -> &str {
+    parts_of(username).filter(|_| is_time_limited).map_or("", |(_, session)| session)
+}
