@@ -199,30 +199,26 @@ fn credentials(sides: &[Side<'_>]) -> Option<Verdict> {
     let refused = sides.iter().filter(|side| !side.is_relayed());
     let refused: Vec<_> = refused.filter_map(|side| Some((side, side.auth_failed?))).collect();
     let (_, step) = refused.first()?;
-    let cause = cause_of(step);
+    let (cause, why) = meaning_of(step);
     let same: Vec<&Side<'_>> =
-        refused.iter().filter(|(_, step)| cause_of(step) == cause).map(|(side, _)| *side).collect();
-    let why = match cause {
-        Cause::WrongSecret => {
-            "wrong secret, their password was not made with this server's credentials.secrets".to_owned()
-        }
-        Cause::CredentialExpired => {
-            "they have expired, the client kept them too long or a clock is wrong".to_owned()
-        }
-        Cause::CredentialRevoked => "they were taken back before".to_owned(),
-        _ => format!("the step {step} failed"),
-    };
+        refused.iter().filter(|(_, step)| meaning_of(step).0 == cause).map(|(side, _)| *side).collect();
     Some(verdict(cause, format!("The relay refused the credentials of {}: {why}.", names(&same))))
 }
 
-/// The cause behind a step of the authentication.
-fn cause_of(step: &str) -> Cause {
-    match step {
-        "wrong_password" | "wrong_realm" => Cause::WrongSecret,
-        "expired" | "token_expired" => Cause::CredentialExpired,
-        "revoked" => Cause::CredentialRevoked,
-        _ => Cause::CredentialRefused,
-    }
+/// What is behind a step of the authentication that failed.
+fn meaning_of(step: &str) -> (Cause, String) {
+    let (cause, why) = match step {
+        "wrong_password" | "wrong_realm" => {
+            let why = "wrong secret, their password was not made with this server's credentials.secrets";
+            (Cause::WrongSecret, why)
+        }
+        "expired" | "token_expired" => {
+            (Cause::CredentialExpired, "they have expired, the client kept them too long or a clock is wrong")
+        }
+        "revoked" => (Cause::CredentialRevoked, "they were taken back before"),
+        other => return (Cause::CredentialRefused, format!("the step {other} failed")),
+    };
+    (cause, why.to_owned())
 }
 
 /// There are not two to talk to each other.
