@@ -26,6 +26,14 @@ pub(super) const FORGOTTEN: &[Forgotten] = &[
             "DELETE FROM sessions WHERE session_id = $1",
         ],
     },
+    Forgotten {
+        find: "SELECT usage_id FROM turn_usage WHERE node = $1 AND ended_at < $2 LIMIT $3",
+        delete: &["DELETE FROM turn_usage WHERE usage_id = $1"],
+    },
+    Forgotten {
+        find: "SELECT timeline_id FROM timelines WHERE node = $1 AND ended_at < $2 LIMIT $3",
+        delete: &["DELETE FROM timelines WHERE timeline_id = $1"],
+    },
 ];
 
 pub(super) fn statements(node: &str, record: &Record) -> Vec<Statement> {
