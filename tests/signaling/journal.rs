@@ -395,6 +395,8 @@ fn s4_24_the_books_have_one_session_of_a_consultation_from_the_first_join_to_its
         }
         Record::Ended { session, at } => format!("ended {} {}", **session == *made.id, at - start),
         Record::Call(call) => format!("call {}", call.id),
+        Record::Usage(usage) => format!("usage {}", usage.user),
+        Record::Timeline { view, .. } => format!("timeline {}", view.call_id),
     });
     let mut told: Vec<String> = told.collect();
     // That it begins is said again, and written once.
