@@ -2,6 +2,7 @@
 //! seed 004 reads.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use super::file::{File, Http};
 use super::source::{Error, Place, Sources};
@@ -87,14 +88,16 @@ fn is_ice_url(url: &str) -> bool {
         None => true,
         Some(query) => scheme.starts_with("turn") && matches!(query, "transport=udp" | "transport=tcp"),
     };
-    let end = if place.starts_with('[') { place.find(']').map_or(place.len(), |at| at + 1) } else { 0 };
-    let (host, port) = match place[end..].split_once(':') {
-        Some((host, port)) => (&place[..end + host.len()], Some(port)),
-        None => (place, None),
+    let (host, port, is_host) = if let Some(bracketed) = place.strip_prefix('[') {
+        let Some((host, port)) = bracketed.split_once(']') else { return false };
+        (host, port, host.parse::<Ipv6Addr>().is_ok())
+    } else {
+        let (host, port) = place.split_at(place.find(':').unwrap_or(place.len()));
+        (host, port, host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)))
     };
-    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
-    is_query && is_port && !host.is_empty() && host.bytes().all(fits)
+    let is_port = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    is_query && is_port && is_host && !host.is_empty()
 }
 
 #[cfg(test)]
@@ -121,6 +124,9 @@ mod tests {
             "turn:h h",
             "turn:user@h",
             "turn:[::1",
+            "turn:[::1]x:5",
+            "turn:[h]",
+            "stun:2001:db8::1",
         ] {
             assert!(!is_ice_url(bad), "{bad}");
         }

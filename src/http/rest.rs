@@ -23,7 +23,7 @@ const PER_MINUTE: u32 = 120;
 /// Bytes of a request's body.
 pub(super) const MAX_BODY: usize = 16 * 1024;
 
-/// Reads a JSON body; `shape` is what it should be.
+/// Reads a JSON object from a body; `shape` is what it should be.
 pub(super) fn read<T: DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
     shape: &str,
@@ -32,10 +32,18 @@ pub(super) fn read<T: DeserializeOwned>(
         let detail = format!("a body has at most {MAX_BODY} bytes");
         return Err(Box::new(details(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge.as_str(), &detail)));
     };
-    serde_json::from_slice(&body).map_err(|error| {
-        let detail = format!("the body is {shape}: {error}");
-        Box::new(details(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", &detail))
-    })
+    let wrong = |why: &dyn std::fmt::Display| {
+        Box::new(details(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad_request",
+            &format!("the body is {shape}: {why}"),
+        ))
+    };
+    // By itself a struct is read from an array of its fields as well.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(wrong(&"this is no JSON object"));
+    }
+    serde_json::from_slice(&body).map_err(|error| wrong(&error))
 }
 
 /// The hub is no longer there.

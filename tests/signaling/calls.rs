@@ -437,6 +437,7 @@ async fn errors_of_the_api_are_problem_details() {
     let cases = [
         ("POST", "/calls/initiate", "", "{}", 401, "unauthenticated"),
         ("POST", "/calls/initiate", &*authorization, "{}", 422, "bad_request"),
+        ("POST", "/calls/initiate", &authorization, r#"["ann",null]"#, 422, "bad_request"),
         ("POST", "/calls/initiate", &authorization, r#"{"callee_id":"ann"}"#, 422, "bad_frame"),
         ("POST", "/calls/accept/call_0", &authorization, "", 404, "no_such_call"),
         ("GET", "/ws/webrtc/active-connections", &authorization, "", 403, "forbidden"),
