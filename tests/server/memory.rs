@@ -39,8 +39,9 @@ fn ten_thousand_idle_allocations_cost_two_kibibytes_each_and_give_them_back() {
     let sockets = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let count = ALLOCATIONS.min(u32::try_from(sockets.saturating_sub(200)).unwrap_or(u32::MAX));
     let home = Home::new();
+    // The books of what was relayed have a database with a cache of its own.
     let process = home.serve(&format!(
-        "{LOOPBACK}[credentials]\nusers = {{ {} = \"{}\" }}\n[peers]\nallow = [\"127.0.0.0/8\"]\n",
+        "{LOOPBACK}[credentials]\nusers = {{ {} = \"{}\" }}\n[peers]\nallow = [\"127.0.0.0/8\"]\n[store]\nurl = \"none\"\n",
         USER.0, USER.1
     ));
     let server = process.address("udp");
