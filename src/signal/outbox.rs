@@ -36,6 +36,9 @@ pub(crate) struct Outbox {
     /// The highest sequence number that is gone, confirmed or dropped.
     #[serde(skip)]
     gone: u64,
+    /// The highest sequence number that was dropped for want of room.
+    #[serde(default)]
+    lost: u64,
     /// Numbers up to this one may have been given out: a frame may leave before it is written down, and no number is
     /// given to two.
     reserved: u64,
@@ -81,7 +84,7 @@ impl Outbox {
         while self.frames.len() > max_frames || self.bytes > max_bytes {
             let Some(oldest) = self.frames.pop_front() else { break };
             self.bytes -= oldest.text.len();
-            self.gone = oldest.seq;
+            (self.gone, self.lost) = (oldest.seq, oldest.seq);
             dropped += 1;
         }
         dropped
@@ -149,6 +152,7 @@ impl Outbox {
     /// Goes on from what was written down of it, before its frames come back.
     pub(crate) fn resume(&mut self) {
         (self.last, self.promised, self.written) = (self.reserved, self.reserved, self.reserved);
+        self.gone = self.lost;
     }
 
     /// Whether frames wait for confirmation that are not written down.
@@ -165,9 +169,9 @@ impl Outbox {
     /// Takes a frame back in that was written down; they come in their order.
     pub(crate) fn restore(&mut self, seq: u64, value: &str) -> serde_json::Result<()> {
         let FrameValue { text, about } = serde_json::from_str(value)?;
+        // What is missing before it was confirmed, or was never given out: numbers leap at a restart.
         if self.frames.is_empty() {
-            self.gone = seq.saturating_sub(1);
-            self.cleared = self.gone;
+            self.cleared = seq.saturating_sub(1);
         }
         if seq <= self.last {
             self.bytes += text.len();

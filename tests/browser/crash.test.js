@@ -94,6 +94,7 @@ async function phase(context, pairs, from, to, kind) {
     await pair[from].say(kind, CANDIDATES);
   });
   while (heard() < wanted) await Promise.race([said, new Promise((resolve) => setTimeout(resolve, 2))]);
+  for (const { doctor, patient } of pairs) for (const peer of [doctor, patient]) peer.leaps += 1;
   const line = await crash();
   await said;
   await all(pairs, `hears the ${kind}`, (pair) => pair.witness ? rawHeard(pair, from, to, kind) : pair[to].heard(pair[from]));

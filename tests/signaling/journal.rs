@@ -118,6 +118,27 @@ fn native_members_resume_after_a_crash_and_nothing_acknowledged_is_lost_or_doubl
 }
 
 #[test]
+fn what_was_said_between_two_crashes_reaches_who_was_away_for_both() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (bob, bob_welcome) = sim.native("bob");
+    sim.join(bob, "r");
+    let (ann, ann_welcome) = sim.native("ann");
+    sim.join(ann, "r");
+    let seen = sim.take_json(bob).last().and_then(|f| f["seq"].as_u64()).expect("member-joined");
+    let (_, frames) = resume(&mut sim, &bob_welcome, seen);
+    let bob_welcome = &frames[0]["d"];
+
+    let mut sim = crash(sim, &mut disk);
+    let (ann, _) = resume(&mut sim, &ann_welcome, 0);
+    sim.frame(ann, &format!(r#"{{"t":"offer","id":"o1","d":{OFFER}}}"#));
+    assert!(kinds(&sim.take_json(ann)).contains(&"ok"), "acknowledged");
+
+    let mut sim = crash(sim, &mut disk);
+    let (_, frames) = resume(&mut sim, bob_welcome, seen);
+    assert!(kinds(&frames).contains(&"offer"), "{frames:?}");
+}
+
+#[test]
 fn who_does_not_come_back_after_a_crash_is_lost_when_the_window_is_over() {
     let (mut sim, mut disk) = (journaling(), Disk::default());
     let (_, ann) = sim.native("ann");

@@ -21,6 +21,8 @@ class Peer {
   /** How often sockets are cut while one side speaks, and whether the speaker's own may be. */
   mostCuts = 2;
   mayBeCutWhileItSpeaks = true;
+  /** How often the server's numbers may leap: one that was killed goes on after all that it may have given out. */
+  leaps = 0;
   #waiting = [];
 
   constructor(options) {
@@ -105,7 +107,7 @@ export class NativePeer extends Peer {
   #frame({ t, seq, ref, d }) {
     if (seq !== undefined) {
       if (seq <= this.#seen) return;
-      assert.equal(seq, this.#seen + 1, "no number is left out");
+      if (seq !== this.#seen + 1) assert.ok(this.leaps-- > 0, `no number is left out: ${seq} after ${this.#seen}`);
       this.#seen = seq;
     }
     if (t === "welcome") {
