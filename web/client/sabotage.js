@@ -29,7 +29,8 @@ function expireCredential(call) {
   const iceServers = configuration.iceServers?.map((server) => (server.username ? { ...server, username: expired(server.username) } : server));
   for (const peer of call.peers.values()) {
     peer.log("The relay credential is replaced by one that has expired");
-    peer.pc.setConfiguration({ ...configuration, iceServers });
+    // With a direct path a browser is content before the relay has answered.
+    peer.pc.setConfiguration({ ...configuration, iceServers, iceTransportPolicy: "relay" });
     peer.pc.restartIce();
   }
 }

@@ -3,7 +3,6 @@
 import { $, element } from "./dom.js";
 
 const PATIENCE = 45_000;
-const AGAIN = 10_000; // ms
 
 /**
  * @typedef {import("../turnkey.js").Call} Call
@@ -78,9 +77,7 @@ export const TRIALS = {
       const refused = once(call, "problem", ({ error }) => error.code === "credential_refused", signal);
       const renewed = once(call, "credentials", () => true, signal);
       call.sabotage("credential");
-      // A restart that was under way brings a fresh credential before the relay has seen the other one.
-      const again = setInterval(() => call.sabotage("credential"), AGAIN);
-      const { error } = await refused.finally(() => clearInterval(again));
+      const { error } = await refused;
       say(`${error.message}: a fresh one is asked for…`);
       await renewed;
       await once(call, "log", ({ text }) => /^(Received answer|Answer created)/.test(text), signal);
