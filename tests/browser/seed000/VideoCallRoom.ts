@@ -39,10 +39,9 @@ peerConnection.ontrack = ({ streams }) => (document.querySelector("video")!.srcO
 
 const useChannel = (channel: RTCDataChannel) => {
   channel.onmessage = ({ data }) => received.push(data);
-  const greet = () => channel.send(`from the ${params.get("role")}`);
-  // A channel of the other side's may be open before this is told of it.
-  if (channel.readyState === "open") greet();
-  else channel.onopen = greet;
+  // A channel of the other side's may open before this is told of it, and its event has then been.
+  const greet = (): unknown => (channel.readyState === "open" ? channel.send(`from the ${params.get("role")}`) : setTimeout(greet, 20));
+  greet();
 };
 if (params.get("role") === "doctor") useChannel(peerConnection.createDataChannel("chat"));
 else peerConnection.ondatachannel = ({ channel }) => useChannel(channel);

@@ -21,10 +21,9 @@ export function remote(pc: RTCPeerConnection) {
 
 export function useChannel(channel: RTCDataChannel) {
   channel.onmessage = ({ data }) => receive(data);
-  const greet = () => channel.send(`from the ${params.get("role")}`);
-  // A channel of the other side's may be open before this is told of it.
-  if (channel.readyState === "open") greet();
-  else channel.onopen = greet;
+  // A channel of the other side's may open before this is told of it, and its event has then been.
+  const greet = (): unknown => (channel.readyState === "open" ? channel.send(`from the ${params.get("role")}`) : setTimeout(greet, 20));
+  greet();
 }
 
 /** Shows the tests what they may touch. */
