@@ -260,10 +260,10 @@ pub(crate) fn metric(page: &str, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no metric {name}")).parse().expect("a number")
 }
 
-/// Resident memory of the program in bytes.
+/// Resident memory of the program in bytes, without what is mapped from files: code that runs for the first time is no growth.
 pub(crate) fn resident(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("procfs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a running process");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
