@@ -243,15 +243,7 @@ impl Calls {
         unix: u64,
         until: Duration,
     ) -> Result<Step, Refusal> {
-        let call = self.of_party(id, user)?;
-        if *call.callee != *user {
-            return Err(Refusal::new(Code::Forbidden, "only the one who is called can accept"));
-        }
-        match call.status {
-            CallStatus::Pending => Ok(self.set(id, CallStatus::Ongoing, unix, until)),
-            CallStatus::Ongoing => Ok(Step { call: call.clone(), is_new: false }),
-            over => Err(wrong_state(over)),
-        }
+        self.answer(CallStatus::Ongoing, id, user, unix, until)
     }
 
     /// The callee refuses the call; to say so again changes nothing.
@@ -262,13 +254,24 @@ impl Calls {
         unix: u64,
         until: Duration,
     ) -> Result<Step, Refusal> {
+        self.answer(CallStatus::Rejected, id, user, unix, until)
+    }
+
+    fn answer(
+        &mut self,
+        answer: CallStatus,
+        id: &str,
+        user: &str,
+        unix: u64,
+        until: Duration,
+    ) -> Result<Step, Refusal> {
         let call = self.of_party(id, user)?;
         if *call.callee != *user {
-            return Err(Refusal::new(Code::Forbidden, "only the one who is called can reject"));
+            return Err(Refusal::new(Code::Forbidden, "only the one who is called can accept or reject"));
         }
         match call.status {
-            CallStatus::Pending => Ok(self.set(id, CallStatus::Rejected, unix, until)),
-            CallStatus::Rejected => Ok(Step { call: call.clone(), is_new: false }),
+            CallStatus::Pending => Ok(self.set(id, answer, unix, until)),
+            status if status == answer => Ok(Step { call: call.clone(), is_new: false }),
             other => Err(wrong_state(other)),
         }
     }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
 pub(crate) use kept::Kept;
@@ -19,6 +18,7 @@ use super::envelope::{Code, Refusal};
 use super::identity::{Grants, Identity, Rooms};
 use super::json;
 use super::limits::Limits;
+use super::session::hash;
 
 /// How long after its appointed end a consultation may still go on.
 const GRACE: u64 = 3600;
@@ -398,10 +398,6 @@ pub(crate) fn life(consultation: &Consultation, unix: u64, memory: Duration) -> 
         Some(at) => memory.saturating_sub(Duration::from_secs(unix.saturating_sub(at))),
         None => Duration::from_secs(consultation.expires_at.saturating_sub(unix)),
     }
-}
-
-fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
 }
 
 /// A UUID of version 4, of 16 random bytes.
