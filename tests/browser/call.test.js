@@ -1,31 +1,19 @@
 /** The call page and turnkey.js against the built server, in two headless Chromium. */
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { connected, enter, framesGrow, launch, logOf, newPage, stats, until } from "./lib/chromium.js";
+import { after, before, test } from "node:test";
+import { connected, enter, framesGrow, launch, logOf, newPage, stats, twoBrowsers, until } from "./lib/chromium.js";
 import { proxy } from "./lib/proxy.js";
 import { loopbackConfig, lowPort, serve } from "./lib/server.js";
 
+const page = twoBrowsers();
 let server;
-let browsers = [];
-let open = [];
 let rooms = 0;
 
 before(async () => {
-  [server, ...browsers] = await Promise.all([serve(loopbackConfig()), launch(), launch()]);
+  server = await serve(loopbackConfig());
 });
 
-afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
-
-after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
-  await server?.stop();
-});
-
-async function page(index, options) {
-  const opened = await newPage(browsers[index], options);
-  open.push(opened);
-  return opened;
-}
+after(() => server?.stop());
 
 /** Two members in a new room, Ada before Grace. */
 async function pair({ path = "auto", base = server.url() } = {}) {
@@ -177,7 +165,7 @@ test("--public: two people meet over https by the invite link, and nobody comes 
     await stranger.waitForSelector("#ended", { state: "visible" });
     assert.match(await stranger.locator("#ended-hint").innerText(), /token/);
   } finally {
-    await Promise.all(open.splice(0).map((one) => one.end()));
+    await page.end();
     await shared.stop();
   }
 });
@@ -236,7 +224,7 @@ test("after a restart of the server both join again by themselves", async (t) =>
     assert.notEqual(await memberId(ada), before);
     assert.deepEqual([...ada.errors, ...grace.errors], []);
   } finally {
-    await Promise.all(open.splice(0).map((one) => one.end()));
+    await page.end();
     await second.stop();
   }
 });
@@ -271,7 +259,7 @@ test("credentials are renewed while a call runs, and the call outlives the first
     t.diagnostic(`${first[0]} then ${(await usernames(ada))[0]}`);
     assert.doesNotMatch(await logOf(ada), /Problem|Signaling lost/);
   } finally {
-    await Promise.all(open.splice(0).map((one) => one.end()));
+    await page.end();
     await brief.stop();
   }
 });

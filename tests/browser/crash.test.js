@@ -9,11 +9,11 @@
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { NativePeer, RawPeer, SocketIoPeer } from "./lib/peers.js";
+import { CLASSES, CONFIG } from "./lib/peers.js";
 import { proxy } from "./lib/chaos.js";
 import { random, seed } from "./lib/random.js";
-import { loopbackConfig, serve } from "./lib/server.js";
-import { JWT_KEY, token } from "./lib/token.js";
+import { serve } from "./lib/server.js";
+import { token } from "./lib/token.js";
 
 const SEED = seed();
 const PAIRS = Number(process.env.LOSS_PAIRS ?? 1000);
@@ -27,14 +27,12 @@ const PATIENCE = 60_000; // ms
 /** Where the numbers of a raw patient begin: its witness has to tell them from the doctor's. */
 const PATIENTS = 1_000_000;
 
-const bounds = "sockets_per_address = 100000\nconnects_per_minute = 1000000\nframes_per_second = 10000\n";
-const config = loopbackConfig({ extra: `[signaling]\njwt_secret = "${JWT_KEY}"\naccess = "token"\n${bounds}` });
 const chance = random(SEED);
 let server;
 let network;
 
 before(async () => {
-  server = await serve(config);
+  server = await serve(CONFIG);
   network = await proxy(server.port("http"), random(SEED));
 });
 
@@ -42,13 +40,6 @@ after(async () => {
   network?.close();
   await server?.stop();
 });
-
-const CLASSES = [
-  { name: "native", share: 0.4, make: (options) => new NativePeer(options) },
-  { name: "Socket.IO with retries", share: 0.2, make: (options) => new SocketIoPeer({ ...options, retries: true }) },
-  { name: "Socket.IO without retries", share: 0.2, make: (options) => new SocketIoPeer(options) },
-  { name: "raw", share: 0.2, make: (options) => new RawPeer(options), hasWitness: true },
-];
 
 test(`${PAIRS} pairs of every class: a server that is killed loses nothing it has acknowledged`, { timeout: 300_000 }, async (context) => {
   context.diagnostic(`LOSS_SEED=${SEED}`);
@@ -78,10 +69,10 @@ test(`${PAIRS} pairs of every class: a server that is killed loses nothing it ha
   }
 });
 
-function pair({ name, make, hasWitness }, n) {
+function pair({ name, make, isRaw }, n) {
   const room = `${name.replaceAll(/\W/g, "-")}-${n}`;
   const peer = (role, more) => make({ url: network.url, user: `${role}-${room}`, room, token: token(`${role}-${room}`, room), ...more });
-  const [patient, witness] = hasWitness ? [peer("patient", { sent: PATIENTS }), peer("witness")] : [peer("patient")];
+  const [patient, witness] = isRaw ? [peer("patient", { sent: PATIENTS }), peer("witness")] : [peer("patient")];
   return { room, doctor: peer("doctor"), patient, witness, start: chance() * SPREAD };
 }
 
@@ -105,7 +96,7 @@ async function phase(context, pairs, from, to, kind) {
 async function crash() {
   assert.ok(!server.lines.some((line) => line.includes("the database does not answer")), "the journal keeps up");
   await server.kill();
-  server = await serve(config, { directory: server.directory });
+  server = await serve(CONFIG, { directory: server.directory });
   network.leadTo(server.port("http"));
   return /signaling goes on where it was(.*)/.exec(server.lines.join("\n"))[1];
 }

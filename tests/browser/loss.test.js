@@ -8,11 +8,11 @@
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { NativePeer, RawPeer, SocketIoPeer } from "./lib/peers.js";
+import { CLASSES, CONFIG } from "./lib/peers.js";
 import { proxy } from "./lib/chaos.js";
 import { random, seed } from "./lib/random.js";
-import { loopbackConfig, serve } from "./lib/server.js";
-import { JWT_KEY, token } from "./lib/token.js";
+import { serve } from "./lib/server.js";
+import { token } from "./lib/token.js";
 
 const SEED = seed();
 const PAIRS = Number(process.env.LOSS_PAIRS ?? 1000);
@@ -23,8 +23,7 @@ let server;
 let network;
 
 before(async () => {
-  const bounds = "sockets_per_address = 100000\nconnects_per_minute = 1000000\nframes_per_second = 10000\n";
-  server = await serve(loopbackConfig({ extra: `[signaling]\njwt_secret = "${JWT_KEY}"\naccess = "token"\n${bounds}` }));
+  server = await serve(CONFIG);
   network = await proxy(server.port("http"), random(SEED));
 });
 
@@ -33,23 +32,17 @@ after(async () => {
   await server?.stop();
 });
 
-const CLASSES = [
-  { name: "native", share: 0.4, make: (options) => new NativePeer(options) },
-  { name: "Socket.IO with retries", share: 0.2, make: (options) => new SocketIoPeer({ ...options, retries: true }) },
-  { name: "Socket.IO without retries", share: 0.2, make: (options) => new SocketIoPeer(options) },
-  { name: "raw", share: 0.2, make: (options) => new RawPeer(options), settles: true },
-];
 /** Pairs that negotiate at the same time. */
 const AT_ONCE = 100;
 
-for (const { name, share, make, settles } of CLASSES) {
+for (const { name, share, make, isRaw } of CLASSES) {
   const count = Math.round(PAIRS * share);
   test(`${count} pairs, ${name}: nothing is lost, doubled or out of order beyond what is promised`, { timeout: 300_000 }, async (context) => {
     context.diagnostic(`LOSS_SEED=${SEED}`);
     const totals = { sent: 0, received: 0, cuts: 0 };
     for (let first = 0; first < count; first += AT_ONCE) {
       const pairs = Array.from({ length: Math.min(AT_ONCE, count - first) }, (_, n) => pair(name, make, first + n));
-      await negotiate(pairs, totals, settles);
+      await negotiate(pairs, totals, isRaw);
     }
     context.diagnostic(`${totals.sent} messages sent, ${totals.received} received, ${totals.cuts} sockets cut`);
     assert.ok(totals.cuts > count / 2, "chaos came about");
@@ -63,7 +56,7 @@ function pair(name, make, n) {
 }
 
 /** Offers of the doctors, answers of the patients, candidates of both, under fire. */
-async function negotiate(pairs, totals, settles) {
+async function negotiate(pairs, totals, isRaw) {
   const all = (act) => Promise.all(pairs.map(async (pair) => {
     try {
       await act(pair);
@@ -72,7 +65,7 @@ async function negotiate(pairs, totals, settles) {
     }
   }));
   const settle = async () => {
-    if (!settles) return;
+    if (!isRaw) return;
     await all(({ doctor, patient }) => Promise.all([doctor.isThere(), patient.isThere()]));
     await settled(2 * pairs.length);
   };

@@ -1,39 +1,32 @@
 /** Two dialects in one room: seed 000's page and the call page call each other. */
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { connected, enter, framesGrow, launch, newPage, until } from "./lib/chromium.js";
+import { after, before, test } from "node:test";
+import { connected, enter, framesGrow, newPage, twoBrowsers, until } from "./lib/chromium.js";
 import { offer, serveSeed, state } from "./lib/seed000.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 
+const open = twoBrowsers();
 let application;
 let server;
-let browsers = [];
-let open = [];
 let rooms = 0;
 
 before(async () => {
   application = await serveSeed(() => server.url());
   server = await serve(loopbackConfig({ origins: [application.origin] }));
-  browsers = await Promise.all([launch(), launch()]);
 });
 
-afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
-
 after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
   application?.close();
   await server?.stop();
 });
 
 async function enterSeed(room, role) {
-  const page = await newPage(browsers[0]);
-  open.push(page);
+  const page = await open(0);
   return application.enter(page, { consultation: room, role });
 }
 
 async function enterCall(room) {
-  const page = await newPage(browsers[1]);
-  open.push(page);
+  const page = await open(1);
   await enter(page, `${server.url()}?room=${room}&path=relay-udp`, "Ada");
   return page;
 }

@@ -1,31 +1,19 @@
 /** The call page's own features, each between two headless Chromium: what breaks and recovers, screens, chat, keys. */
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { connected, enter, framesGrow, launch, logOf, newPage, stats, until } from "./lib/chromium.js";
+import { after, before, test } from "node:test";
+import { connected, enter, framesGrow, logOf, stats, twoBrowsers, until } from "./lib/chromium.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 import { draw } from "../../web/page/qr.js";
 
+const page = twoBrowsers();
 let server;
-let browsers = [];
-let open = [];
 let rooms = 0;
 
 before(async () => {
-  [server, ...browsers] = await Promise.all([serve(loopbackConfig()), launch(), launch()]);
+  server = await serve(loopbackConfig());
 });
 
-afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
-
-after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
-  await server?.stop();
-});
-
-async function page(index, options) {
-  const opened = await newPage(browsers[index], options);
-  open.push(opened);
-  return opened;
-}
+after(() => server?.stop());
 
 async function pair({ path = "auto" } = {}) {
   const room = `page-${++rooms}`;

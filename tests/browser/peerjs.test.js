@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { after, afterEach, before, test } from "node:test";
-import { launch, newPage, until } from "./lib/chromium.js";
+import { after, before, test } from "node:test";
+import { twoBrowsers, until } from "./lib/chromium.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 
 const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
@@ -24,10 +24,9 @@ const FILES = {
   "/peerjs.js": ["text/javascript", () => "export default globalThis.Peer;"],
 };
 
+const open = twoBrowsers();
 let application;
 let server;
-let browsers = [];
-let open = [];
 
 before(async () => {
   application = createServer((question, answer) => {
@@ -39,20 +38,16 @@ before(async () => {
   await new Promise((resolve) => application.listen(0, "localhost", resolve));
   application.origin = `http://localhost:${application.address().port}`;
   const config = loopbackConfig({ origins: [application.origin] }).replace('listen = ["127.0.0.1:0"]\norigins', 'listen = ["https://127.0.0.1:0"]\norigins');
-  [server, ...browsers] = await Promise.all([serve(`${config}\n[tls]\nself_signed = true\n`), launch(), launch()]);
+  server = await serve(`${config}\n[tls]\nself_signed = true\n`);
 });
 
-afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
-
 after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
   application?.close();
   await server?.stop();
 });
 
 async function page(index, user, other) {
-  const opened = await newPage(browsers[index], { ignoreHTTPSErrors: true });
-  open.push(opened);
+  const opened = await open(index, { ignoreHTTPSErrors: true });
   await opened.goto(`${application.origin}/?${new URLSearchParams({ port: server.port("https"), user, other })}`);
   await opened.waitForFunction(() => document.body.dataset.ready);
   return opened;

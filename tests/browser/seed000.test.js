@@ -1,34 +1,27 @@
 /** A front-end that knows nothing of this server, its code as it stands, from another origin. */
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { connected, enter as enterPage, framesGrow, launch, newPage, until } from "./lib/chromium.js";
+import { after, before, test } from "node:test";
+import { connected, enter as enterPage, framesGrow, twoBrowsers, until } from "./lib/chromium.js";
 import { offer, read, serveSeed, state } from "./lib/seed000.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 
+const open = twoBrowsers();
 let application;
 let server;
-let browsers = [];
-let open = [];
 let consultation = 0;
 
 before(async () => {
   application = await serveSeed(() => server.url());
   server = await serve(loopbackConfig({ origins: [application.origin] }));
-  browsers = await Promise.all([launch(), launch()]);
 });
 
-afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
-
 after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
   application?.close();
   await server?.stop();
 });
 
 async function enter(index, role, transport) {
-  const page = await newPage(browsers[index]);
-  open.push(page);
-  return application.enter(page, { consultation: `c${consultation}`, role, transport });
+  return application.enter(await open(index), { consultation: `c${consultation}`, role, transport });
 }
 
 /** Video grows on both sides within ten seconds, over the relay, and the data channel works both ways. */
@@ -78,8 +71,7 @@ for (const role of ["doctor", "patient"]) {
   test(`seed 000: a ${role} on that front-end talks with somebody on the call page`, async (t) => {
     consultation++;
     const old = await enter(0, role, "udp");
-    const other = await newPage(browsers[1]);
-    open.push(other);
+    const other = await open(1);
     await enterPage(other, `${server.url()}?room=c${consultation}&path=relay`, "Grace");
     if (role === "doctor") await offer(old);
     await connected(other);

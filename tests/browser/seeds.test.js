@@ -1,8 +1,8 @@
 /** The front-ends of all five seeds, their code as it stands, on their own ports of one server. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { after, afterEach, before, test } from "node:test";
-import { launch, newPage, until } from "./lib/chromium.js";
+import { after, before, test } from "node:test";
+import { twoBrowsers, until } from "./lib/chromium.js";
 import { onlyRelay, read, serveSeeds, showConnection } from "./lib/seeds.js";
 import * as seed000 from "./lib/seed000.js";
 import { serve } from "./lib/server.js";
@@ -18,11 +18,10 @@ const SUBSTITUTED = {
 };
 const PAGES = { "001.txt": "CallModal.ts", "002.txt": "useConsultationWebRTC.ts", "003.txt": "VideoCall.tsx", "004.txt": "consultation.ts" };
 
+const open = twoBrowsers();
 let server;
 let applications;
 let first;
-let browsers = [];
-let open = [];
 let rooms = 0;
 
 before(async () => {
@@ -32,15 +31,12 @@ before(async () => {
     ADMIN__LISTEN: "127.0.0.1:0", SIGNALING__CONNECTS_PER_MINUTE: "1000", HTTP__ICE_PER_MINUTE: "1000",
   };
   for (const [key, value] of Object.entries(environment)) process.env[`TURNKEY_${key}`] = value;
-  [server, applications, first, ...browsers] = await Promise.all([
-    serve(PROFILE), serveSeeds(), seed000.serveSeed(() => "http://localhost:8000", 5173), launch(), launch(),
+  [server, applications, first] = await Promise.all([
+    serve(PROFILE), serveSeeds(), seed000.serveSeed(() => "http://localhost:8000", 5173),
   ]);
 });
 
-afterEach(() => Promise.all(open.splice(0).map((page) => page.end())));
-
 after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
   applications?.close();
   first?.close();
   await server?.stop();
@@ -49,8 +45,7 @@ after(async () => {
 const token = (user) => server.token("--user", user, "--room", "*");
 
 async function page(index, query, { cookie, scripts = [] } = {}) {
-  const opened = await newPage(browsers[index]);
-  open.push(opened);
+  const opened = await open(index);
   opened.said = [];
   opened.on("console", (message) => opened.said.push(message.text()));
   if (cookie) await opened.context().addCookies([{ name: "turnkey_token", value: cookie, url: applications.origin }]);
@@ -98,8 +93,7 @@ for (const [copy, file] of Object.entries(PAGES)) {
 test("s0_01 s0_05 s0_06 s0_07 seed 000 on port 8000, nothing substituted", async (t) => {
   const pages = [];
   for (const [index, role] of ["doctor", "patient"].entries()) {
-    const opened = await newPage(browsers[index]);
-    open.push(opened);
+    const opened = await open(index);
     pages.push(await first.enter(opened, { consultation: "five", role }));
   }
   await seed000.offer(pages[0]);

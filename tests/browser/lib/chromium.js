@@ -1,4 +1,5 @@
 /** Headless Chromium with a fake camera, and what the tests ask its pages. */
+import { after, afterEach, before } from "node:test";
 import { chromium } from "playwright-core";
 
 const FLAGS = [
@@ -23,6 +24,27 @@ export async function newPage(browser, options = {}) {
   const errors = [];
   page.on("pageerror", (error) => errors.push(error.message));
   return Object.assign(page, { errors, end: () => context.close() });
+}
+
+/**
+ * Two browsers for all tests of a file. Returns what opens a page in one of them, by its index; the page ends with its
+ * test, or by `end` of what is returned, which ends them all.
+ */
+export function twoBrowsers() {
+  let browsers = [];
+  const pages = [];
+  const end = () => Promise.all(pages.splice(0).map((page) => page.end()));
+  before(async () => {
+    browsers = await Promise.all([launch(), launch()]);
+  });
+  afterEach(end);
+  after(() => Promise.allSettled(browsers.map((browser) => browser.close())));
+  const open = async (index, options) => {
+    const page = await newPage(browsers[index], options);
+    pages.push(page);
+    return page;
+  };
+  return Object.assign(open, { end });
 }
 
 /** Goes through the lobby of the call page. */

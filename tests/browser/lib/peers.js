@@ -5,6 +5,8 @@
 import assert from "node:assert/strict";
 import { io } from "socket.io-client";
 import WebSocket from "ws";
+import { loopbackConfig } from "./server.js";
+import { JWT_KEY } from "./token.js";
 
 const numberOf = (payload) => Number(/#(\d+)/.exec(JSON.stringify(payload))[1]);
 const description = (type, n) => ({ type, sdp: `v=0\r\ns=#${n}\r\n` });
@@ -258,3 +260,15 @@ export class RawPeer extends Peer {
     socket.on("close", () => setTimeout(() => this.#socket === socket && !this.#isOver && this.#dial(), wasOpen ? 0 : PATIENCE));
   }
 }
+
+/** The classes, and what part of all pairs is of each. */
+export const CLASSES = [
+  { name: "native", share: 0.4, make: (options) => new NativePeer(options) },
+  { name: "Socket.IO with retries", share: 0.2, make: (options) => new SocketIoPeer({ ...options, retries: true }) },
+  { name: "Socket.IO without retries", share: 0.2, make: (options) => new SocketIoPeer(options) },
+  { name: "raw", share: 0.2, make: (options) => new RawPeer(options), isRaw: true },
+];
+
+const bounds = "sockets_per_address = 100000\nconnects_per_minute = 1000000\nframes_per_second = 10000\n";
+/** For a server that takes in a thousand pairs from one address. */
+export const CONFIG = loopbackConfig({ extra: `[signaling]\njwt_secret = "${JWT_KEY}"\naccess = "token"\n${bounds}` });
