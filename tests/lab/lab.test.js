@@ -3,67 +3,28 @@
  * Needs root, for the namespaces.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, afterEach, before, test } from "node:test";
+import { afterEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { connected, enter, framesGrow, launch, logOf, newPage, stats, until } from "../browser/lib/chromium.js";
-import { serve, turnkey } from "../browser/lib/server.js";
-import { Network, OFFLOAD, SERVER, relayedInKernel } from "./network.js";
+import { connected, enter, framesGrow, logOf, newPage, stats, until } from "../browser/lib/chromium.js";
+import { serve } from "../browser/lib/server.js";
+import { ORIGIN, laboratory } from "./laboratory.js";
+import { OFFLOAD, SERVER, relayedInKernel } from "./network.js";
 
-const SECRET = "a secret of the laboratory, long enough for HS256";
-const ORIGIN = `http://${SERVER[0]}:8080`;
-const CONFIG = `
-[relay]
-listen = ["udp://0.0.0.0:3478", "tcp://0.0.0.0:3478"]
-public_address = "${SERVER[0]}"
-[peers]
-allow = ["203.0.113.0/24"]
-[http]
-listen = ["${SERVER[0]}:8080"]
-[signaling]
-jwt_secret = "${SECRET}"
-[admin]
-listen = "127.0.0.1:0"
-`;
-
-let network;
-let server;
-let directory;
-let browsers = [];
+const lab = laboratory();
 let pages = [];
-
-before(async () => {
-  network = new Network();
-  directory = mkdtempSync(join(tmpdir(), "turnkey-lab-"));
-  writeFileSync(join(directory, "token.toml"), CONFIG);
-  server = await serve(CONFIG, { prefix: network.prefix(network.public) });
-  browsers = await Promise.all(network.clients.map((space) => launch({
-    executable: network.chromium(space, directory),
-    flags: [`--unsafely-treat-insecure-origin-as-secure=${ORIGIN}`],
-  })));
-});
 
 afterEach(async () => {
   await Promise.all(pages.splice(0).map((page) => page.end()));
-  [0, 1].forEach((index) => network.openUdp(index));
-});
-
-after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
-  await server?.stop();
-  network?.remove();
-  if (directory) rmSync(directory, { recursive: true, force: true });
+  [0, 1].forEach((index) => lab.network.openUdp(index));
 });
 
 /** Both members in one room, entered through the page by the links a server with tokens gives. */
 async function call(room, prepare = async () => {}) {
-  pages = await Promise.all(browsers.map((browser) => newPage(browser)));
+  pages = await Promise.all(lab.browsers.map((browser) => newPage(browser)));
   for (const [index, page] of pages.entries()) {
     await prepare(page);
     const name = ["Ada", "Grace"][index];
-    const token = turnkey("token", "--config", join(directory, "token.toml"), "--user", name, "--room", room);
+    const token = lab.token("--user", name, "--room", room);
     await enter(page, `${ORIGIN}/?room=${room}&token=${token}`, name);
   }
   return { pages, since: Date.now() };
@@ -98,7 +59,7 @@ function candidateTypes(page) {
 for (const index of [0, 1]) {
   test(`client ${index + 1} is behind a symmetric NAT: two servers see two ports`, (t) => {
     const probe = fileURLToPath(new URL("mapped.js", import.meta.url));
-    const mapped = network.run(network.clients[index], process.execPath, probe, ...SERVER.map((address) => `${address}:3478`)).trim().split("\n");
+    const mapped = lab.network.run(lab.network.clients[index], process.execPath, probe, ...SERVER.map((address) => `${address}:3478`)).trim().split("\n");
     t.diagnostic(`one socket is seen as ${mapped.join(" and ")}`);
     assert.equal(mapped.length, 2);
     for (const one of mapped) assert.equal(one.split(":")[0], `203.0.113.1${index + 1}`);
@@ -130,18 +91,18 @@ test("with the relay they connect, and video flows both ways", async (t) => {
     assert.match(await page.locator(".path .label").innerText(), /^Relayed over/);
   }
   await chat(pages);
-  if (OFFLOAD) t.diagnostic(`${relayedInKernel(network.public, server)} packets were relayed in the kernel`);
+  if (OFFLOAD) t.diagnostic(`${relayedInKernel(lab.network.public, lab.server)} packets were relayed in the kernel`);
 });
 
 test("with all UDP dropped for one side they connect over TCP 3478", async (t) => {
-  network.blockUdp(0);
+  lab.network.blockUdp(0);
   const { pages, since } = await call("tcp");
   const [{ path }] = [await connected(pages[0])];
   t.diagnostic(`client 1: ${path.label} (${path.local} to ${path.remote}), connected ${Date.now() - since} ms after the second joined`);
   assert.equal(path.local, "relay");
   assert.equal(path.transport, "tcp");
   for (const [index, page] of pages.entries()) t.diagnostic(`client ${index + 1}: framesDecoded ${await framesGrow(page)}`);
-  assert.ok(network.blockedPackets(0) > 0, "UDP was tried and dropped");
+  assert.ok(lab.network.blockedPackets(0) > 0, "UDP was tried and dropped");
   assert.match(await pages[0].locator(".path .label").innerText(), /Relayed over TCP/);
   await chat(pages);
 });
@@ -151,7 +112,7 @@ test("UDP that dies in the middle of a call is replaced by TCP", async (t) => {
   const first = await connected(pages[0]);
   assert.equal(first.path.kind, "relay");
   await framesGrow(pages[0]);
-  network.blockUdp(0);
+  lab.network.blockUdp(0);
   const since = Date.now();
   await pages[0].waitForFunction(async () => {
     const { call } = globalThis.turnkey;
@@ -167,7 +128,7 @@ test("a client whose public address changes in the middle of a call comes back",
   await connected(pages[0]);
   for (const page of pages) await framesGrow(page);
   const before = await pages[0].evaluate(() => globalThis.turnkey.call.member);
-  network.renumber(0);
+  lab.network.renumber(0);
   const since = Date.now();
   const offers = (page) => logOf(page).then((log) => log.match(/Offer created|Received offer/g)?.length ?? 0);
   await until(pages[0], offers, (count) => count >= 2);
@@ -179,9 +140,9 @@ test("a client whose public address changes in the middle of a call comes back",
 });
 
 test("without any configuration: one command, the page it prints, and a relayed call", async (t) => {
-  const plain = await serve(undefined, { prefix: network.prefix(network.clients[0]) });
+  const plain = await serve(undefined, { prefix: lab.network.prefix(lab.network.clients[0]) });
   try {
-    pages = await Promise.all([newPage(browsers[0]), newPage(browsers[0])]);
+    pages = await Promise.all([newPage(lab.browsers[0]), newPage(lab.browsers[0])]);
     for (const [index, page] of pages.entries()) await enter(page, "http://127.0.0.1:8080/?room=plain&path=relay", ["Ada", "Grace"][index]);
     for (const page of pages) {
       const { path } = await connected(page);

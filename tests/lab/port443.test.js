@@ -4,28 +4,20 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmodSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { chmodSync, renameSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
-import { connected, enter, framesGrow, launch, newPage } from "../browser/lib/chromium.js";
-import { serve, turnkey } from "../browser/lib/server.js";
-import { Network, SERVER } from "./network.js";
+import { test } from "node:test";
+import { connected, enter, framesGrow, newPage } from "../browser/lib/chromium.js";
+import { laboratory } from "./laboratory.js";
+import { SERVER } from "./network.js";
 
 const ORIGIN = `https://${SERVER[0]}`;
 const ROOM = "one-port";
 
-let network;
-let server;
-let directory;
-let browsers = [];
-let pages = [];
-
-before(async () => {
-  network = new Network();
-  directory = mkdtempSync(join(tmpdir(), "turnkey-443-"));
-  const certificates = [certificate("first"), certificate("second")];
-  put("first");
+const lab = laboratory(({ network, directory }) => {
+  const certificates = ["first", "second"].map((name) => certificate(directory, name));
+  put(directory, "first");
+  [0, 1].forEach((index) => network.allowOnly443(index));
   const config = `
 [relay]
 listen = []
@@ -44,23 +36,13 @@ listen = "127.0.0.1:0"
 [log]
 level = "info,turnkey::app::entrance=debug"
 `;
-  writeFileSync(join(directory, "turnkey.toml"), config);
-  server = await serve(config, { prefix: network.prefix(network.public) });
-  [0, 1].forEach((index) => network.allowOnly443(index));
   // The certificates are trusted by their keys, for pages and for `turns:` alike; everything else is checked.
-  const flags = [`--ignore-certificate-errors-spki-list=${certificates.join(",")}`];
-  browsers = await Promise.all(network.clients.map((space) => launch({ executable: network.chromium(space, directory), flags })));
+  return { config, flags: [`--ignore-certificate-errors-spki-list=${certificates.join(",")}`] };
 });
-
-after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
-  await server?.stop();
-  network?.remove();
-  if (directory) rmSync(directory, { recursive: true, force: true });
-});
+let pages = [];
 
 /** Makes a certificate for the server's address; the hash of its key. */
-function certificate(name) {
+function certificate(directory, name) {
   const [key, cert] = ["key", "cert"].map((kind) => join(directory, `${name}-${kind}.pem`));
   openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", `/CN=${name}`,
     "-addext", `subjectAltName=IP:${SERVER[0]}`, "-keyout", key, "-out", cert);
@@ -73,7 +55,7 @@ function openssl(...args) {
 }
 
 /** Puts that pair in the place of the one before, as certificate clients do. */
-function put(name) {
+function put(directory, name) {
   for (const kind of ["key", "cert"]) {
     const next = join(directory, "next.pem");
     execFileSync("cp", [join(directory, `${name}-${kind}.pem`), next]);
@@ -84,16 +66,16 @@ function put(name) {
 
 /** The name in the certificate that somebody who connects now is shown. */
 function shown() {
-  const from = network.prefix(network.clients[0]).slice(1);
+  const from = lab.network.prefix(lab.network.clients[0]).slice(1);
   const text = execFileSync("ip", [...from, "openssl", "s_client", "-connect", `${SERVER[0]}:443`], { input: "", encoding: "utf8", stdio: ["pipe", "pipe", "ignore"] });
   return /^subject=\s*CN\s*=\s*(\w+)/m.exec(text)?.[1];
 }
 
 test("through port 443 alone: the page, signaling, and a call relayed over TLS", async (t) => {
-  pages = await Promise.all(browsers.map((browser) => newPage(browser)));
+  pages = await Promise.all(lab.browsers.map((browser) => newPage(browser)));
   for (const [index, page] of pages.entries()) {
     const name = ["Ada", "Grace"][index];
-    const token = turnkey("token", "--config", join(directory, "turnkey.toml"), "--user", name, "--room", ROOM);
+    const token = lab.token("--user", name, "--room", ROOM);
     await enter(page, `${ORIGIN}/?room=${ROOM}&token=${token}`, name);
   }
   for (const [index, page] of pages.entries()) {
@@ -102,15 +84,15 @@ test("through port 443 alone: the page, signaling, and a call relayed over TLS",
     assert.equal(path.local, "relay");
     assert.equal(path.transport, "tls");
   }
-  for (const index of [0, 1]) assert.ok(network.blockedPackets(index) > 0, "other ways were tried and dropped");
-  const relayed = server.lines.filter((line) => /guest="?relay/.test(line));
-  assert.ok(relayed.length > 0 && server.lines.some((line) => /guest="?web/.test(line)), "both came through the one port");
+  for (const index of [0, 1]) assert.ok(lab.network.blockedPackets(index) > 0, "other ways were tried and dropped");
+  const relayed = lab.server.lines.filter((line) => /guest="?relay/.test(line));
+  assert.ok(relayed.length > 0 && lab.server.lines.some((line) => /guest="?web/.test(line)), "both came through the one port");
   t.diagnostic(`Chromium's ALPN for turns: ${[...new Set(relayed.map((line) => /alpn="?([\w.]+)/.exec(line)?.[1]))].join(", ")}`);
 });
 
 test("a certificate replaced during the call: the call goes on, and new handshakes see the new one", async () => {
   assert.equal(shown(), "first");
-  put("second");
+  put(lab.directory, "second");
   const deadline = Date.now() + 30_000;
   while (shown() !== "second") assert.ok(Date.now() < deadline, "the new certificate is not shown");
   for (const page of pages) {
@@ -119,7 +101,7 @@ test("a certificate replaced during the call: the call goes on, and new handshak
     assert.deepEqual(page.errors, []);
   }
   // Whoever comes now is shown the new one, and is served.
-  const late = await newPage(browsers[0]);
+  const late = await newPage(lab.browsers[0]);
   assert.equal((await late.goto(`${ORIGIN}/health`)).status(), 200);
   await late.end();
 });

@@ -3,63 +3,25 @@
  * timeline of the call is asked. The calls run beside each other: most of the time passes until browsers give up.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, before, test } from "node:test";
-import { connected, enter, launch, newPage } from "../browser/lib/chromium.js";
-import { serve, turnkey } from "../browser/lib/server.js";
-import { Network, SERVER } from "./network.js";
+import { before, test } from "node:test";
+import { connected, enter, newPage } from "../browser/lib/chromium.js";
+import { ORIGIN, laboratory } from "./laboratory.js";
 
-const ORIGIN = `http://${SERVER[0]}:8080`;
-const CONFIG = `
-[relay]
-listen = ["udp://0.0.0.0:3478", "tcp://0.0.0.0:3478"]
-public_address = "${SERVER[0]}"
-[peers]
-allow = ["203.0.113.0/24"]
-[http]
-listen = ["${SERVER[0]}:8080"]
-[signaling]
-jwt_secret = "a secret of the laboratory, long enough for HS256"
-[admin]
-listen = "127.0.0.1:0"
-`;
 const NAMES = ["Ada", "Grace"];
 // What a test waits for is there far earlier; this only ends one that hangs.
 const PATIENCE = 120_000;
 
-let network;
-let server;
-let directory;
-let browsers = [];
+const lab = laboratory();
 let admin;
 
-before(async () => {
-  network = new Network();
-  directory = mkdtempSync(join(tmpdir(), "turnkey-timeline-"));
-  writeFileSync(join(directory, "turnkey.toml"), CONFIG);
-  server = await serve(CONFIG, { prefix: network.prefix(network.public) });
-  admin = token("--user", "root", "--room", "*", "--role", "admin");
-  const flags = [`--unsafely-treat-insecure-origin-as-secure=${ORIGIN}`];
-  browsers = await Promise.all(network.clients.map((space) => launch({ executable: network.chromium(space, directory), flags })));
+before(() => {
+  admin = lab.token("--user", "root", "--room", "*", "--role", "admin");
 });
-
-after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
-  await server?.stop();
-  network?.remove();
-  if (directory) rmSync(directory, { recursive: true, force: true });
-});
-
-function token(...who) {
-  return turnkey("token", "--config", join(directory, "turnkey.toml"), ...who);
-}
 
 /** Asks the server from its own network. */
 function ask(method, path, bearer, body) {
   const more = body ? ["-H", "content-type: application/json", "-d", JSON.stringify(body)] : [];
-  return JSON.parse(network.run(network.public, "curl", "-s", "-X", method, "-H", `authorization: Bearer ${bearer}`, ...more, `${ORIGIN}${path}`));
+  return JSON.parse(lab.network.run(lab.network.public, "curl", "-s", "-X", method, "-H", `authorization: Bearer ${bearer}`, ...more, `${ORIGIN}${path}`));
 }
 
 const timeline = (id) => ask("GET", `/v1/calls/${id}/timeline`, admin);
@@ -77,10 +39,10 @@ async function judged(id, cause, isWhole = () => true) {
 
 /** Both members in one room, each on a page that was prepared. */
 async function call(room, prepare = async () => {}) {
-  const pages = await Promise.all(browsers.map((browser) => newPage(browser)));
+  const pages = await Promise.all(lab.browsers.map((browser) => newPage(browser)));
   for (const [index, page] of pages.entries()) {
     await prepare(page);
-    await enter(page, `${ORIGIN}/?room=${room}&token=${token("--user", NAMES[index], "--room", room)}`, NAMES[index]);
+    await enter(page, `${ORIGIN}/?room=${room}&token=${lab.token("--user", NAMES[index], "--room", room)}`, NAMES[index]);
   }
   return { pages, end: () => Promise.all(pages.map((page) => page.end())) };
 }
@@ -111,9 +73,9 @@ test("each cause has its sentence", async (t) => {
   const say = ({ verdict }) => t.diagnostic(`${((Date.now() - begun) / 1000).toFixed(1)} s: ${verdict.sentence}`);
 
   await t.test("peer never joined, wrong secret, credential expired: seen before anybody gives up", async () => {
-    const ring = ask("POST", "/calls/initiate", token("--user", "Ada", "--room", "*"), { callee_id: "Grace" });
+    const ring = ask("POST", "/calls/initiate", lab.token("--user", "Ada", "--room", "*"), { callee_id: "Grace" });
     assert.equal(timeline(ring.call_id).verdict.cause, "in_progress");
-    ask("POST", `/calls/end/${ring.call_id}`, token("--user", "Ada", "--room", "*"));
+    ask("POST", `/calls/end/${ring.call_id}`, lab.token("--user", "Ada", "--room", "*"));
     const alone = await judged(ring.call_id, "peer_never_joined");
     say(alone);
     assert.match(alone.verdict.sentence, /^Grace never joined: Ada gave up after [\d.]+ s\.$/);
@@ -144,7 +106,7 @@ test("each cause has its sentence", async (t) => {
     for (const who of NAMES) assert.ok(of(fine, who).candidates["relay/udp"] > 0, JSON.stringify(fine.parties));
     assert.doesNotMatch(JSON.stringify(fine), /10\.77\.|203\.0\.113\./, "no address is kept");
 
-    network.blockRelay(0);
+    lab.network.blockRelay(0);
     const blocked = await call("blocked");
     const [failed, gone, cut] = await Promise.all([
       judged("bare", "no_relay_candidate"),
