@@ -236,28 +236,32 @@ fn every_rfc_section_that_code_or_tests_name_stands_in_the_coverage() {
 /// How many promises each of the five front-ends makes: S0-01 to S0-18, S1-01 to S1-14, and so on.
 const PROMISES: [usize; 5] = [18, 14, 16, 31, 33];
 
-#[test]
-fn every_promise_of_the_front_ends_is_held_by_a_test() {
-    let mut paths = Vec::new();
-    for ending in ["rs", "js"] {
+/// How many conflicts between them are settled: C1 to C15.
+const SETTLED: usize = 15;
+
+/// The names of all tests, in Rust and JavaScript, with underscores between their words and around them.
+fn names_of_tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (ending, beginning) in [("rs", "fn "), ("js", "test(")] {
+        let mut paths = Vec::new();
         files(&root().join("tests"), ending, &mut paths);
-    }
-    paths.retain(|path| !path.ends_with("architecture.rs"));
-    paths.retain(|path| !path.components().any(|part| part.as_os_str() == "node_modules"));
-    let tests: String = paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    let list = fs::read_to_string(root().join("tests/promises.md")).unwrap();
-    let row = |id: &str| list.lines().find(|line| line.starts_with(&format!("| {id} |")));
-    for (seed, count) in PROMISES.into_iter().enumerate() {
-        for number in 1..=count {
-            let id = format!("S{seed}-{number:02}");
-            if tests.contains(&id.to_lowercase().replace('-', "_")) {
-                continue;
-            }
-            let held_by = row(&id).and_then(|row| row.split('|').nth(3)).map(str::trim);
-            let held_by =
-                held_by.unwrap_or_else(|| panic!("no test is named after {id}, and no row of the list"));
-            let is_theirs = held_by.starts_with("the front-end's own business");
-            assert!(is_theirs || tests.contains(held_by), "{id}: there is no test {held_by:?}");
+        for path in paths.iter().filter(|path| path.iter().all(|part| part != "node_modules")) {
+            let text = fs::read_to_string(path).unwrap();
+            let lines = text.lines().filter_map(|line| line.split_once(beginning));
+            let name = |rest: &str| rest.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+            names.extend(lines.map(|(_, rest)| format!("_{}_", name(rest).trim_matches('_'))));
         }
     }
+    names
+}
+
+#[test]
+fn every_promise_of_the_front_ends_and_every_conflict_stands_in_the_name_of_a_test() {
+    let names = names_of_tests();
+    let mut ids: Vec<String> = (1..=SETTLED).map(|n| format!("c{n}")).collect();
+    for (seed, count) in PROMISES.into_iter().enumerate() {
+        ids.extend((1..=count).map(|number| format!("s{seed}_{number:02}")));
+    }
+    ids.retain(|id| !names.iter().any(|name| name.contains(&format!("_{id}_"))));
+    assert_eq!(ids, Vec::<String>::new(), "no test is named after these");
 }

@@ -8,6 +8,7 @@ import { $, all, capital, copy, element } from "./page/dom.js";
 import { offerFindings } from "./page/findings.js";
 import { nameOf, showMembers } from "./page/members.js";
 import { draw } from "./page/qr.js";
+import { hangUpRing, offerRinging } from "./page/ringing.js";
 import { allowTrials, offerTrials } from "./page/trials.js";
 import { join, TurnkeyError } from "./turnkey.js";
 
@@ -25,6 +26,8 @@ let route = params.get("path") ?? "auto";
 /** @type {import("./turnkey.js").Call | null} */
 let call = null;
 let credentialEnds = 0;
+/** Whether the room is that of a call by name, which ends with the call. */
+let isRung = false;
 
 /** @param {"lobby" | "call" | "ended"} view */
 function show(view) {
@@ -62,7 +65,7 @@ function newRoom() {
 function roomOf(jwt) {
   try {
     const claims = JSON.parse(atob(String(jwt).split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
-    return typeof claims.room === "string" ? claims.room : "";
+    return typeof claims.room === "string" && claims.room !== "*" ? claims.room : "";
   } catch {
     return ""; // the server will say what is wrong with it
   }
@@ -152,16 +155,37 @@ function begin() {
   useIn(call);
 }
 
+/** @param {string} id of a call that was agreed on */
+function enterRung(id) {
+  call?.leave();
+  [room, isRung] = [id, true];
+  begin();
+}
+
+/** @param {string} why */
+function leaveRung(why) {
+  call?.leave();
+  finish("The call has ended", why.replace(/\.$/, ""), "");
+}
+
+/** Once more into the same room; there is none where a call by name has been. */
+function again() {
+  if (!isRung) return begin();
+  [room, isRung] = ["", false];
+  show("lobby");
+}
+
 /** @param {string} title @param {string} text @param {string} hint */
 function finish(title, text, hint) {
   call = null;
   useIn(null);
+  hangUpRing();
   keep(sessionStorage, "turnkey.room");
   $("#status").hidden = true;
   $("#ended-title").textContent = title;
   $("#ended-text").textContent = text && `${capital(text)}.`;
   $("#ended-hint").textContent = hint;
-  $("#again").textContent = text ? "Try again" : "Join again";
+  $("#again").textContent = isRung ? "Back" : text ? "Try again" : "Join again";
   show("ended");
   $("#again").focus();
 }
@@ -241,14 +265,15 @@ function wire() {
   $("#share").hidden = !navigator.mediaDevices?.getDisplayMedia;
   $("#share").addEventListener("click", share);
   $("#panel-toggle").addEventListener("click", () => showPanel(!document.body.classList.contains("panel-open")));
-  $("#again").addEventListener("click", begin);
+  $("#again").addEventListener("click", again);
   $("#hangup").addEventListener("click", () => {
     call?.leave();
-    finish("You have left the call", "", "The others have been told. The link stays valid.");
+    finish("You have left the call", "", `The others have been told.${isRung ? "" : " The link stays valid."}`);
   });
   document.addEventListener("keydown", onKey);
   offerFindings({ url: new URL("/v1/ws", location.href).href.replace(/^http/, "ws"), ...(token && { token }) });
   offerTrials(() => call, choosePath);
+  if (token && !roomOf(token)) offerRinging(token, { enter: enterRung, leave: leaveRung, log });
   setInterval(showSignaling, SIGNALING_INTERVAL);
 }
 

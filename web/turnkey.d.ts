@@ -252,6 +252,53 @@ export declare class Call {
 /** Joins a room; the call connects by itself until `leave()` or an `error` event. */
 export declare function join(options: CallOptions): Call;
 
+/** A call from one user to another; its `id` is the room to join once it is `ongoing`. */
+export type Ring = {
+  id: string;
+  caller: string;
+  callee: string;
+  status: "pending" | "ongoing" | "ended" | "rejected" | "cancelled" | "missed" | "failed";
+  /** What the caller gave. */
+  media?: unknown;
+};
+
+export type LineEvents = {
+  /** The server knows us as this user. */
+  open: { user: string };
+  /** A call of ours, to us or by us, rings or has changed. It rings on all lines of a user; the first answer wins. */
+  call: { ring: Ring; incoming: boolean };
+  /** The line is closed because of it, or could not see what rings already. */
+  error: { error: TurnkeyError };
+};
+
+export type LineOptions = {
+  /** Of a user: guests have no line. */
+  token?: Token;
+  /** Of the socket; by default `/v1/ws` on the page's own server. */
+  url?: string;
+  WebSocket?: typeof globalThis.WebSocket;
+  fetch?: typeof globalThis.fetch;
+  random?: () => number;
+};
+
+/** On which a user can be called, from `openLine()`. */
+export type Line = {
+  /** Who we are, once the line is open. */
+  readonly user: string | undefined;
+  /** Calls `listener` on each event of that type; the result unsubscribes. */
+  on<K extends keyof LineEvents>(type: K, listener: (detail: LineEvents[K]) => void): () => void;
+  /** Rings at a user, for 45 seconds at most. */
+  call(user: string, media?: unknown): Promise<Ring>;
+  accept(id: string): Promise<Ring>;
+  reject(id: string): Promise<Ring>;
+  /** Ends a call, or stops its ringing. */
+  end(id: string): Promise<Ring>;
+  close(): void;
+};
+
+/** Opens a line that comes back by itself until it is closed. */
+export declare function openLine(options: LineOptions): Line;
+
 /** Camera and microphone with the defaults of a call, or a TurnkeyError that says why not. */
 export declare function openMedia(constraints?: MediaStreamConstraints): Promise<MediaStream>;
 

@@ -11,6 +11,7 @@ import { Call } from "./client/call.js";
 export { Call };
 export { createCall } from "./client/create.js";
 export { TurnkeyError } from "./client/errors.js";
+export { openLine } from "./client/line.js";
 export { listDevices, openMedia, openScreen, watchDevices } from "./client/media.js";
 
 /** @type {typeof import("./turnkey.js").join} */

@@ -153,6 +153,7 @@ impl Bench {
                     assert!((1000..5000).contains(&code) && reason.len() <= 123);
                 }
                 Output::Revoke { until, .. } => assert!(until > self.now.unix, "it has ended by itself"),
+                Output::Log(line) => assert!(line.to_string().starts_with("[WebRTC] ")),
                 Output::Authenticate { conn, .. } => {
                     self.hub.handle_identity(self.now, conn, Err("not valid here".into()));
                 }

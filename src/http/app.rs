@@ -489,6 +489,7 @@ impl Task {
                         revoke(ice::scoped_id(&user, &scope), until);
                     }
                 }
+                Output::Log(line) => debug!("{line}"),
                 output => self.effects.push(Effect::Output(output)),
             }
         }
@@ -544,7 +545,8 @@ impl Task {
                 }
             }
             // Answered where they came up.
-            Output::Authenticate { .. } | Output::NeedIce { .. } | Output::Revoke { .. } => {}
+            Output::Authenticate { .. } | Output::NeedIce { .. } | Output::Revoke { .. } | Output::Log(_) => {
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ mod identity;
 mod journal;
 mod json;
 mod limits;
+mod line;
 mod outbox;
 mod rate;
 mod room;
@@ -34,6 +35,7 @@ pub use hub::{AskedIce, Connect, Hub, Ice, Output, close, lease_name};
 pub use identity::{ClientKey, Grants, Identity, Rooms};
 pub use journal::{Change, Record, Row, Table, Usage};
 pub use limits::Limits;
+pub use line::Line;
 pub use rate::{Bucket, PerClient, client_key};
 pub use stats::Stats;
 pub use timeline::{

@@ -43,8 +43,14 @@ async function say(from, to, text) {
   await to.waitForFunction((wanted) => document.querySelector("#messages").innerText.includes(wanted), text);
 }
 
+/** What the browser says of the encryption of its one transport. */
+const encryption = (one) => one.evaluate(async () => {
+  const [pc] = globalThis.turnkey.call.members.map(({ id }) => globalThis.turnkey.call.connection(id));
+  return [...(await pc.getStats()).values()].find(({ type }) => type === "transport");
+});
+
 for (const transport of ["udp", "tcp"]) {
-  test(`turnkey.js: relay only over ${transport.toUpperCase()}, video and data both ways`, async (t) => {
+  test(`s3_26 turnkey.js: relay only over ${transport.toUpperCase()}, video and data both ways`, async (t) => {
     const { ada, grace, members, time } = await pair({ path: `relay-${transport}` });
     for (const [index, member] of members.entries()) {
       const frames = await framesGrow(member);
@@ -55,6 +61,9 @@ for (const transport of ["udp", "tcp"]) {
       assert.equal(path.transport, transport);
       await until(member, (one) => one.locator(".path .label").innerText(), (label) => label === `Relayed over ${transport.toUpperCase()}`);
       await until(member, logOf, (log) => log.includes("Data channel open"));
+      const { dtlsState, srtpCipher } = await encryption(member);
+      assert.equal(dtlsState, "connected");
+      assert.match(srtpCipher, /AES/, "what is relayed is ciphertext");
     }
     await say(ada, grace, "hello from Ada");
     await say(grace, ada, "hello from Grace");
@@ -62,7 +71,7 @@ for (const transport of ["udp", "tcp"]) {
   });
 }
 
-test("page: start a call, join by its link, see each other, hang up", async (t) => {
+test("s1_12 s2_13 page: start a call, join by its link, see each other, hang up", async (t) => {
   const ada = await page(0);
   await ada.goto(server.url());
   await ada.waitForFunction(() => document.querySelector("#preview").srcObject);
@@ -102,7 +111,7 @@ test("page: start a call, join by its link, see each other, hang up", async (t) 
   assert.deepEqual([...ada.errors, ...grace.errors], []);
 });
 
-test("page: the connection check names what works", async (t) => {
+test("s3_31 page: the connection check names what works", async (t) => {
   const ada = await page(0);
   await ada.goto(server.url());
   await ada.click("#examine");
@@ -133,7 +142,7 @@ test("page: without a camera the call goes on, and says why", async () => {
   }
 });
 
-test("page: under a foreign host name the camera is explained, and the refusal says what to set", async () => {
+test("s4_33 page: under a foreign host name the camera is explained, and the refusal says what to set", async () => {
   const elsewhere = await launch({ flags: ["--host-resolver-rules=MAP call.example 127.0.0.1"] });
   try {
     const ada = await newPage(elsewhere);
@@ -148,7 +157,7 @@ test("page: under a foreign host name the camera is explained, and the refusal s
   }
 });
 
-test("--public: two people meet over https by the invite link, and nobody comes in without it", async () => {
+test("s4_27 s4_33 --public: two people meet over https by the invite link, and nobody comes in without it", async () => {
   const config = loopbackConfig().replace("127.0.0.1:0\"]\norigins", "https://127.0.0.1:0\"]\norigins");
   const shared = await serve(`${config}\n[tls]\nself_signed = true\n`, { args: ["--public", "127.0.0.1"] });
   try {

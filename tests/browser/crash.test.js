@@ -41,7 +41,7 @@ after(async () => {
   await server?.stop();
 });
 
-test(`${PAIRS} pairs of every class: a server that is killed loses nothing it has acknowledged`, { timeout: 300_000 }, async (context) => {
+test(`s2_16 ${PAIRS} pairs of every class: a server that is killed loses nothing it has acknowledged`, { timeout: 300_000 }, async (context) => {
   context.diagnostic(`LOSS_SEED=${SEED}`);
   const pairs = CLASSES.flatMap(({ share, ...one }) => Array.from({ length: Math.round(PAIRS * share) }, (_, n) => pair(one, n)));
   const peers = pairs.flatMap(({ doctor, patient }) => [doctor, patient]);

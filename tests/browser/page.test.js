@@ -63,7 +63,7 @@ test("a relay credential that has expired is refused by the relay, renewed, and 
   assert.equal((await stats(ada)).path.kind, "relay");
 });
 
-test("a shared screen takes the camera's place on the other side, and gives it back", async () => {
+test("s3_28 a shared screen takes the camera's place on the other side, and gives it back", async () => {
   const { ada, grace } = await pair();
   const width = (one) => one.evaluate(() => document.querySelector(".tile video").videoWidth);
   const camera = await until(grace, width, Boolean);
@@ -78,6 +78,29 @@ test("a shared screen takes the camera's place on the other side, and gives it b
   await ada.click("#share");
   await until(grace, width, (now) => now === camera);
   assert.equal(await ada.locator("#share").getAttribute("aria-pressed"), "false");
+});
+
+test("another camera is chosen in the middle of a call, and its picture goes on to the other side", async () => {
+  const cameras = await launch({ withCamera: false, flags: ["--use-fake-device-for-media-stream=device-count=2"] });
+  try {
+    const room = `page-${++rooms}`;
+    const members = [await newPage(cameras), await page(1)];
+    for (const [index, name] of ["Ada", "Grace"].entries()) await enter(members[index], `${server.url()}?room=${room}`, name);
+    const [ada, grace] = members;
+    for (const member of members) await framesGrow(member, 1);
+    const camera = () => ada.evaluate(() => globalThis.turnkey.call.stream.getVideoTracks().map((track) => track.getSettings().deviceId).join());
+    const before = await camera();
+    const ids = await ada.locator("[data-device=video] option").evaluateAll((all) => all.map(({ value }) => value));
+    assert.equal(ids.length, 2);
+    const other = ids.find((id) => id !== before);
+    await ada.locator("summary", { hasText: "Devices" }).click();
+    await ada.selectOption("[data-device=video]", other);
+    await until(ada, camera, (now) => now === other);
+    await framesGrow(grace);
+    assert.deepEqual(ada.errors, []);
+  } finally {
+    await cameras.close();
+  }
 });
 
 test("chat over a channel that is open and carries nothing reaches the other side through the server, once", async () => {

@@ -49,7 +49,7 @@ for (const [name, text] of [["configuration.txt", read("seed000/configuration.tx
 }
 
 for (const transport of ["udp", "tcp"]) {
-  test(`seed 000: doctor and patient talk through the relay over ${transport.toUpperCase()}`, async (t) => {
+  test(`s0_17 seed 000: doctor and patient talk through the relay over ${transport.toUpperCase()}`, async (t) => {
     consultation++;
     const doctor = await enter(0, "doctor", transport);
     const patient = await enter(1, "patient", transport);

@@ -128,11 +128,14 @@ for (const [way, transports] of Object.entries(WAYS)) {
 
   const consult = (role, room) => page(role === "doctor" ? 0 : 1, { page: "useConsultationWebRTC", role, room, transports });
 
-  test(`s2_01 s2_04 s2_05 s2_06 s2_08 seed 002 on port 4000, ${way}`, async (t) => {
+  test(`s2_01 s2_04 s2_05 s2_06 s2_08 s2_14 seed 002 on port 4000, ${way}`, async (t) => {
     const room = `two-${++rooms}`;
     const [doctor, patient] = [await consult("doctor", room), await consult("patient", room)];
     await call(doctor);
     await inCall(t, [doctor, patient], ["from the patient", "from the doctor"]);
+    for (const one of [doctor, patient]) {
+      await until(one, seed000.state, ({ soundPackets }) => soundPackets > 0);
+    }
     await doctor.evaluate(() => globalThis.room.say("how are you?"));
     await hears(patient, "chat: how are you?");
     await patient.evaluate(() => globalThis.room.say("fine"));
@@ -162,7 +165,7 @@ for (const [way, transports] of Object.entries(WAYS)) {
   };
   const attend = (user, { session_id }) => page(user === "dora" ? 0 : 1, { page: "consultation", role: user, session: session_id, token: token(user), transports }, { cookie: token(user) });
 
-  test(`s4_10 seed 004 on port 8086, its literal patient_peer_id reaches the patient; toggles and chat arrive (${way})`, async (t) => {
+  test(`c9 s4_10 s4_29 seed 004 on port 8086, its literal patient_peer_id reaches the patient; toggles and chat arrive (${way})`, async (t) => {
     const made = await session();
     const [doctor, patient] = [await attend("dora", made), await attend("paul", made)];
     for (const one of [doctor, patient]) await hears(one, `joined ${made.room_id}`);
@@ -228,7 +231,7 @@ async function ring({ caller, callee }) {
   return { pages, api, call_id };
 }
 
-test("s3_01 s3_02 s3_03 s3_06 s3_11 s3_16 seed 003 on port 8000: REST, JWT, the component as it stands", async (t) => {
+test("s3_01 s3_02 s3_03 s3_06 s3_11 s3_16 s3_27 seed 003 on port 8000: REST, JWT, the component as it stands", async (t) => {
   const { pages, api, call_id } = await ring({ caller: "VideoCall", callee: "VideoCall" });
   const [caller, callee] = pages;
   await inCall(t, pages);

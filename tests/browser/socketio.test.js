@@ -46,7 +46,7 @@ async function connected(user, options = {}, path = "") {
 const cut = (socket) => socket.io.engine.close();
 
 for (const [name, transports] of [["polling, then WebSocket", undefined], ["polling only", ["polling"]], ["WebSocket only", ["websocket"]], ["as seed 004 asks", ["websocket", "polling"]]]) {
-  test(`s4_01 ${name}: offer, answer and candidates in order`, async () => {
+  test(`s1_01 s4_01 ${name}: offer, answer and candidates in order`, async () => {
     const room = `order-${++rooms}`;
     const [ann, bob] = [await connected("ann", { transports }), await connected("bob", { transports })];
     assert.equal(ann.hello.sid, ann.id);
@@ -92,7 +92,7 @@ test("s2_10 a token travels in auth, query or header, and a bad one is a connect
   assert.equal(error.data.code, "unauthenticated");
 });
 
-test("two sockets over one connection", async () => {
+test("s1_14 two sockets over one connection", async () => {
   const first = client({ forceNew: false, multiplex: true, auth: { token: token("ann") } }, "/");
   const second = client({ forceNew: false, multiplex: true, auth: { token: token("bob") } }, "/consultation");
   await Promise.all([event(first, "connected"), event(second, "connected")]);
@@ -106,7 +106,7 @@ test("two sockets over one connection", async () => {
 });
 
 for (const transports of [["websocket"], ["polling"]]) {
-  test(`socket.recovered: nothing lost or doubled over ten cuts (${transports})`, async () => {
+  test(`s1_09 socket.recovered: nothing lost or doubled over ten cuts (${transports})`, async () => {
     const room = `recover-${++rooms}`;
     const [ann, bob] = [await connected("ann", { transports }), await connected("bob", { transports })];
     for (const socket of [ann, bob]) await socket.emitWithAck("webrtc:join_room", { roomId: room });
@@ -163,17 +163,19 @@ test("s1_03 s1_04 s1_05 a call by user, in seed 001's words", async () => {
   assert.equal((await over).status, "ended");
 });
 
-test("s4_07 s4_15 s4_16 the flow of seed 004, its token in the join", async () => {
+test("c14 s4_07 s4_15 s4_16 s4_21 the flow of seed 004, its token in the join", async () => {
   const room = `s4-${++rooms}`;
   const socket = client({ transports: ["websocket", "polling"] });
   assert.equal(typeof (await event(socket, "connected")).sid, "string");
   const refused = event(socket, "error");
   socket.emit("join_room", { room_id: room, user_id: "7", role: "DOCTOR" });
-  assert.equal((await refused).code, "unauthenticated");
+  const { code, message } = await refused;
+  assert.equal(code, "unauthenticated");
+  assert.match(message, /token/);
   const joined = event(socket, "joined_room");
   socket.emit("join_room", { room_id: room, user_id: "7", role: "DOCTOR", token: token("7", room) });
-  const { room_id, peer_id, participants_count } = await joined;
-  assert.deepEqual([room_id, participants_count], [room, 1]);
+  const { room_id, peer_id, role, participants_count, participants } = await joined;
+  assert.deepEqual([room_id, role, participants_count, participants], [room, "DOCTOR", 1, []]);
   assert.match(peer_id, /^doctor_7_/);
 });
 

@@ -81,7 +81,7 @@ test("with STUN only the browsers do not connect", async (t) => {
   t.diagnostic(`ICE failed after ${((Date.now() - since) / 1000).toFixed(1)} s`);
 });
 
-test("with the relay they connect, and video flows both ways", async (t) => {
+test("s0_15 s4_28 with the relay they connect, and video flows both ways", async (t) => {
   const { pages, since } = await call("relay");
   for (const [index, page] of pages.entries()) {
     const { path } = await connected(page);
@@ -123,7 +123,7 @@ test("UDP that dies in the middle of a call is replaced by TCP", async (t) => {
   t.diagnostic(`from ${first.path.label} to relayed over TCP in ${((Date.now() - since) / 1000).toFixed(1)} s`);
 });
 
-test("a client whose public address changes in the middle of a call comes back", async (t) => {
+test("s1_13 a client whose public address changes in the middle of a call comes back", async (t) => {
   const { pages } = await call("moving");
   await connected(pages[0]);
   for (const page of pages) await framesGrow(page);
@@ -139,7 +139,7 @@ test("a client whose public address changes in the middle of a call comes back",
   assert.match(await logOf(pages[0]), /Signaling resumed/);
 });
 
-test("without any configuration: one command, the page it prints, and a relayed call", async (t) => {
+test("s4_23 without any configuration: one command, the page it prints, and a relayed call", async (t) => {
   const plain = await serve(undefined, { prefix: lab.network.prefix(lab.network.clients[0]) });
   try {
     pages = await Promise.all([newPage(lab.browsers[0]), newPage(lab.browsers[0])]);

@@ -71,7 +71,7 @@ function shown() {
   return /^subject=\s*CN\s*=\s*(\w+)/m.exec(text)?.[1];
 }
 
-test("through port 443 alone: the page, signaling, and a call relayed over TLS", async (t) => {
+test("s1_11 through port 443 alone: the page, signaling, and a call relayed over TLS", async (t) => {
   pages = await Promise.all(lab.browsers.map((browser) => newPage(browser)));
   for (const [index, page] of pages.entries()) {
     const name = ["Ada", "Grace"][index];

@@ -87,7 +87,7 @@ fn tokens_have_the_grants_that_are_asked_for_and_tickets_a_name_of_their_own() {
 }
 
 #[test]
-fn s4_22_servers_of_the_environment_are_shown_without_the_password_and_handed_out_after_our_own() {
+fn s4_22_s4_27_c12_servers_of_the_environment_are_shown_without_the_password_and_handed_out_after_our_own() {
     let home = Home::new();
     let environment = [
         ("STUN_SERVER", "stun:stun.example.org:19302"),

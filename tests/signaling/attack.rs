@@ -247,6 +247,44 @@ async fn a_deeply_nested_oversized_or_binary_packet_is_refused_by_socketio_too()
     assert!(server.app.stats().errors >= 4);
 }
 
+#[tokio::test]
+async fn malformed_binary_and_deeply_nested_frames_get_a_typed_error_in_each_raw_dialect() {
+    let server = Server::start(guarded()).await;
+    let token = jwt("ann", Some("r"));
+    let deep =
+        |levels: usize| format!(r#"{{"type":"x","t":"x","d":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+    for (path, code) in [
+        (format!("/ws/signaling/r?token={token}"), "/code"),
+        (format!("/ws/webrtc/r?token={token}"), "/code"),
+        (format!("/peerjs?key=r&id=ann&token={token}"), "/payload/code"),
+        (format!("/v1/ws?token={token}"), "/d/code"),
+    ] {
+        let mut client = match code {
+            "/d/code" => server.native(&path, r#"{"t":"hello"}"#).await.0,
+            _ => server.ws(&path).await,
+        };
+        if code == "/payload/code" {
+            assert_eq!(client.next().await["type"], "OPEN");
+        }
+        let mut codes = Vec::new();
+        for frame in [Some("{".to_owned()), None, Some(deep(32))] {
+            match frame {
+                Some(text) => client.send(&text).await,
+                None => client.send_binary(vec![0; 9]).await,
+            }
+            codes.push(client.next().await.pointer(code).and_then(Value::as_str).map(str::to_owned));
+        }
+        assert_eq!(codes, ["bad_frame", "bad_frame", "too_deep"].map(|code| Some(code.to_owned())), "{path}");
+        assert_eq!(client.close_code().await, Some(4400), "{path}");
+        let mut large = match code {
+            "/d/code" => server.native(&path, r#"{"t":"hello"}"#).await.0,
+            _ => server.ws(&path).await,
+        };
+        large.try_send(&format!("\"{}\"", "x".repeat(300 * 1024))).await;
+        assert_eq!(large.close_code().await, Some(4413), "{path}");
+    }
+}
+
 /// Clients of different addresses behind one proxy.
 async fn proxied(limits: Limits) -> Server {
     let trusted_proxies = vec![("127.0.0.1".parse().expect("address"), 32)];

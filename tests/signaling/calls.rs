@@ -176,6 +176,8 @@ fn s3_07_s3_13_only_the_two_parties_enter_and_a_second_socket_takes_over() {
         let conn = socket_as(&mut sim, who, &id);
         assert_eq!(sim.closed(conn), Some(expected));
     }
+    let third = socket_as(&mut sim, token("cid", Some(&[&id])), &id);
+    assert_eq!(sim.closed(third), Some(4409), "whom a token lets in finds it full");
     let nowhere = socket(&mut sim, "ann", "call_0");
     assert_eq!(sim.closed(nowhere), Some(4404));
     sim.frame(bob, ANSWER);
@@ -405,6 +407,10 @@ async fn s3_01_s3_29_a_call_as_seed_003_makes_it() {
 
     let (status, state) = get(&server, &format!("/ws/webrtc/connection-state/{id}"), &bearer("ann")).await;
     assert_eq!((status, &state["ice_candidates_count"]), (200, &json!(1)));
+    let fields: Vec<&str> = state.as_object().expect("an object").keys().map(String::as_str).collect();
+    for field in ["call_id", "connection_state", "created_at", "updated_at"] {
+        assert!(fields.contains(&field), "{field} in {fields:?}");
+    }
     let (status, ended) = post(&server, &format!("/calls/end/{id}"), "ann", "").await;
     assert_eq!((status, &ended["status"]), (200, &json!("ended")));
     let (code, _, texts) = bob.end().await;
@@ -412,6 +418,25 @@ async fn s3_01_s3_29_a_call_as_seed_003_makes_it() {
     assert!(texts.last().is_some_and(|t| t.starts_with(r#"{"type":"call_ended","call_id":"#)), "{texts:?}");
     let (_, none) = get(&server, "/calls/active", &bearer("bob")).await;
     assert_eq!(none, json!({ "call_id": null, "calls": [] }));
+}
+
+#[tokio::test]
+async fn s3_06_s3_24_a_token_travels_in_each_place_and_no_compression_is_negotiated() {
+    let server = Server::start(guarded()).await;
+    let call = post(&server, "/calls/initiate", "ann", r#"{"callee_id":"bob"}"#).await.1;
+    let id = call["call_id"].as_str().expect("an id");
+    post(&server, &format!("/calls/accept/{id}"), "bob", "").await;
+    let path = format!("/ws/webrtc/{id}");
+    let mut bob = server.ws(&format!("{path}?token={}", jwt("bob", None))).await;
+    let (subprotocol, header) = (format!("bearer.{}", jwt("ann", None)), bearer("ann"));
+    for header in [("sec-websocket-protocol", &*subprotocol), ("authorization", &*header)] {
+        // What a browser offers is an offer: without an answer both sides send as they are.
+        let headers = [header, ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits")];
+        let mut ann = server.ws_with(&path, &headers).await;
+        assert_eq!(ann.response.headers().get("sec-websocket-extensions"), None);
+        ann.send(OFFER).await;
+        assert_eq!(bob.text().await, OFFER, "{}", header.0);
+    }
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ fn s4_03_s4_25_both_roles_are_given_at_creation() {
 }
 
 #[test]
-fn s4_05_s4_07_s4_08_s4_31_a_token_opens_one_room_for_one_user_in_its_role() {
+fn c2_s4_05_s4_07_s4_08_s4_31_a_token_opens_one_room_for_one_user_in_its_role() {
     let mut sim = Sim::new();
     let made = made(&mut sim);
     assert_eq!(code(act(&mut sim, "eve", ConsultationAction::Join(made.id.clone()))), Code::NoSuchCall);
@@ -104,6 +104,8 @@ fn s4_05_s4_07_s4_08_s4_31_a_token_opens_one_room_for_one_user_in_its_role() {
     assert_eq!(joined["role"], "PATIENT", "not what it says it is");
     assert_eq!(joined["peer_id"], json!(paul.attendee.peer_id), "the one REST has named");
 
+    let stranger = sim.raw(&made.room, browser(9));
+    assert_eq!(sim.closed(stranger), Some(4403), "c2: what REST has made is closed to who shows nothing");
     for (room, user, token, code) in [
         ("another", "dora", &*first.access_token, "unauthenticated"),
         (&*made.room, "paul", &*first.access_token, "forbidden"),
@@ -179,7 +181,7 @@ fn sessions_are_bounded_by_user_and_in_all() {
 }
 
 #[tokio::test]
-async fn s4_03_s4_04_s4_05_s4_06_sessions_over_rest() {
+async fn s4_03_s4_04_s4_05_s4_06_c10_sessions_over_rest() {
     let server = Server::start(Settings { origins: vec!["http://app.example".into()], ..guarded() }).await;
     let (dora, paul) = (format!("Bearer {}", jwt("dora", None)), jwt("paul", None));
     let path = "/api/video/sessions";
@@ -216,15 +218,25 @@ async fn s4_03_s4_04_s4_05_s4_06_sessions_over_rest() {
     assert_eq!((joined.status, joined.header("cache-control")), (200, Some("no-store")), "{}", joined.body);
     let joined = joined.json();
     let fields: Vec<&str> = joined.as_object().expect("an object").keys().map(String::as_str).collect();
-    for field in
-        ["session_id", "room_id", "signaling_server_url", "attendee", "scheduled_start_time", "ice_servers"]
-    {
+    for field in [
+        "session_id",
+        "room_id",
+        "signaling_server_url",
+        "attendee",
+        "scheduled_start_time",
+        "ice_servers",
+        "ice_ttl",
+        "expires_at",
+    ] {
         assert!(fields.contains(&field), "{field} in {fields:?}");
     }
     assert_eq!(joined["signaling_server_url"], format!("http://{}/socket.io", server.address));
     assert_eq!(joined["scheduled_end_time"], "2099-01-25T10:30:00", "as it was given");
     let attendee = &joined["attendee"];
     assert_eq!((&attendee["user_id"], &attendee["role"]), (&json!("paul"), &json!("PATIENT")));
+    for key in ["attendee_id", "peer_id", "access_token"] {
+        assert!(attendee[key].is_string(), "{key} in {attendee}");
+    }
     let elsewhere = server
         .request_with(
             "POST",

@@ -346,6 +346,12 @@ async fn sio_a_namespace_is_left_and_the_others_stay() {
     client.send("41/consultation,").await;
     client.send(r#"42/consultation,1["identify_as_doctor"]"#).await;
     answers(&mut client, "").await;
+    // The comma is not needed where nothing follows it.
+    client.send("40/consultation").await;
+    assert!(packet(&mut client).await.starts_with(r#"40/consultation,{"sid":"#));
+    assert!(packet(&mut client).await.starts_with(r#"42/consultation,["connected""#));
+    client.send("41/consultation").await;
+    answers(&mut client, "").await;
     client.send("41").await;
     connect(&mut client, "/consultation,").await;
 }

@@ -66,7 +66,7 @@ fn depth_is_bounded_at_32() {
 }
 
 #[test]
-fn frames_beyond_the_burst_are_dropped_and_three_strikes_close_with_4429() {
+fn s3_23_frames_beyond_the_burst_are_dropped_and_three_strikes_close_with_4429() {
     let mut sim = with(|l| (l.frame_rate, l.frame_burst) = (10, 20));
     let (a, b) = (sim.raw("r", browser(1)), sim.raw("r", browser(2)));
     for _ in 0..20 {

@@ -351,7 +351,7 @@ fn passes(sim: &mut Sim, from: &Client, to: &Client, word: Word) {
 }
 
 #[test]
-fn c1_c6_c7_c8_every_dialect_calls_every_other() {
+fn c1_c4_c6_c7_c8_every_dialect_calls_every_other() {
     for a in ALL {
         for b in ALL {
             let mut sim = Sim::new();

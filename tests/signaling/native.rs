@@ -393,7 +393,7 @@ fn failed_resumes_are_throttled_by_address() {
 }
 
 #[test]
-fn a_user_who_reloads_without_resuming_leaves_no_ghost() {
+fn s2_09_a_user_who_reloads_without_resuming_leaves_no_ghost() {
     let mut sim = Sim::new();
     let (a, _) = sim.member("ann", "r");
     let (b, _) = sim.member("bob", "r");

@@ -27,7 +27,7 @@ fn routes() -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn openapi_json_names_every_route_and_no_other() {
+async fn s4_30_openapi_json_names_every_route_and_no_other() {
     let server = Server::start(guarded()).await;
     let answer = server.get("/openapi.json", &[]).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));

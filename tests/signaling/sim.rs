@@ -26,6 +26,8 @@ pub(crate) struct Sim {
     pub(crate) credentials: Vec<(String, bool)>,
     /// Credentials that were taken back.
     pub(crate) revoked: Vec<String>,
+    /// What was said for the log.
+    pub(crate) lines: Vec<String>,
     next: u64,
 }
 
@@ -80,6 +82,7 @@ impl Sim {
             ice_ttl: Duration::from_secs(3600),
             credentials: Vec::new(),
             revoked: Vec::new(),
+            lines: Vec::new(),
             next: 1,
         }
     }
@@ -205,6 +208,7 @@ impl Sim {
                     };
                     self.hub.handle_ice(self.now, session, asked, &ice);
                 }
+                Output::Log(line) => self.lines.push(line.to_string()),
                 Output::Revoke { user, scope, .. } => self.revoked.push(format!("{user}.{scope}")),
             }
         }

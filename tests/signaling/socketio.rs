@@ -104,6 +104,65 @@ fn s2_10_a_bad_token_is_a_connect_error_with_data() {
 }
 
 #[test]
+fn s2_10_s2_12_the_log_says_what_seed_002s_checklist_looks_for() {
+    let mut sim = Sim::new();
+    let doctor = user(&mut sim, "doc");
+    let patient = user(&mut sim, "pat");
+    for (conn, role) in [(doctor, "doctor"), (patient, "patient")] {
+        emit(&mut sim, conn, &format!("identify_as_{role}"), "{}");
+        emit(&mut sim, conn, "webrtc:join_room", r#"{"roomId":"r\n"}"#);
+    }
+    emit(&mut sim, doctor, "webrtc:offer", &format!(r#"{{"offer":{OFFER}}}"#));
+    emit(&mut sim, patient, "webrtc:answer", &format!(r#"{{"answer":{ANSWER}}}"#));
+    let eve = open(&mut sim, None);
+    sim.frame(eve, r#"0{"token":"nonsense"}"#);
+    // Ids of sockets are random.
+    let words = |line: &String| match line.split_once("): ") {
+        Some((before, id)) => format!("{before}): {}", id.len()),
+        None => line.clone(),
+    };
+    let lines: Vec<String> = sim.lines.iter().map(words).collect();
+    let wanted = [
+        "✅ Socket authenticated for user: doc",
+        "✅ Socket authenticated for user: pat",
+        "✅ Socket connected (DOCTOR): 16",
+        r"✅ Successfully joined room r\n",
+        "✅ Socket connected (PATIENT): 16",
+        r"✅ Successfully joined room r\n",
+        r"📤 User doc sending OFFER to room r\n",
+        r"✅ Offer forwarded to room r\n",
+        r"📤 User pat sending ANSWER to room r\n",
+        r"✅ Answer forwarded to room r\n",
+        "❌ Socket auth failed",
+    ];
+    assert_eq!(lines, wanted.map(|line| format!("[WebRTC] {line}")));
+}
+
+#[test]
+fn s2_15_each_question_of_a_call_that_does_not_come_about_has_an_answer() {
+    let mut sim = Sim::new();
+    let (doctor, patient) = (user(&mut sim, "doc"), user(&mut sim, "pat"));
+    emit(&mut sim, doctor, "webrtc:join_room", r#"{"roomId":"r"}"#);
+    emit(&mut sim, patient, "webrtc:join_room", r#"{"roomId":"s"}"#);
+    // The same room?
+    let offer = |room: &str| format!(r#"{{"roomId":"{room}","offer":{OFFER}}}"#);
+    assert_eq!(ask(&mut sim, doctor, "webrtc:offer", &offer("r"))["delivered"], 0, "nobody else is there");
+    let other = ask(&mut sim, doctor, "webrtc:offer", &offer("s"));
+    assert_eq!((&other["code"], &other["message"]), (&json!("not_joined"), &json!("this socket is in r")));
+    let view = sim.hub.handle_timeline(sim.now, &token("doc", None), "r").expect("a timeline");
+    let there: Vec<&str> = view.parties.iter().map(|party| &*party.who).collect();
+    assert_eq!(there, ["doc"], "the timeline of the room names who came");
+    // The same event?
+    let unknown = ask(&mut sim, doctor, "webrtc:ofer", &offer("r"));
+    assert_eq!(unknown["code"], "unknown_type");
+    assert!(unknown["message"].as_str().is_some_and(|text| text.contains("webrtc:ofer")), "{unknown}");
+    // A valid token?
+    let eve = open(&mut sim, None);
+    sim.frame(eve, r#"0{"token":"nonsense"}"#);
+    assert!(sim.take(eve)[0].contains("the token is not valid here"));
+}
+
+#[test]
 fn s2_03_s2_11_the_doctor_offers_before_the_patient_joins() {
     let mut sim = Sim::new();
     let doctor = user(&mut sim, "doc");
@@ -130,6 +189,8 @@ fn s2_03_s2_11_the_doctor_offers_before_the_patient_joins() {
     let got = events(&mut sim, doctor);
     assert_eq!(names(&got), ["webrtc:user_joined", "webrtc:answer"]);
     assert_eq!(got[1].1["from"], "pat");
+    let third = user(&mut sim, "third");
+    assert_eq!(ask(&mut sim, third, "webrtc:join_room", r#"{"room_id":"r"}"#)["roomId"], "r");
 }
 
 #[test]
@@ -194,6 +255,8 @@ fn consultation(sim: &mut Sim) -> (ConnId, ConnId, String) {
     emit(sim, patient, "join_room", &join("8", "PATIENT"));
     let got = events(sim, patient);
     assert_eq!(names(&got), ["joined_room", "user_joined"], "those who are there already");
+    let roster = json!([{ "user_id": "7", "peer_id": peer, "role": "DOCTOR" }]);
+    assert_eq!(got[0].1["participants"], roster, "s4_16");
     assert_eq!(got[1].1, json!({ "user_id": "7", "peer_id": peer, "role": "DOCTOR" }));
     let (name, other) = one(sim, doctor);
     assert_eq!((&*name, &other["user_id"]), ("user_joined", &json!("8")));
@@ -201,7 +264,7 @@ fn consultation(sim: &mut Sim) -> (ConnId, ConnId, String) {
 }
 
 #[test]
-fn s4_08_s4_31_without_a_token_for_the_room_nobody_enters() {
+fn s4_08_s4_21_s4_31_without_a_token_for_the_room_nobody_enters() {
     let mut sim = Sim::new();
     let conn = open(&mut sim, None);
     sim.frame(conn, "0");
@@ -215,6 +278,71 @@ fn s4_08_s4_31_without_a_token_for_the_room_nobody_enters() {
     emit(&mut sim, conn, "join_room", r#"{"room_id":"r","token":"bad"}"#);
     let (name, error) = one(&mut sim, conn);
     assert_eq!((&*name, &error["code"]), ("error", &json!("unauthenticated")));
+    assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+}
+
+#[test]
+fn s4_12_of_three_only_who_was_offered_to_gets_the_candidates() {
+    let mut sim = Sim::new();
+    let (doctor, patient, _) = consultation(&mut sim);
+    let nurse = user(&mut sim, "9");
+    emit(&mut sim, nurse, "join_room", r#"{"room_id":"r","user_id":"9","role":"NURSE"}"#);
+    for conn in [doctor, patient, nurse] {
+        sim.take(conn);
+    }
+    let candidate =
+        |room: &str| format!(r#"{{"room_id":"{room}","from_peer_id":"me","candidate":{CANDIDATE}}}"#);
+    emit(
+        &mut sim,
+        doctor,
+        "webrtc_offer",
+        &format!(r#"{{"room_id":"r","target_peer_id":"8","offer":{OFFER}}}"#),
+    );
+    emit(&mut sim, doctor, "ice_candidate", &candidate("r"));
+    assert_eq!(names(&events(&mut sim, patient)), ["webrtc_offer", "ice_candidate"]);
+    assert!(events(&mut sim, nurse).is_empty(), "it has no connection that the candidate is for");
+    emit(
+        &mut sim,
+        patient,
+        "webrtc_answer",
+        &format!(r#"{{"room_id":"r","target_peer_id":"7","answer":{ANSWER}}}"#),
+    );
+    emit(&mut sim, patient, "ice_candidate", &candidate("r"));
+    assert_eq!(names(&events(&mut sim, doctor)), ["webrtc_answer", "ice_candidate"]);
+    assert!(events(&mut sim, nurse).is_empty());
+}
+
+#[test]
+fn c3_the_same_event_is_seed_002s_or_seed_004s_by_how_its_recipient_joined() {
+    let mut sim = Sim::new();
+    let (old, rooms) = (user(&mut sim, "old"), user(&mut sim, "7"));
+    emit(&mut sim, old, "join_consultation_room", r#"{"roomId":"r"}"#);
+    emit(&mut sim, rooms, "join_room", r#"{"room_id":"r","user_id":"7","role":"DOCTOR"}"#);
+    sim.take(old);
+    sim.take(rooms);
+    emit(&mut sim, old, "webrtc_offer", &format!(r#"{{"roomId":"r","offer":{OFFER}}}"#));
+    let (name, offer) = one(&mut sim, rooms);
+    assert_eq!((&*name, &offer["offer"]["type"]), ("webrtc_offer", &json!("offer")));
+    let from = offer["from_peer_id"].as_str().expect("seed 004's key").to_owned();
+    assert!(offer.get("roomId").is_none(), "{offer}");
+    let answer =
+        format!(r#"{{"room_id":"r","from_peer_id":"me","target_peer_id":"{from}","answer":{ANSWER}}}"#);
+    emit(&mut sim, rooms, "webrtc_answer", &answer);
+    let (name, answer) = one(&mut sim, old);
+    assert_eq!((&*name, &answer["roomId"], &answer["from"]), ("webrtc_answer", &json!("r"), &json!("7")));
+    assert!(answer.get("from_peer_id").is_none(), "{answer}");
+}
+
+#[test]
+fn c14_disconnect_is_no_event_of_a_client() {
+    let mut sim = Sim::new();
+    let ann = user(&mut sim, "ann");
+    for name in ["disconnect", "connect", "connect_error"] {
+        assert_eq!(ask(&mut sim, ann, name, "{}")["code"], "unknown_type", "{name}");
+    }
+    assert_eq!(sim.closed(ann), None);
+    sim.frame(ann, "1");
+    assert_eq!(sim.closed(ann), Some(1000), "the packet is what leaves");
 }
 
 #[test]
@@ -274,6 +402,7 @@ fn s4_09_s4_17_user_left_comes_with_leaving_not_with_a_lost_socket() {
     sim.pass(Limits::default().resume_window);
     let (name, left) = one(&mut sim, doctor);
     assert_eq!((&*name, &left["user_id"]), ("user_left", &json!("8")));
+    assert!(left["peer_id"].as_str().is_some_and(|peer| peer.starts_with("patient_8_")), "{left}");
 
     let mut sim = Sim::new();
     let (doctor, patient, _) = consultation(&mut sim);

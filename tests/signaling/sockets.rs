@@ -44,7 +44,7 @@ async fn s0_02_without_a_token_nobody_enters_a_guarded_server() {
 }
 
 #[tokio::test]
-async fn s0_02_anonymous_sockets_enter_open_rooms_but_not_protected_ones() {
+async fn s0_02_c2_anonymous_sockets_enter_open_rooms_but_not_protected_ones() {
     let server = Server::start(Settings { allow_anonymous: true, ..guarded() }).await;
     let mut guest = server.ws("/ws/signaling/open").await;
     let mut other = server.ws(&format!("/ws/signaling/open?token={}", jwt("ann", None))).await;
@@ -130,7 +130,7 @@ async fn a_socket_ends_with_its_token() {
 #[tokio::test]
 async fn pages_of_other_origins_are_upgraded_and_closed_with_a_reason() {
     let server = Server::start(open()).await;
-    for path in ["/ws/signaling/r", "/v1/ws"] {
+    for path in ["/ws/signaling/r", "/ws/webrtc/c", "/peerjs?key=peerjs&id=eve&token=x", "/v1/ws"] {
         let mut client = server.ws_with(path, &[("origin", "https://evil.example")]).await;
         let (code, reason, _) = client.end().await;
         assert_eq!(code, Some(4403));

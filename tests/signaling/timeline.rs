@@ -218,7 +218,7 @@ fn the_books_get_usage_and_the_timeline_of_what_is_over() {
 }
 
 #[tokio::test]
-async fn the_endpoint_answers_as_the_other_ones_of_calls_do() {
+async fn s1_12_the_endpoint_answers_as_the_other_ones_of_calls_do() {
     let server = Server::start(guarded()).await;
     let bearer = |user: &str| format!("Bearer {}", jwt(user, None));
     let (ann, eve) = (bearer("ann"), bearer("eve"));

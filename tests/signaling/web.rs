@@ -8,7 +8,7 @@ use turnkey::http::{Access, Settings};
 use crate::server::{SECRET, Server, guarded, jwt, open, unix};
 
 #[tokio::test]
-async fn s0_13_v1_ice_returns_what_rtcpeerconnection_takes() {
+async fn s0_13_s1_10_s3_14_s3_15_v1_ice_returns_what_rtcpeerconnection_takes() {
     let server = Server::start(open()).await;
     let answer = server.get("/v1/ice", &[]).await;
     assert_eq!(answer.status, 200, "the person at this machine needs no token: {}", answer.body);
@@ -200,7 +200,7 @@ async fn the_clients_address_is_believed_from_trusted_proxies_only() {
 }
 
 #[tokio::test]
-async fn health_and_pages() {
+async fn s4_02_health_and_pages() {
     let server = Server::start(open()).await;
     assert_eq!(server.get("/health", &[]).await.json()["status"], "ok");
     for path in ["/v1/ws", "/ws/signaling/r"] {

@@ -19,12 +19,13 @@ use axum::extract::{FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
 use engineioxide::Str;
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::access::{Denied, Question};
 use super::app::{App, Input, unix};
 use super::outgoing::{Command, Outgoing, link};
 use crate::signal::dialect::socketio::{Vocabulary, connect_error};
-use crate::signal::{ClientKey, Code, ConnId, Connect, Dialect, Identity, Refusal, close};
+use crate::signal::{ClientKey, Code, ConnId, Connect, Dialect, Identity, Line, Refusal, close};
 pub(super) use polling::{Engine, service};
 
 /// The names of the one namespace.
@@ -234,6 +235,7 @@ impl<C: Carrier> Session<C> {
             Ok(identity) => identity.clone(),
             Err(denied) => {
                 let code = if denied.is_authentication() { Code::Unauthenticated } else { Code::Forbidden };
+                debug!("{}", Line::NotAuthenticated);
                 let refusal = Refusal::new(code, denied.words().1);
                 return self.refuse(name, &refusal).await;
             }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::signal::dialect::Dialect;
 use crate::signal::identity::{ClientKey, Identity};
+use crate::signal::line::Line;
 use crate::signal::{ConnId, SessionId};
 
 /// Close codes. Browsers can read them, unlike the body of a refused upgrade.
@@ -143,4 +144,6 @@ pub enum Output {
         /// Unix seconds at which they would have ended.
         until: u64,
     },
+    /// Write it into the log, or do not.
+    Log(Line),
 }

@@ -34,6 +34,7 @@ use super::dialect::Dialect;
 use super::dialect::socketio::connect_error;
 use super::envelope::{Code, Refusal};
 use super::limits::Limits;
+use super::line::Line;
 use super::rate::{PerClient, client_key};
 use super::room::Room;
 use super::session::Session;
@@ -319,6 +320,10 @@ impl Hub {
     fn send(&mut self, conn: ConnId, text: Arc<str>) {
         self.stats.frames_out += 1;
         self.outputs.push_back(Output::Send { conn, text });
+    }
+
+    fn log(&mut self, line: Line) {
+        self.outputs.push_back(Output::Log(line));
     }
 
     fn refuse(&mut self, id: ConnId, reference: Option<&str>, refusal: &Refusal) {

@@ -11,6 +11,7 @@ use crate::signal::dialect::native::{self, Frame, Hello, Join, Request};
 use crate::signal::dialect::{Dialect, socketio};
 use crate::signal::envelope::{Code, Envelope, Refusal};
 use crate::signal::identity::Identity;
+use crate::signal::line::Line;
 use crate::signal::session::split_resume;
 use crate::signal::{ConnId, MemberId, SessionId};
 
@@ -76,6 +77,9 @@ impl Hub {
         match result {
             Ok(identity) => self.greet(now, id, &hello, Some(identity)),
             Err(why) => {
+                if self.conns.get(&id).is_some_and(|c| matches!(c.dialect, Dialect::SocketIo(_))) {
+                    self.log(Line::NotAuthenticated);
+                }
                 self.refuse(id, None, &Refusal::new(Code::Unauthenticated, why.clone()));
                 self.close(now, id, close::UNAUTHENTICATED, &why);
             }

@@ -76,6 +76,9 @@ impl Presence {
     }
 }
 
+/// Members of a room that speak seed 003's words, in which a message has no addressee.
+const PARTIES: usize = 2;
+
 impl Hub {
     /// Opens a session on a socket.
     pub(super) fn open_session(
@@ -240,6 +243,10 @@ impl Hub {
         }
         if room.members.len() >= max {
             return Err(Refusal::new(Code::RoomFull, format!("the room has {max} members already")));
+        }
+        if dialect == Dialect::Call && room.members.iter().filter(|m| m.dialect == dialect).count() >= PARTIES
+        {
+            return Err(Refusal::new(Code::RoomFull, "a call is between two, and both are there"));
         }
         let before = room.present();
         let arrival = room.next_arrival();

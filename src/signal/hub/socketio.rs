@@ -13,6 +13,7 @@ use crate::signal::dialect::socketio::{self, Join, Message, Packet, Request, Voc
 use crate::signal::dialect::{Dialect, Sender};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::identity::Identity;
+use crate::signal::line::Line;
 use crate::signal::room::Room;
 use crate::signal::{ConnId, MemberId, SessionId};
 
@@ -73,6 +74,10 @@ impl Hub {
                 self.send(conn, text);
             }
             return;
+        }
+        if !session.identity.is_nobody() {
+            let user = session.identity.user.clone();
+            self.log(Line::Authenticated { user });
         }
         let pid = self.rotate_resume(id);
         self.send(conn, socketio::connected(&id.to_string(), &pid));
@@ -162,6 +167,7 @@ impl Hub {
                 if let Some(session) = self.sessions.get_mut(&session) {
                     session.declared_role = Some(role.into());
                 }
+                self.log(Line::Connected { role, session });
                 Ok(json!({ "ok": true, "role": role }))
             }
             Request::Invite { callee, payload } => self.invite(now, session, callee, payload),
@@ -218,6 +224,7 @@ impl Hub {
                 Err(refusal) => refusal,
             },
         };
+        self.log(Line::NotAuthenticated);
         self.refuse(conn, pending.ack.as_deref(), &refusal);
     }
 
@@ -285,6 +292,7 @@ impl Hub {
             answer["ok"] = json!(true);
             self.send(conn, socketio::acknowledge(ack, &answer));
         }
+        self.log(Line::Joined { room: room_name.clone() });
         let name = match join.vocabulary {
             Vocabulary::Rooms => "joined_room",
             Vocabulary::Webrtc => "webrtc:joined_room",
@@ -340,7 +348,15 @@ impl Hub {
             self.answered_call(now, session, &room);
         }
         let to = message.to.as_ref().and_then(|to| self.member_by_peer_id(&room, session, to));
+        let kind = Some(message.envelope.kind).filter(|kind| kind.is_description());
+        if let (Some(kind), Some(found)) = (kind, self.sessions.get(&session)) {
+            let user = found.identity.user.clone();
+            self.log(Line::Sending { kind, user, room: room.clone() });
+        }
         let delivery = self.relay(now, session, to, &message.envelope)?;
+        if let Some(kind) = kind {
+            self.log(Line::Forwarded { kind, room });
+        }
         Ok(json!({ "ok": true, "delivered": delivery.delivered, "held": delivery.held }))
     }
 

@@ -11,8 +11,10 @@ const source = fileURLToPath(new URL("../../../web", import.meta.url));
 /** Packs and installs it; beside it stands React, as it would in an application that uses the hook. */
 export function install() {
   const directory = mkdtempSync(join(tmpdir(), "turnkey-package-"));
-  const npm = (cwd, ...args) => execFileSync("npm", args, { cwd, encoding: "utf8" });
-  const [packed] = JSON.parse(npm(source, "pack", "--json", "--pack-destination", directory));
+  // What bundles the client is installed here.
+  const env = { ...process.env, PATH: `${here}node_modules/.bin:${process.env.PATH}` };
+  const npm = (cwd, ...args) => execFileSync("npm", args, { cwd, env, encoding: "utf8" });
+  const [packed] = JSON.parse(npm(source, "pack", "--json", "--foreground-scripts=false", "--pack-destination", directory));
   writeFileSync(join(directory, "package.json"), '{ "private": true, "type": "module" }');
   npm(directory, "install", "--offline", "--no-audit", "--no-fund", `./${packed.filename}`);
   mkdirSync(join(directory, "node_modules/@types"), { recursive: true });

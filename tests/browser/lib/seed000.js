@@ -55,9 +55,10 @@ export function state(page) {
   return page.evaluate(async () => {
     const { peerConnection, received } = globalThis.room;
     const report = await peerConnection.getStats();
-    const found = { state: peerConnection.connectionState, sctp: peerConnection.sctp?.state, received, framesDecoded: 0 };
+    const found = { state: peerConnection.connectionState, sctp: peerConnection.sctp?.state, received, framesDecoded: 0, soundPackets: 0 };
     report.forEach((entry) => {
       if (entry.type === "inbound-rtp") found.framesDecoded += entry.framesDecoded ?? 0;
+      if (entry.type === "inbound-rtp" && entry.kind === "audio") found.soundPackets += entry.packetsReceived;
       if (entry.type === "data-channel") found.channel = `${entry.state}, ${entry.messagesSent} sent, ${entry.messagesReceived} received`;
       if (entry.type !== "transport" || !entry.selectedCandidatePairId) return;
       const pair = report.get(entry.selectedCandidatePairId);

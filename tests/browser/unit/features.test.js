@@ -323,7 +323,7 @@ for (const [name, code] of [["NotAllowedError", "media_denied"], ["NotReadableEr
   });
 }
 
-test("s3_25 quality is told in words when it changes, with loss and rates since the last look", async () => {
+test("s3_25 s4_27 quality is told in words when it changes, with loss and rates since the last look", async () => {
   const { ada, bob } = await pair();
   const pc = connection(ada, bob);
   const { recovery } = ada.call.peers.get(bob.call.member);
@@ -359,7 +359,7 @@ test("s3_21 an offer without an answer, and a gathering without candidates, have
   for (const { error } of ada.of("problem")) assert.ok(error.hint.length > 10, error.code);
 });
 
-test("a lost socket is a problem once, not an error", async () => {
+test("s3_21 a lost socket is a problem once, not an error", async () => {
   const { hub, ada } = await pair();
   ada.WebSocket.refused = 3;
   hub.drop();

@@ -1,10 +1,13 @@
 /** The npm package, as somebody finds it who has installed it. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readdirSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { runInNewContext } from "node:vm";
+import { gzipSync } from "node:zlib";
+import * as client from "../../../web/turnkey.js";
 import { install } from "../lib/package.js";
 
 const here = fileURLToPath(new URL("..", import.meta.url));
@@ -16,8 +19,17 @@ after(() => installed?.remove());
 
 test("npm pack holds the client, its types and the hook, and nothing of the page", () => {
   const modules = readdirSync(join(web, "client")).map((name) => `client/${name}`);
-  assert.deepEqual(installed.files, ["README.md", "package.json", "react.d.ts", "react.js", "turnkey.d.ts", "turnkey.js", ...modules].sort());
-  assert.ok(installed.size < 40_000, `${installed.size} bytes`);
+  assert.deepEqual(installed.files, ["README.md", "package.json", "react.d.ts", "react.js", "turnkey.d.ts", "turnkey.iife.js", "turnkey.js", ...modules].sort());
+  assert.ok(installed.size < 60_000, `${installed.size} bytes`);
+});
+
+test("one script for pages without modules: all of the client under one name, below 15 KB as it travels", () => {
+  const script = readFileSync(join(installed.root, "turnkey.iife.js"));
+  const size = gzipSync(script, { level: 9 }).length;
+  assert.ok(size < 15 * 1024, `${size} bytes`);
+  const page = {};
+  runInNewContext(`${script}; this.names = Object.keys(turnkey)`, page);
+  assert.deepEqual([...page.names].sort(), Object.keys(client).sort());
 });
 
 test("node imports both entries by name, and React only with the hook", () => {

@@ -133,7 +133,7 @@ test("a server that forgot the session is joined anew, with new connections", as
   assert.notEqual(connection(ada, bob), pc);
 });
 
-test("the socket is tried again until it opens, later and later up to a limit", async () => {
+test("s3_22 s4_27 the socket is tried again until it opens, later and later up to a limit", async () => {
   const waits = [];
   const { enter } = newLab();
   const real = globalThis.setTimeout;
@@ -243,7 +243,7 @@ test("a path that fails makes sure of the socket too", async () => {
   }
 });
 
-test("a failed path restarts at once, with fresh credentials before the restart", async () => {
+test("s3_22 a failed path restarts at once, with fresh credentials before the restart", async () => {
   const { hub, ada, bob } = await pair();
   const pc = connection(ada, bob);
   hub.iceServers = [{ urls: ["turn:new"], username: "fresh", credential: "c" }];

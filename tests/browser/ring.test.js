@@ -1,0 +1,108 @@
+/** Calling by name: lines against the built server, and pages that ring each other. */
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+import { WebSocket } from "ws";
+import { openLine } from "../../web/turnkey.js";
+import { connected, framesGrow, launch, newPage } from "./lib/chromium.js";
+import { loopbackConfig, serve } from "./lib/server.js";
+
+let server;
+let browsers = [];
+let open = [];
+
+before(async () => {
+  const extra = '[signaling]\njwt_secret = "a key of at least thirty-two bytes for the tokens"\naccess = "token"\nconnects_per_minute = 1000\n';
+  [server, ...browsers] = await Promise.all([serve(loopbackConfig({ extra })), launch(), launch()]);
+});
+
+afterEach(() => Promise.all(open.splice(0).map((one) => one.end())));
+
+after(async () => {
+  await Promise.allSettled(browsers.map((browser) => browser.close()));
+  await server?.stop();
+});
+
+/** The line of a user, and what it has told. */
+async function line(user, token = server.token("--user", user, "--room", "*")) {
+  const url = `${server.url().replace(/^http/, "ws")}v1/ws`;
+  const opened = openLine({ url, token, WebSocket });
+  const [heard, waiting] = [[], []];
+  const tell = (what) => (heard.push(what), waiting.splice(0).forEach((look) => look()));
+  opened.on("call", ({ ring, incoming }) => tell(`${incoming ? "in" : "out"} ${ring.status}`));
+  opened.on("error", ({ error }) => tell(error.code));
+  open.push({ end: () => opened.close() });
+  const hears = async (what) => {
+    while (!heard.includes(what)) await new Promise((resolve) => waiting.push(resolve));
+    heard.splice(0);
+  };
+  return Object.assign(opened, { heard, hears });
+}
+
+test("s1_07 a call rings on all lines of a user, also on one that is opened late; the first answer wins", async () => {
+  const [ann, first, second] = await Promise.all(["ann", "bob", "bob"].map((user) => line(user)));
+  await Promise.all([ann, first, second].map((one) => new Promise((resolve) => one.on("open", resolve))));
+  const ring = await ann.call("bob", { video: true });
+  assert.deepEqual(ring, { id: ring.id, caller: "ann", callee: "bob", status: "pending", media: { video: true } });
+  const late = await line("bob");
+  await Promise.all([first, second, late].map((one) => one.hears("in pending")));
+  await ann.hears("out pending");
+  assert.equal((await second.accept(ring.id)).status, "ongoing");
+  await Promise.all([first, second, late].map((one) => one.hears("in ongoing")));
+  await ann.hears("out ongoing");
+  assert.equal((await ann.end(ring.id)).status, "ended");
+  await first.hears("in ended");
+  const again = await ann.call("bob");
+  await first.reject(again.id);
+  await ann.hears("out rejected");
+});
+
+test("a line says why: nobody to call, no such call, no token", async () => {
+  const ann = await line("ann");
+  await assert.rejects(ann.call("ann"), { code: "bad_frame" });
+  await assert.rejects(ann.accept("call_0"), { code: "no_such_call" });
+  const stranger = await line("eve", "nonsense");
+  await stranger.hears("unauthenticated");
+});
+
+async function page(index, user) {
+  const opened = await newPage(browsers[index]);
+  open.push(opened);
+  await opened.goto(`${server.url()}?token=${server.token("--user", user, "--room", "*")}`);
+  await opened.waitForFunction(() => document.querySelector("#preview").srcObject);
+  await opened.waitForSelector("#ring-form:not([hidden])");
+  return opened;
+}
+
+async function ring(one, name) {
+  await one.fill("#callee", name);
+  await one.click("#ring-form button");
+}
+
+const says = (one, selector, text) => one.waitForFunction(([selector, text]) => document.querySelector(selector).checkVisibility() && document.querySelector(selector).textContent === text, [selector, text]);
+
+test("page: a user is called by name, accepts and talks, hangs up; declines; is called off", async () => {
+  const [ann, bob, elsewhere] = [await page(0, "ann"), await page(1, "bob"), await page(1, "bob")];
+  await ring(ann, "bob");
+  await says(ann, "#ringing-title", "Ringing bob");
+  for (const one of [bob, elsewhere]) await says(one, "#ringing-title", "ann is calling");
+  await bob.click("#ring-accept");
+  await says(elsewhere, "#ring-text", "Answered on another page of yours.");
+  for (const one of [ann, bob]) {
+    await connected(one);
+    await framesGrow(one);
+  }
+  await bob.click("#hangup");
+  await says(ann, "#ended-text", "Bob ended the call.");
+  for (const one of [ann, bob]) await one.click("#again");
+
+  await ring(ann, "bob");
+  await says(bob, "#ringing-title", "ann is calling");
+  await bob.click("#ring-decline");
+  await says(ann, "#ring-text", "Bob declined.");
+
+  await ring(ann, "bob");
+  await says(bob, "#ringing-title", "ann is calling");
+  await ann.keyboard.press("Escape");
+  await says(bob, "#ring-text", "Ann hung up before anybody answered.");
+  assert.deepEqual([...ann.errors, ...bob.errors, ...elsewhere.errors], []);
+});
