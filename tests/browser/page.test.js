@@ -1,7 +1,7 @@
 /** The call page's own features, each between two headless Chromium: what breaks and recovers, screens, chat, keys. */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { connected, enter, framesGrow, logOf, stats, twoBrowsers, until } from "./lib/chromium.js";
+import { connected, enter, framesGrow, launch, logOf, newPage, stats, twoBrowsers, until } from "./lib/chromium.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 import { draw } from "../../web/page/qr.js";
 

@@ -3,24 +3,21 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 import { WebSocket } from "ws";
 import { openLine } from "../../web/turnkey.js";
-import { connected, framesGrow, launch, newPage } from "./lib/chromium.js";
+import { connected, framesGrow, twoBrowsers } from "./lib/chromium.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 
+const newPage = twoBrowsers();
 let server;
-let browsers = [];
-let open = [];
+let lines = [];
 
 before(async () => {
   const extra = '[signaling]\njwt_secret = "a key of at least thirty-two bytes for the tokens"\naccess = "token"\nconnects_per_minute = 1000\n';
-  [server, ...browsers] = await Promise.all([serve(loopbackConfig({ extra })), launch(), launch()]);
+  server = await serve(loopbackConfig({ extra }));
 });
 
-afterEach(() => Promise.all(open.splice(0).map((one) => one.end())));
+afterEach(() => lines.splice(0).forEach((one) => one.close()));
 
-after(async () => {
-  await Promise.allSettled(browsers.map((browser) => browser.close()));
-  await server?.stop();
-});
+after(() => server?.stop());
 
 /** The line of a user, and what it has told. */
 async function line(user, token = server.token("--user", user, "--room", "*")) {
@@ -30,7 +27,7 @@ async function line(user, token = server.token("--user", user, "--room", "*")) {
   const tell = (what) => (heard.push(what), waiting.splice(0).forEach((look) => look()));
   opened.on("call", ({ ring, incoming }) => tell(`${incoming ? "in" : "out"} ${ring.status}`));
   opened.on("error", ({ error }) => tell(error.code));
-  open.push({ end: () => opened.close() });
+  lines.push(opened);
   const hears = async (what) => {
     while (!heard.includes(what)) await new Promise((resolve) => waiting.push(resolve));
     heard.splice(0);
@@ -65,8 +62,7 @@ test("a line says why: nobody to call, no such call, no token", async () => {
 });
 
 async function page(index, user) {
-  const opened = await newPage(browsers[index]);
-  open.push(opened);
+  const opened = await newPage(index);
   await opened.goto(`${server.url()}?token=${server.token("--user", user, "--room", "*")}`);
   await opened.waitForFunction(() => document.querySelector("#preview").srcObject);
   await opened.waitForSelector("#ring-form:not([hidden])");
