@@ -28,6 +28,7 @@ export function offerRinging(token, page) {
   line.on("open", ({ user }) => {
     $("#ring-form").hidden = false;
     $("#ring-user").textContent = user;
+    /** @type {HTMLInputElement} */ ($("#name")).value ||= user;
   });
   line.on("call", ({ ring, incoming }) => onCall({ ...ring, incoming }, page));
   line.on("error", ({ error }) => page.log(`Problem: no calls by name: ${error.message}`));
