@@ -45,10 +45,11 @@
 //! # Parts
 //!
 //! The protocol is pure: [`stun`] reads and writes messages, [`credential`] knows who may relay, [`turn`] is the
-//! relay's state machine, [`signal`] the signaling one, [`dtls`] the handshake in front of the relay. Time, randomness and settings are their arguments; they
-//! compile without the feature `server` and know no socket. Around them, with the feature `server` (on by
-//! default), `io` and `worker` move datagrams, `http` serves requests and signaling sockets, `admin` metrics,
-//! `config` reads the configuration and `app` joins them all.
+//! relay's state machine, [`signal`] the signaling one, [`dtls`] the handshake in front of the relay, [`proxy`] the
+//! header of a proxy in front of that. Time, randomness and settings are their arguments; they compile without the
+//! feature `server` and know no socket. Around them, with the feature `server` (on by default), `io`, `offload` and
+//! `worker` move datagrams, `http` serves requests and signaling sockets, `store` keeps what outlives the process,
+//! `admin` serves metrics, `config` reads the configuration and `app` joins them all.
 
 #[cfg(feature = "server")]
 pub mod admin;
