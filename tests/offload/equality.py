@@ -85,7 +85,7 @@ def mark(way):
     way.receiver.setsockopt(level, service, EXPEDITED)
     for option in wanted:
         way.receiver.setsockopt(level, option, 1)
-    way.receiver.settimeout(10)
+    way.receiver.settimeout(60)
 
 
 def carry(network, offload, backend):

@@ -130,7 +130,7 @@ listen = "127.0.0.1:9641"
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        if self.process.wait(timeout=20) != 0 or "panicked" in self.log():
+        if self.process.wait(timeout=60) != 0 or "panicked" in self.log():
             raise AssertionError(f"it ended badly:\n{self.log()}")
 
     def metrics(self):
@@ -154,7 +154,7 @@ def left(metrics):
     return sum(metrics.get(f'turnkey_offload_passed_total{{reason="{reason}"}}', 0) for reason in ("neighbour_due", "no_checksum"))
 
 
-def wait(is_so, what, seconds=20):
+def wait(is_so, what, seconds=60):
     deadline = time.monotonic() + seconds
     while not (found := is_so()):
         if time.monotonic() > deadline:
@@ -225,7 +225,7 @@ class Client:
             header = struct.pack("!HHI", method, len(body) + 24, COOKIE) + transaction
             body += attribute(8, hmac.new(key, header + body, hashlib.sha1).digest())
         message = struct.pack("!HHI", method, len(body), COOKIE) + transaction + body
-        answer = wait(lambda: self.exchange(message, transaction), f"method {method} is answered", 10)
+        answer = wait(lambda: self.exchange(message, transaction), f"method {method} is answered")
         kind, found = struct.unpack("!H", answer[:2])[0], attributes(answer)
         self.realm, self.nonce = found.get(0x14, self.realm), found.get(0x15, self.nonce)
         error = found.get(9)

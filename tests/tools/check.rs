@@ -141,8 +141,8 @@ fn a_server_that_is_down_is_told_from_a_firewall() {
 #[test]
 fn dropped_udp_is_told_and_tcp_still_proved() {
     // Nobody reads this socket: packets to it vanish as in a firewall.
-    let silent = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    let port = silent.local_addr().expect("bound").port();
+    let port = free_port();
+    let _silent = UdpSocket::bind(("127.0.0.1", port)).expect("a free port");
     let _server = Server::listening(&format!(r#"["tcp://127.0.0.1:{port}"]"#), 0, OPEN);
     let address = format!("127.0.0.1:{port}");
     let (passed, report, _) = run(&["check", "--server", &address, "--secret", SECRET, "--timeout", "1"]);

@@ -1,8 +1,9 @@
 //! The program as a process: started on free ports, killed when dropped.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -34,33 +35,21 @@ impl Server {
 
     /// The same with another IPv4 address to relay from.
     pub(crate) fn relaying_from(relay: &str, more: &str) -> Self {
-        Self::on_a_free_port(|listen| Self::run(relay, listen, 0, &[], more))
-    }
-
-    /// UDP and TCP on one port: somebody may take it between the look and the start.
-    fn on_a_free_port(start: impl Fn(&str) -> Result<Self, String>) -> Self {
-        let attempt = |_| {
-            let port = free_port();
-            match start(&format!(r#"["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}"]"#)) {
-                Err(log) if log.contains("is in use") => None,
-                started => Some(started.unwrap_or_else(|log| panic!("not ready:\n{log}"))),
-            }
-        };
-        (0..10).find_map(attempt).expect("one of ten free ports stays free")
+        Self::run(relay, &one_port(), 0, &[], more)
     }
 
     /// Starts a server with these relay listeners and this HTTP port.
     pub(crate) fn listening(listen: &str, http: u16, more: &str) -> Self {
-        Self::run("127.0.0.1", listen, http, &[], more).unwrap_or_else(|log| panic!("not ready:\n{log}"))
+        Self::run("127.0.0.1", listen, http, &[], more)
     }
 
     /// Starts a server as `--public 127.0.0.1` makes it: HTTPS with a self-signed certificate, tokens.
     pub(crate) fn public() -> Self {
-        Self::on_a_free_port(|listen| Self::run("127.0.0.1", listen, 0, &["--public", "127.0.0.1"], OPEN))
+        Self::run("127.0.0.1", &one_port(), 0, &["--public", "127.0.0.1"], OPEN)
     }
 
-    /// A server that is ready, or the log of one that has ended instead.
-    fn run(relay: &str, listen: &str, http: u16, arguments: &[&str], more: &str) -> Result<Self, String> {
+    /// A server that is ready.
+    fn run(relay: &str, listen: &str, http: u16, arguments: &[&str], more: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let config = home.path().join("turnkey.toml");
         let text = format!(
@@ -80,16 +69,15 @@ impl Server {
             BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|text| line.send(text))
         });
         let mut server = Self { child, home, log: Vec::new(), lines };
-        server.wait_until_ready()?;
-        Ok(server)
+        server.wait_until_ready();
+        server
     }
 
-    fn wait_until_ready(&mut self) -> Result<(), String> {
+    fn wait_until_ready(&mut self) {
         while !self.log.last().is_some_and(|line| line.contains(" ready")) {
-            let line = self.lines.recv_timeout(PATIENCE).map_err(|_| self.log.join("\n"))?;
-            self.log.push(line);
+            let line = self.lines.recv_timeout(PATIENCE);
+            self.log.push(line.unwrap_or_else(|_| panic!("not ready:\n{}", self.log.join("\n"))));
         }
-        Ok(())
     }
 
     fn address_in(&self, line: impl Fn(&str) -> bool, scheme: &str) -> SocketAddr {
@@ -163,13 +151,22 @@ pub(crate) fn run(arguments: &[&str]) -> (bool, String, String) {
     (status.success(), text(stdout), text(stderr))
 }
 
-/// A port that is free for TCP now and most likely for UDP too.
+/// UDP and TCP listeners on one port.
+fn one_port() -> String {
+    let port = free_port();
+    format!(r#"["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}"]"#)
+}
+
+/// A port of 127.0.0.1 that is free for UDP and TCP, and stays so: no socket bound to port 0 gets one below the
+/// ephemeral range.
 pub(crate) fn free_port() -> u16 {
-    loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = tcp.local_addr().expect("bound").port();
-        if std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes that run at the same time begin elsewhere.
+    let start = std::process::id() as u16;
+    let mut ports =
+        (0..10_000).map(|_| 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000);
+    let is_free = |port: &u16| {
+        UdpSocket::bind(("127.0.0.1", *port)).is_ok() && TcpListener::bind(("127.0.0.1", *port)).is_ok()
+    };
+    ports.find(is_free).expect("a free port")
 }
