@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::access::Question;
 use super::app::App;
-use super::rest::{refused, user};
+use super::rest::{answered, user};
 use super::{ice, rest};
 use crate::signal::{Call, CallAction, Identity};
 
@@ -43,7 +43,7 @@ pub(super) async fn initiate(
         Err(response) => return *response,
     };
     let action = CallAction::Initiate { callee: initiate.callee_id.into(), media: initiate.media };
-    match ask(&app, &who, action).await {
+    match answered(app.call(who.clone(), action).await) {
         Ok(calls) => (StatusCode::CREATED, Json(with_ice(&app, &question, &who, &calls))).into_response(),
         Err(response) => *response,
     }
@@ -130,9 +130,9 @@ pub(super) async fn timeline(
         Ok(who) => who,
         Err(response) => return *response,
     };
-    match app.timeline(who, id).await.unwrap_or_else(|| Err(rest::stopping())) {
+    match answered(app.timeline(who, id).await) {
         Ok(timeline) => ice::private(Json(timeline)),
-        Err(refusal) => refused(&refusal),
+        Err(response) => *response,
     }
 }
 
@@ -166,10 +166,6 @@ async fn act(
     action: CallAction,
 ) -> Result<(Identity, Vec<Call>), Box<Response>> {
     let who = user(app, question)?;
-    ask(app, &who, action).await.map(|calls| (who, calls))
-}
-
-async fn ask(app: &App, who: &Identity, action: CallAction) -> Result<Vec<Call>, Box<Response>> {
-    let answer = app.call(who.clone(), action).await.unwrap_or_else(|| Err(rest::stopping()));
-    answer.map_err(|refusal| Box::new(refused(&refusal)))
+    let calls = answered(app.call(who.clone(), action).await)?;
+    Ok((who, calls))
 }

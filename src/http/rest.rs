@@ -46,9 +46,10 @@ pub(super) fn read<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|error| wrong(&error))
 }
 
-/// The hub is no longer there.
-pub(super) fn stopping() -> Refusal {
-    Refusal::later(Code::Busy, "the server is stopping", Duration::from_secs(1))
+/// What the hub says, `None` when it is no longer there; a refusal as an answer.
+pub(super) fn answered<T>(answer: Option<Result<T, Refusal>>) -> Result<T, Box<Response>> {
+    let stopping = || Refusal::later(Code::Busy, "the server is stopping", Duration::from_secs(1));
+    answer.unwrap_or_else(|| Err(stopping())).map_err(|refusal| Box::new(refused(&refusal)))
 }
 
 /// The user whose token came with the request. Every request counts, so that nobody tries tokens.

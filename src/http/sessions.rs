@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use super::access::Question;
 use super::app::App;
 use super::ice;
-use super::rest::{self, refused, user};
-use crate::signal::{Admission, Consultation, ConsultationAction, Identity};
+use super::rest::{self, answered, user};
+use crate::signal::{Consultation, ConsultationAction};
 
 /// Body of `POST /api/video/sessions`.
 #[derive(Deserialize)]
@@ -33,8 +33,6 @@ struct Create {
 /// Body of `POST /api/video/sessions/{session_id}/join`; what a client says of itself is not needed.
 #[derive(Deserialize)]
 struct Join {}
-
-type Outcome = (Identity, Consultation, Option<Admission>);
 
 /// `POST /api/video/sessions`.
 pub(super) async fn create(
@@ -57,8 +55,8 @@ pub(super) async fn create(
         start: create.scheduled_start_time,
         end: create.scheduled_end_time,
     };
-    match ask(&app, who, action).await {
-        Ok((_, made, _)) => (StatusCode::CREATED, Json(with_url(&question, &made))).into_response(),
+    match answered(app.consultation(who, action).await) {
+        Ok((made, _)) => (StatusCode::CREATED, Json(with_url(&question, &made))).into_response(),
         Err(response) => *response,
     }
 }
@@ -79,7 +77,8 @@ pub(super) async fn join(
     {
         return *response;
     }
-    let (who, found, admission) = match ask(&app, who, ConsultationAction::Join(id.into())).await {
+    let joined = app.consultation(who.clone(), ConsultationAction::Join(id.into())).await;
+    let (found, admission) = match answered(joined) {
         Ok(outcome) => outcome,
         Err(response) => return *response,
     };
@@ -121,9 +120,9 @@ pub(super) async fn view(
     one(&question, act(&app, &question, ConsultationAction::View(id.into())).await)
 }
 
-fn one(question: &Question, outcome: Result<Outcome, Box<Response>>) -> Response {
+fn one(question: &Question, outcome: Result<Consultation, Box<Response>>) -> Response {
     match outcome {
-        Ok((_, found, _)) => Json(with_url(question, &found)).into_response(),
+        Ok(found) => Json(with_url(question, &found)).into_response(),
         Err(response) => *response,
     }
 }
@@ -136,12 +135,11 @@ fn with_url(question: &Question, found: &Consultation) -> Value {
     answer
 }
 
-async fn act(app: &App, question: &Question, action: ConsultationAction) -> Result<Outcome, Box<Response>> {
+async fn act(
+    app: &App,
+    question: &Question,
+    action: ConsultationAction,
+) -> Result<Consultation, Box<Response>> {
     let who = user(app, question)?;
-    ask(app, who, action).await
-}
-
-async fn ask(app: &App, who: Identity, action: ConsultationAction) -> Result<Outcome, Box<Response>> {
-    let answer = app.consultation(who.clone(), action).await.unwrap_or_else(|| Err(rest::stopping()));
-    answer.map(|(found, admission)| (who, found, admission)).map_err(|refusal| Box::new(refused(&refusal)))
+    answered(app.consultation(who, action).await).map(|(found, _)| found)
 }

@@ -60,15 +60,15 @@ impl CallStatus {
 #[derive(Clone, Debug, Serialize)]
 pub struct Call {
     /// Its id, which is the name of its room.
-    #[serde(rename = "call_id", serialize_with = "json::shared")]
+    #[serde(rename = "call_id")]
     pub id: Arc<str>,
     /// Where it is in its life.
     pub status: CallStatus,
     /// Who calls.
-    #[serde(rename = "caller_id", serialize_with = "json::shared")]
+    #[serde(rename = "caller_id")]
     pub caller: Arc<str>,
     /// Who is called.
-    #[serde(rename = "callee_id", serialize_with = "json::shared")]
+    #[serde(rename = "callee_id")]
     pub callee: Arc<str>,
     /// What the caller said about the media.
     #[serde(skip_serializing_if = "Option::is_none")]

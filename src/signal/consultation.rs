@@ -52,18 +52,18 @@ impl Role {
 #[derive(Clone, Debug, Serialize)]
 pub struct Consultation {
     /// Its id; unguessable.
-    #[serde(rename = "session_id", serialize_with = "json::shared")]
+    #[serde(rename = "session_id")]
     pub id: Arc<str>,
     /// The room its attendees meet in.
-    #[serde(rename = "room_id", serialize_with = "json::shared")]
+    #[serde(rename = "room_id")]
     pub room: Arc<str>,
     /// `scheduled`, `active` since somebody has joined, `ended`.
     pub status: &'static str,
     /// The doctor's user.
-    #[serde(rename = "doctor_id", serialize_with = "json::shared")]
+    #[serde(rename = "doctor_id")]
     pub doctor: Arc<str>,
     /// The patient's user.
-    #[serde(rename = "patient_id", serialize_with = "json::shared")]
+    #[serde(rename = "patient_id")]
     pub patient: Arc<str>,
     /// As it was given.
     pub scheduled_start_time: Option<Box<str>>,
@@ -100,7 +100,6 @@ pub struct Attendee {
     /// What the others in the room call it.
     pub peer_id: String,
     /// The user.
-    #[serde(serialize_with = "json::shared")]
     pub user_id: Arc<str>,
     /// Doctor or patient.
     pub role: Role,

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::dialect::Dialect;
-use super::json;
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,7 +72,6 @@ pub struct Verbatim {
     /// Whose words these are.
     pub dialect: Dialect,
     /// The whole frame.
-    #[serde(serialize_with = "json::shared", deserialize_with = "json::read_shared")]
     pub text: Arc<str>,
 }
 

@@ -4,19 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::json;
-
 /// What a token, or the lack of one, says about a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The user; quotas count on it.
-    #[serde(serialize_with = "json::shared", deserialize_with = "json::read_shared")]
     pub user: Arc<str>,
     /// What others call the user.
-    #[serde(with = "json::maybe_shared")]
     pub name: Option<Arc<str>>,
     /// The role a token gives.
-    #[serde(with = "json::maybe_shared")]
     pub role: Option<Arc<str>>,
     /// The rooms a token names.
     pub rooms: Rooms,
@@ -92,7 +87,7 @@ pub enum Rooms {
     /// All; the token names none.
     Any,
     /// Exactly these.
-    Named(#[serde(with = "json::shared_list")] Arc<[String]>),
+    Named(Arc<[String]>),
 }
 
 impl Rooms {
@@ -162,7 +157,6 @@ impl Grants {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientKey {
     /// The token's user.
-    #[serde(with = "json::maybe_shared")]
     pub user: Option<Arc<str>>,
     /// The name the page gives itself.
     pub declared: Option<Box<str>>,

@@ -3,6 +3,7 @@
 //! Owns their shape only. The caller takes them with [`super::Hub::take_changes`], makes them durable, and only
 //! then sends what the hub put out in the same turn: nothing is acknowledged that a crash could lose.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -182,11 +183,15 @@ pub(crate) struct AnswerValue {
 
 /// A call as a row has it: times are numbers, unlike on the wire.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct CallValue {
-    id: Box<str>,
+pub(crate) struct CallValue(#[serde(with = "CallFields")] pub(crate) Call);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Call")]
+struct CallFields {
+    id: Arc<str>,
     status: CallStatus,
-    caller: Box<str>,
-    callee: Box<str>,
+    caller: Arc<str>,
+    callee: Arc<str>,
     media: Option<Box<serde_json::value::RawValue>>,
     created_at: u64,
     updated_at: u64,
@@ -194,42 +199,6 @@ pub(crate) struct CallValue {
     ended_at: Option<u64>,
     connection_state: Box<str>,
     ice_candidates_count: u32,
-}
-
-impl From<&Call> for CallValue {
-    fn from(call: &Call) -> Self {
-        Self {
-            id: (&*call.id).into(),
-            status: call.status,
-            caller: (&*call.caller).into(),
-            callee: (&*call.callee).into(),
-            media: call.media.clone(),
-            created_at: call.created_at,
-            updated_at: call.updated_at,
-            accepted_at: call.accepted_at,
-            ended_at: call.ended_at,
-            connection_state: call.connection_state.clone(),
-            ice_candidates_count: call.ice_candidates_count,
-        }
-    }
-}
-
-impl From<CallValue> for Call {
-    fn from(value: CallValue) -> Self {
-        Self {
-            id: value.id.into(),
-            status: value.status,
-            caller: value.caller.into(),
-            callee: value.callee.into(),
-            media: value.media,
-            created_at: value.created_at,
-            updated_at: value.updated_at,
-            accepted_at: value.accepted_at,
-            ended_at: value.ended_at,
-            connection_state: value.connection_state,
-            ice_candidates_count: value.ice_candidates_count,
-        }
-    }
 }
 
 /// A digest of what was written last, to leave out what has not changed.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// Whether brackets nest deeper than `limit`. Does not check that the text is JSON.
@@ -43,62 +42,15 @@ pub(crate) fn shared<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Re
     serializer.serialize_str(text)
 }
 
-/// Reads what [`shared`] wrote.
-pub(crate) fn read_shared<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Arc<str>, D::Error> {
-    String::deserialize(reader).map(Arc::from)
-}
-
-/// [`shared`] and [`read_shared`] for what may be absent.
+/// [`shared`] for what may be absent.
 pub(crate) mod maybe_shared {
-    use super::{Arc, Deserialize as _};
+    use super::Arc;
 
     pub(crate) fn serialize<S: serde::Serializer>(
         text: &Option<Arc<str>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serde::Serialize::serialize(&text.as_deref(), serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        reader: D,
-    ) -> Result<Option<Arc<str>>, D::Error> {
-        Ok(Option::<String>::deserialize(reader)?.map(Arc::from))
-    }
-}
-
-/// The same for lists.
-pub(crate) mod shared_list {
-    use super::{Arc, Deserialize as _};
-
-    pub(crate) fn serialize<S: serde::Serializer, T: serde::Serialize>(
-        list: &Arc<[T]>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serde::Serialize::serialize(&**list, serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
-        reader: D,
-    ) -> Result<Arc<[T]>, D::Error> {
-        Vec::deserialize(reader).map(Arc::from)
-    }
-}
-
-/// The same for vectors of shared texts.
-pub(crate) mod shared_texts {
-    use super::{Arc, Deserialize as _};
-
-    pub(crate) fn serialize<S: serde::Serializer>(
-        list: &[Arc<str>],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(list.iter().map(|text| &**text))
-    }
-
-    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        reader: D,
-    ) -> Result<Vec<Arc<str>>, D::Error> {
-        Ok(Vec::<String>::deserialize(reader)?.into_iter().map(Arc::from).collect())
     }
 }
 

@@ -18,11 +18,8 @@ use super::{MemberId, SessionId, json};
 pub(crate) struct Member {
     pub(crate) id: MemberId,
     pub(crate) session: SessionId,
-    #[serde(serialize_with = "json::shared", deserialize_with = "json::read_shared")]
     pub(crate) user: Arc<str>,
-    #[serde(with = "json::maybe_shared")]
     pub(crate) name: Option<Arc<str>>,
-    #[serde(with = "json::maybe_shared")]
     pub(crate) role: Option<Arc<str>>,
     pub(crate) dialect: Dialect,
     pub(crate) is_guest: bool,
@@ -126,7 +123,6 @@ pub(crate) enum Policy {
 /// One room.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Room {
-    #[serde(serialize_with = "json::shared", deserialize_with = "json::read_shared")]
     pub(crate) name: Arc<str>,
     pub(crate) policy: Policy,
     pub(crate) members: Vec<Member>,

@@ -36,7 +36,6 @@ pub(crate) struct Session {
     /// The role a Socket.IO client says it has.
     pub(crate) declared_role: Option<Box<str>>,
     /// Rooms whose chat it listens to.
-    #[serde(with = "super::json::shared_texts")]
     pub(crate) chats: Vec<Arc<str>>,
     /// Whether a raw client asked for presence events.
     pub(crate) wants_events: bool,

@@ -55,7 +55,7 @@ impl Hub {
         }
         for id in std::mem::take(&mut self.touched.calls) {
             changes.push(match self.calls.get(&id) {
-                Some(call) => Change::Put(journal::row(Table::Call, &*id, 0, &CallValue::from(call))),
+                Some(call) => Change::Put(journal::row(Table::Call, &*id, 0, &CallValue(call.clone()))),
                 None => drop_all(Table::Call, &id),
             });
         }
@@ -164,8 +164,8 @@ impl Hub {
             Table::Consultation => self.consultations.restore(&row.value).ok(),
             Table::Room => self.restore_room(now, &row.value),
             Table::Call => {
-                let call = serde_json::from_str::<CallValue>(&row.value).ok()?;
-                self.calls.restore(call.into(), now, &self.limits);
+                let CallValue(call) = serde_json::from_str(&row.value).ok()?;
+                self.calls.restore(call, now, &self.limits);
                 self.restore_call_timeline(now, &row.owner);
                 Some(())
             }
