@@ -109,13 +109,13 @@ impl Meters {
 
 /// Meters that something outside of this program reads and writes as well, by the rule of [`take`].
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct Lender {
     all: &'static [Meter],
     /// Pairs nobody has, the one that was given back last at the end.
     free: Mutex<VecDeque<u32>>,
 }
 
-impl Words {
+impl Lender {
     pub(super) fn new(all: &'static [Meter]) -> Self {
         Self { all, free: Mutex::new((0..all.len() as u32 / 2).collect()) }
     }
@@ -129,10 +129,10 @@ impl Words {
     }
 }
 
-/// A pair of [`Words`], given back when dropped.
+/// A pair of a [`Lender`], given back when dropped.
 #[derive(Debug)]
 pub(super) struct Lent {
-    of: Arc<Words>,
+    of: Arc<Lender>,
     pair: u32,
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::allocation::{Allocation, Relayed};
-use super::bandwidth::Words;
+use super::bandwidth::Lender;
 use super::output::{Now, Output, Transport};
 use super::policy::Listener;
 use super::reach::own_address;
@@ -115,12 +115,12 @@ impl Usage {
 #[derive(Debug)]
 pub(super) struct Ground {
     slots: Mutex<Slots>,
-    pub(super) words: Arc<Words>,
+    pub(super) meters: Arc<Lender>,
 }
 
 impl Ground {
     pub(super) fn new(capacity: u32, words: &'static [AtomicU64]) -> Self {
-        Self { slots: Mutex::new(Slots::new(capacity)), words: Arc::new(Words::new(words)) }
+        Self { slots: Mutex::new(Slots::new(capacity)), meters: Arc::new(Lender::new(words)) }
     }
 }
 

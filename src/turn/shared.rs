@@ -113,7 +113,7 @@ impl Shared {
     #[must_use]
     pub fn with_offload(self, slots: u32, meters: &'static [AtomicU64]) -> Self {
         let ground = Ground::new(slots, meters);
-        Self { meters: ground.words.lend(), offload: Some(ground), ..self }
+        Self { meters: ground.meters.lend(), offload: Some(ground), ..self }
     }
 
     pub(super) fn offload(&self) -> Option<&Ground> {
@@ -122,7 +122,7 @@ impl Shared {
 
     /// Meters of one more allocation or user.
     pub(super) fn new_meters(&self) -> Meters {
-        self.offload.as_ref().map_or_else(Meters::default, |ground| ground.words.lend())
+        self.offload.as_ref().map_or_else(Meters::default, |ground| ground.meters.lend())
     }
 
     /// Whether relays may have this port.
