@@ -20,11 +20,14 @@ mod values;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use further::Further;
+pub use relay::{
+    Alternate, Backend, Offload, OffloadMode, PublicAddress, Redirect, Relay, RelayListener, RelayPorts,
+    RelayTransport, StunServer,
+};
 pub use source::Error;
 pub use values::parse_duration;
 
@@ -64,197 +67,6 @@ pub struct Config {
     sources: Sources,
     /// What became of the lines of a coturn file.
     notes: Vec<import::Note>,
-}
-
-/// `[relay]`: listeners, addresses and ports of the TURN server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Relay {
-    /// Where clients are served.
-    pub listen: Vec<RelayListener>,
-    /// Addresses the world sees; empty: found from the host's interfaces.
-    pub public: Vec<PublicAddress>,
-    /// Who tells the address the world sees where the interfaces have only private ones.
-    pub detect_from: Option<StunServer>,
-    /// How often host names are resolved, and the address is detected, again.
-    pub resolve_every: Duration,
-    /// Second address and port, which turn NAT behaviour discovery on (RFC 5780 §6).
-    pub alternate: Option<Alternate>,
-    /// Ports of relay sockets.
-    pub ports: RelayPorts,
-    /// Authentication realm (RFC 8489 §9.2).
-    pub realm: String,
-    /// Worker threads; 0: one a core.
-    pub workers: usize,
-    /// How datagrams are read and written.
-    pub backend: Backend,
-    /// Relaying in the kernel.
-    pub offload: Option<Offload>,
-    /// Accept channel numbers 0x5000-0x7FFE of RFC 5766.
-    pub legacy_channels: bool,
-    /// TCP allocations (RFC 6062).
-    pub tcp: bool,
-    /// Allocations that move with their clients (RFC 8016).
-    pub mobility: bool,
-    /// Longest lifetime of an allocation that is granted (RFC 8656 §7.2).
-    pub max_lifetime: Duration,
-    /// How long a stop waits for running calls to end.
-    pub drain_timeout: Duration,
-    /// Most TCP clients at a time.
-    pub tcp_connections: usize,
-    /// Proxies that tell whom a connection comes from, by the PROXY protocol.
-    pub proxy_from: Vec<Network>,
-    /// Receive and send buffer of each listener socket, in bytes.
-    pub socket_buffer: usize,
-    /// Bytes of unauthenticated replies a second for each source prefix; 0: no limit.
-    pub unauthenticated_rate: u32,
-    /// Where new clients are sent while this server takes none.
-    pub redirect: Option<Redirect>,
-}
-
-/// `relay.redirect`: another server, named in 300 answers (RFC 8489 §10).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Redirect {
-    /// Its addresses, at most one a family.
-    pub to: Vec<SocketAddr>,
-    /// The name in its certificate; empty: the same as this server's.
-    pub domain: String,
-}
-
-/// A listener of the relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayListener {
-    /// What carries STUN messages.
-    pub transport: RelayTransport,
-    /// Where.
-    pub address: SocketAddr,
-}
-
-/// What carries STUN messages between client and server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelayTransport {
-    /// Datagrams.
-    Udp,
-    /// TCP connections.
-    Tcp,
-    /// TLS over TCP.
-    Tls,
-    /// DTLS over UDP.
-    Dtls,
-}
-
-impl RelayTransport {
-    /// Whether it is accepted as a TCP connection.
-    #[must_use]
-    pub fn is_stream(self) -> bool {
-        matches!(self, Self::Tcp | Self::Tls)
-    }
-
-    /// As it is written in `relay.listen`.
-    #[must_use]
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Dtls => "dtls",
-        }
-    }
-}
-
-/// An address the world sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PublicAddress {
-    /// An address; `local` is the host's own behind 1:1 NAT, if it is not found by itself.
-    Address {
-        /// As the world sees it.
-        public: IpAddr,
-        /// As this host has it.
-        local: Option<IpAddr>,
-    },
-    /// A host name, resolved at start and again and again.
-    Name(String),
-}
-
-/// Where a server of NAT behaviour discovery is as well: with the first UDP listener of the same family, each of
-/// two addresses has each of two ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Alternate {
-    /// As the world sees it.
-    pub public: IpAddr,
-    /// As this host has it.
-    pub local: IpAddr,
-    /// UDP port.
-    pub port: u16,
-}
-
-/// Ports of relay sockets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RelayPorts {
-    /// One for each allocation, out of a range.
-    Range(RangeInclusive<u16>),
-    /// One for all allocations, which peers' addresses tell apart.
-    Shared(u16),
-}
-
-impl RelayPorts {
-    /// The ports to open in a firewall.
-    #[must_use]
-    pub fn range(&self) -> RangeInclusive<u16> {
-        match self {
-            Self::Range(range) => range.clone(),
-            Self::Shared(port) => *port..=*port,
-        }
-    }
-
-    /// The port of all allocations, where they share one.
-    #[must_use]
-    pub fn shared(&self) -> Option<u16> {
-        match self {
-            Self::Range(_) => None,
-            Self::Shared(port) => Some(*port),
-        }
-    }
-}
-
-/// A STUN server elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StunServer {
-    /// Host name or address.
-    pub host: String,
-    /// UDP port.
-    pub port: u16,
-}
-
-/// How datagrams are read and written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Backend {
-    /// The best one this host allows.
-    #[default]
-    Auto,
-    /// Batches of Linux system calls.
-    Linux,
-    /// One datagram a call, on any system.
-    Portable,
-}
-
-/// `relay.offload`: bound channels are relayed by the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offload {
-    /// Where.
-    pub mode: OffloadMode,
-    /// At these interfaces; empty: those that have the relay's addresses.
-    pub interfaces: Vec<String>,
-}
-
-/// Where in the kernel packets are relayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OffloadMode {
-    /// Whichever works; it is no error if nothing does.
-    Auto,
-    /// Traffic control.
-    Tc,
-    /// XDP.
-    Xdp,
 }
 
 /// `[credentials]`: who may use the relay.
