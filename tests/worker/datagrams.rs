@@ -6,6 +6,7 @@ use turnkey::io::SendFailure;
 use turnkey::worker::{self, Backend, Setup};
 
 use crate::client::{Client, Data};
+use crate::everyday::{CHANNEL, relays_in_channels_and_indications};
 use crate::rig::{PATIENCE, echo, ip, low_port, payload, peer, pool, setup, until};
 
 on_each_backend!(
@@ -21,8 +22,6 @@ on_each_backend!(
     several_workers_serve_one_port,
     the_client_of_the_turn_crate_relays_both_ways,
 );
-
-const CHANNEL: u16 = 0x4001;
 
 fn many_clients_each_get_their_own_echo(backend: Backend) {
     let pool = pool(backend);
@@ -48,27 +47,8 @@ fn many_clients_each_get_their_own_echo(backend: Backend) {
 fn data_travels_in_channels_and_indications_over_both_families(backend: Backend) {
     let pool = pool(backend);
     for server in pool.udp_addresses() {
-        for (family, loopback) in [(1, "127.0.0.1"), (2, "::1")] {
-            let (peer, address) = peer(loopback);
-            let mut client = Client::udp(*server);
-            let relayed = client.allocate(family);
-            client.permit(address);
-            let mut buffer = [0; 2000];
-            for len in [0, 1, 2, 3, 4, 160, 1200] {
-                client.send_indication(address, &payload(1, len));
-                assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-                assert_eq!(buffer[..len], payload(1, len));
-                peer.send_to(&payload(2, len), relayed).unwrap();
-                assert_eq!(client.recv(), Data::Indication(address, payload(2, len)));
-            }
-            client.bind(CHANNEL, address);
-            for len in [0, 1, 2, 3, 4, 160, 1200] {
-                client.send_channel(CHANNEL, &payload(3, len));
-                assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-                assert_eq!(buffer[..len], payload(3, len));
-                peer.send_to(&payload(4, len), relayed).unwrap();
-                assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(4, len)));
-            }
+        for family in [1, 2] {
+            relays_in_channels_and_indications(&mut Client::udp(*server), family, 1200);
         }
     }
 }

@@ -10,7 +10,8 @@ use turnkey::worker::{self, Backend, Pool, Setup};
 
 use crate::client::{Client, Data, Link};
 use crate::dtls_link::DtlsLink;
-use crate::rig::{PATIENCE, accept, echo, in_own_process, payload, peer, resident, setup, until};
+use crate::everyday::{CHANNEL, call_each_other, relays_in_channels_and_indications};
+use crate::rig::{PATIENCE, accept, echo, in_own_process, payload, resident, setup, until};
 
 on_each_backend!(
     a_dtls_client_relays_in_channels_and_indications,
@@ -28,8 +29,6 @@ on_each_backend!(
     a_hello_without_common_ground_is_refused_at_once,
     a_stop_says_goodbye,
 );
-
-const CHANNEL: u16 = 0x4001;
 
 /// Where the random value of a hello is, and its cookie where there is no session identifier.
 const RANDOM: usize = 13 + 12 + 2;
@@ -86,26 +85,12 @@ fn a_dtls_client_relays_in_channels_and_indications(backend: Backend) {
     let pool = pool(backend);
     for server in pool.dtls_addresses() {
         let mut client = Client::dtls(*server);
-        assert_eq!(client.mapped(), client.local());
-        let relayed = client.allocate(1);
-        let (peer, address) = peer("127.0.0.1");
-        client.permit(address);
-        let mut buffer = vec![0; 20_000];
-        for len in [0, 1, 2, 3, 4, 5, 1200, 9000] {
-            client.send_indication(address, &payload(1, len));
-            assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-            peer.send_to(&payload(2, len), relayed).unwrap();
-            assert_eq!(client.recv(), Data::Indication(address, payload(2, len)));
-        }
-        client.bind(CHANNEL, address);
+        let (peer, relayed) = relays_in_channels_and_indications(&mut client, 1, 9000);
         // RFC 8656 §12.5: no padding over UDP, DTLS included.
-        for len in [0, 1, 2, 3, 4, 5, 1200, 16_380] {
-            client.send_channel(CHANNEL, &payload(3, len));
-            assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-            assert_eq!(buffer[..len], payload(3, len));
-            peer.send_to(&payload(4, len), relayed).unwrap();
-            assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(4, len)));
-        }
+        client.send_channel(CHANNEL, &payload(5, 16_380));
+        assert_eq!(peer.recv(&mut vec![0; 20_000]).unwrap(), 16_380);
+        peer.send_to(&payload(5, 16_380), relayed).unwrap();
+        assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(5, 16_380)));
         let drops = counters(&pool).drops;
         peer.send_to(&payload(5, 16_381), relayed).unwrap();
         until("what fits into no record is dropped", || counters(&pool).drops == drops + 1);
@@ -116,24 +101,10 @@ fn a_dtls_client_relays_in_channels_and_indications(backend: Backend) {
 
 fn calls_between_dtls_and_other_clients(backend: Backend) {
     let pool = Arc::new(pool(backend));
-    let mut secure = Client::dtls(pool.dtls_addresses()[0]);
-    let others = [
-        Client::dtls(pool.dtls_addresses()[1]),
-        Client::udp(pool.udp_addresses()[0]),
-        Client::tcp(accept(&pool, "127.0.0.1")),
-    ];
-    let here = secure.allocate(1);
-    for (channel, mut other) in (CHANNEL..).zip(others) {
-        let there = other.allocate(1);
-        secure.bind(channel, there);
-        other.bind(CHANNEL, here);
-        for len in [1, 2, 3, 4, 1200] {
-            secure.send_channel(channel, &payload(1, len));
-            assert_eq!(other.recv(), Data::Channel(CHANNEL, payload(1, len)));
-            other.send_channel(CHANNEL, &payload(2, len));
-            assert_eq!(secure.recv(), Data::Channel(channel, payload(2, len)));
-        }
-    }
+    let secure = || Client::dtls(pool.dtls_addresses()[0]);
+    call_each_other(secure(), Client::dtls(pool.dtls_addresses()[1]));
+    call_each_other(secure(), Client::udp(pool.udp_addresses()[0]));
+    call_each_other(Client::tcp(accept(&pool, "127.0.0.1")), secure());
 }
 
 fn rfc6347_4_2_1_hellos_of_strangers_leave_nothing_behind(backend: Backend) {

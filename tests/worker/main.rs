@@ -9,6 +9,7 @@ mod client;
 mod datagrams;
 mod dtls;
 mod dtls_link;
+mod everyday;
 mod load;
 mod memory;
 mod mobility;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use turnkey::worker::{self, Backend, Setup};
 
 use crate::client::{Client, Data};
+use crate::everyday::{CHANNEL, call_each_other, relays_in_channels_and_indications};
 use crate::rig::{accept, echo, in_own_process, payload, peer, pool, resident, setup, until};
 
 on_each_backend!(
@@ -20,35 +21,10 @@ on_each_backend!(
     a_busy_connection_does_not_starve_others,
 );
 
-const CHANNEL: u16 = 0x4001;
-
-/// Everything a client does, in messages that need padding and such that need none.
-pub(crate) fn relays_in_channels_and_indications(mut client: Client) {
-    assert_eq!(client.mapped(), client.local());
-    let relayed = client.allocate(1);
-    let (peer, address) = peer("127.0.0.1");
-    client.permit(address);
-    let mut buffer = [0; 2000];
-    for len in [0, 1, 2, 3, 4, 5, 1200] {
-        client.send_indication(address, &payload(1, len));
-        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-        peer.send_to(&payload(2, len), relayed).unwrap();
-        assert_eq!(client.recv(), Data::Indication(address, payload(2, len)));
-    }
-    client.bind(CHANNEL, address);
-    for len in [0, 1, 2, 3, 4, 5, 1200] {
-        client.send_channel(CHANNEL, &payload(3, len));
-        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (len, relayed));
-        assert_eq!(buffer[..len], payload(3, len));
-        peer.send_to(&payload(4, len), relayed).unwrap();
-        assert_eq!(client.recv(), Data::Channel(CHANNEL, payload(4, len)));
-    }
-}
-
 fn a_tcp_client_relays_in_channels_and_indications(backend: Backend) {
     let pool = Arc::new(pool(backend));
     for loopback in ["127.0.0.1", "::1"] {
-        relays_in_channels_and_indications(Client::tcp(accept(&pool, loopback)));
+        relays_in_channels_and_indications(&mut Client::tcp(accept(&pool, loopback)), 1, 1200);
     }
 }
 
@@ -89,21 +65,9 @@ fn calls_between_tcp_and_udp_clients_are_padded_right(backend: Backend) {
     let pool = Arc::new(pool(backend));
     let tcp = accept(&pool, "127.0.0.1");
     let udp = pool.udp_addresses()[0];
-    for (mut a, mut b) in [
-        (Client::tcp(tcp), Client::udp(udp)),
-        (Client::udp(udp), Client::tcp(tcp)),
-        (Client::tcp(tcp), Client::tcp(tcp)),
-    ] {
-        let (relayed_a, relayed_b) = (a.allocate(1), b.allocate(1));
-        a.bind(CHANNEL, relayed_b);
-        b.permit(relayed_a);
-        for len in 0..9 {
-            a.send_channel(CHANNEL, &payload(1, len));
-            assert_eq!(b.recv(), Data::Indication(relayed_a, payload(1, len)));
-            b.send_indication(relayed_a, &payload(2, len));
-            assert_eq!(a.recv(), Data::Channel(CHANNEL, payload(2, len)));
-        }
-    }
+    call_each_other(Client::tcp(tcp), Client::udp(udp));
+    call_each_other(Client::udp(udp), Client::tcp(tcp));
+    call_each_other(Client::tcp(tcp), Client::tcp(tcp));
 }
 
 fn a_closed_connection_ends_its_allocation_at_once(backend: Backend) {

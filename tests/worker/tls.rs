@@ -11,8 +11,8 @@ use turnkey::io::stream::Socket;
 use turnkey::worker::{Arrival, Backend, Pool};
 
 use crate::client::{Client, Data, Link};
+use crate::everyday::{CHANNEL, call_each_other, relays_in_channels_and_indications};
 use crate::rig::{accept, echo, four, in_own_process, payload, peer, pool, resident, until};
-use crate::streams::relays_in_channels_and_indications;
 
 on_each_backend!(
     a_tls_client_relays_in_channels_and_indications,
@@ -24,8 +24,6 @@ on_each_backend!(
     rfc6062_4_3_a_data_connection_inside_tls_moves_to_its_allocation,
     a_record_that_was_tampered_with_closes_the_connection,
 );
-
-const CHANNEL: u16 = 0x4001;
 
 /// A certificate for localhost: what the server shows and what a client trusts.
 fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
@@ -71,7 +69,7 @@ fn accept_tls(pool: &Arc<Pool>) -> (SocketAddr, Arc<ClientConfig>) {
 fn a_tls_client_relays_in_channels_and_indications(backend: Backend) {
     let pool = Arc::new(pool(backend));
     let (address, config) = accept_tls(&pool);
-    relays_in_channels_and_indications(Client::tls(address, &config));
+    relays_in_channels_and_indications(&mut Client::tls(address, &config), 1, 1200);
 }
 
 fn many_messages_in_one_record_and_large_ones(backend: Backend) {
@@ -99,24 +97,12 @@ fn many_messages_in_one_record_and_large_ones(backend: Backend) {
 fn calls_between_tls_and_other_clients_are_padded_right(backend: Backend) {
     let pool = Arc::new(pool(backend));
     let (tls, config) = accept_tls(&pool);
-    let tcp = accept(&pool, "127.0.0.1");
+    let secure = || Client::tls(tls, &config);
     let udp = pool.udp_addresses()[0];
-    for (mut a, mut b) in [
-        (Client::tls(tls, &config), Client::udp(udp)),
-        (Client::udp(udp), Client::tls(tls, &config)),
-        (Client::tls(tls, &config), Client::tcp(tcp)),
-        (Client::tls(tls, &config), Client::tls(tls, &config)),
-    ] {
-        let (relayed_a, relayed_b) = (a.allocate(1), b.allocate(1));
-        a.bind(CHANNEL, relayed_b);
-        b.permit(relayed_a);
-        for len in 0..9 {
-            a.send_channel(CHANNEL, &payload(1, len));
-            assert_eq!(b.recv(), Data::Indication(relayed_a, payload(1, len)));
-            b.send_indication(relayed_a, &payload(2, len));
-            assert_eq!(a.recv(), Data::Channel(CHANNEL, payload(2, len)));
-        }
-    }
+    call_each_other(secure(), Client::udp(udp));
+    call_each_other(Client::udp(udp), secure());
+    call_each_other(secure(), Client::tcp(accept(&pool, "127.0.0.1")));
+    call_each_other(secure(), secure());
 }
 
 /// coturn's client takes each record for one message.
