@@ -14,10 +14,10 @@ const EACH: u64 = 2048;
 
 const USER: (&str, &str) = ("alice", "wonderland");
 
-/// Every client has an address of its own, none of which is the relay's.
+/// Every client has an address of its own, none of which is the relay's, and a port that nobody is given by chance.
 fn client(server: SocketAddr, n: u32) -> Client {
     let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 2, 0, 0)) + n);
-    Client::at((address, 40_000).into(), server)
+    Client::at((address, 10_009).into(), server)
 }
 
 fn allocate(server: SocketAddr, clients: std::ops::Range<u32>) {
