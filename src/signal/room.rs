@@ -11,7 +11,7 @@ use super::dialect::Dialect;
 use super::dialect::peerjs::Connection;
 use super::envelope::{Envelope, Kind};
 use super::limits::Limits;
-use super::{MemberId, SessionId, json};
+use super::{MemberId, SessionId};
 
 /// One member. A member whose socket is gone stays until its session ends.
 #[derive(Debug, Serialize, Deserialize)]
