@@ -48,10 +48,15 @@ pub struct Received {
 impl Received {
     /// The datagrams as ranges of the batch's buffer; an empty datagram is an empty range.
     pub fn datagrams(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (start, end) = (self.start as usize, self.start as usize + self.len as usize);
+        let end = self.start as usize + self.len as usize;
         let stride = (self.stride as usize).max(1);
-        let count = (end - start).div_ceil(stride).max(1);
-        (0..count).map(move |n| start + n * stride..(start + (n + 1) * stride).min(end))
+        let mut next = Some(self.start as usize);
+        std::iter::from_fn(move || {
+            let start = next?;
+            let stop = (start + stride).min(end);
+            next = (stop < end).then_some(stop);
+            Some(start..stop)
+        })
     }
 }
 
@@ -131,6 +136,12 @@ impl RecvBatch {
     /// The memory of the vacant slots.
     pub(super) fn vacant_memory(&mut self) -> &mut [u8] {
         &mut self.buffer[self.used * SLOT_LEN..]
+    }
+
+    /// The memory of all slots.
+    #[cfg(target_os = "linux")]
+    pub(super) fn memory(&mut self) -> &mut [u8] {
+        &mut self.buffer
     }
 
     /// Records that the next vacant slot was filled.

@@ -1,5 +1,6 @@
 //! One allocation with its permissions and channels, and their lifetimes (RFC 8656 §7.2, §9, §12).
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -56,18 +57,23 @@ pub(super) struct Opening {
     pub(super) reservation: Option<Reservation>,
 }
 
-/// An allocation (RFC 8656 §2.2).
+/// An allocation (RFC 8656 §2.2). What each packet needs stands side by side at the front: with thousands of
+/// allocations each packet finds its own in memory that was last used long ago.
+#[repr(C)]
 pub(super) struct Allocation {
     /// Given by the table.
     pub(super) id: AllocationId,
+    recent: Cell<Option<Recent>>,
     pub(super) path: ClientPath,
+    /// What it has carried so far.
+    pub(super) carried: Carried,
+    /// At most one of each family, and always one.
+    relays: [Option<Relay>; 2],
     /// It may move to another path (RFC 8016).
     pub(super) mobile: Option<Mobile>,
     pub(super) carries: Relayed,
     /// Gone once the Allocate has been answered.
     pub(super) opening: Option<Box<Opening>>,
-    /// At most one of each family, and always one.
-    relays: [Option<Relay>; 2],
     /// What stood in the way of the other family of a dual allocation.
     pub(super) refused: Option<(Family, ErrorCode)>,
     /// The port this allocation has reserved.
@@ -87,8 +93,6 @@ pub(super) struct Allocation {
     pub(super) scheduled: Duration,
     /// Bytes relayed.
     pub(super) meters: Meters,
-    /// What it has carried so far.
-    pub(super) carried: Carried,
     /// How many ICMP errors its client was told of.
     pub(super) peer_errors: Meter,
     permissions: Vec<Permission>,
@@ -124,6 +128,15 @@ struct Channel {
     expires: Duration,
 }
 
+/// The channel that a packet went by last, until it or the permission of its peer ends: packets follow each other,
+/// and need not look either up again.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    number: ChannelNumber,
+    peer: SocketAddr,
+    until: Duration,
+}
+
 /// Why a channel cannot be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BindError {
@@ -154,7 +167,9 @@ impl Allocation {
     pub(super) fn new(start: NewAllocation) -> Self {
         let mut allocation = Self {
             id: AllocationId::default(),
+            recent: Cell::new(None),
             path: start.path,
+            carried: Carried::default(),
             mobile: start.mobile,
             carries: start.carries,
             opening: Some(Box::new(start.opening)),
@@ -169,7 +184,6 @@ impl Allocation {
             quota: start.quota,
             scheduled: Duration::ZERO,
             meters: start.meters,
-            carried: Carried::default(),
             peer_errors: Meter::default(),
             permissions: Vec::new(),
             channels: Vec::new(),
@@ -226,7 +240,8 @@ impl Allocation {
 
     /// Whether packets to and from the address may pass now (RFC 8656 §9).
     pub(super) fn is_permitted(&self, ip: IpAddr, now: Duration) -> bool {
-        self.permission_index(ip).is_ok_and(|at| now < self.permissions[at].expires)
+        self.recent(now).is_some_and(|recent| recent.peer.ip() == ip)
+            || self.permission_index(ip).is_ok_and(|at| now < self.permissions[at].expires)
     }
 
     /// Whether there is a permission for the address that has not been cleared away yet.
@@ -246,16 +261,32 @@ impl Allocation {
 
     /// The peer of a live channel.
     pub(super) fn peer_of(&self, number: ChannelNumber, now: Duration) -> Option<SocketAddr> {
-        let at = self.channel_index(number).ok()?;
-        let channel = &self.channels[at];
-        (now < channel.expires).then_some(channel.peer)
+        if let Some(recent) = self.recent(now).filter(|recent| recent.number == number) {
+            return Some(recent.peer);
+        }
+        let channel = &self.channels[self.channel_index(number).ok()?];
+        if now >= channel.expires {
+            return None;
+        }
+        if let Ok(at) = self.permission_index(channel.peer.ip()) {
+            let until = channel.expires.min(self.permissions[at].expires);
+            self.recent.set(Some(Recent { number, peer: channel.peer, until }));
+        }
+        Some(channel.peer)
     }
 
     /// The live channel of a peer.
     pub(super) fn channel_of(&self, peer: SocketAddr, now: Duration) -> Option<ChannelNumber> {
+        if let Some(recent) = self.recent(now).filter(|recent| recent.peer == peer) {
+            return Some(recent.number);
+        }
         let at = self.peer_index(peer).ok()?;
         let number = self.channels_by_peer[at].1;
         self.peer_of(number, now).map(|_| number)
+    }
+
+    fn recent(&self, now: Duration) -> Option<Recent> {
+        self.recent.get().filter(|recent| now < recent.until)
     }
 
     /// The channels of peers that have a permission, in order: number, peer, and when the earlier of both ends.
@@ -313,6 +344,7 @@ impl Allocation {
 
     /// Drops permissions and channels of peers that are no longer allowed.
     pub(super) fn retain_peers(&mut self, may_reach: impl Fn(IpAddr) -> bool) {
+        self.recent.set(None);
         self.permissions.retain(|permission| may_reach(permission.ip));
         self.retain_channels(|channel| may_reach(channel.peer.ip()));
     }

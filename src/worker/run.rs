@@ -294,6 +294,8 @@ impl<D: Datagrams> Worker<D> {
         }
         if is_listener {
             self.handle_clients(name);
+            // They leave through sockets that nothing else of this turn leaves through: they need not wait for it.
+            self.flush();
         } else if !self.handle_shared_relay(name) {
             self.handle_peers(name);
         }

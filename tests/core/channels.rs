@@ -137,6 +137,29 @@ fn rfc8656_12_data_on_a_live_channel_stops_with_its_permission() {
 }
 
 #[test]
+fn rfc8656_12_packets_that_take_turns_on_two_channels_keep_to_their_peers() {
+    let (mut lab, client, relayed) = bound();
+    lab.advance(Duration::from_secs(100));
+    let other = "8.8.4.4:7";
+    assert_eq!(client.bind(&mut lab, 0x4001, other), None);
+    let turns = |lab: &mut Lab| {
+        [(0x4000, PEER), (0x4001, other)].map(|(number, peer)| {
+            let up = client.channel(lab, number, b"up");
+            let down = lab.peer_sends(relayed, peer, b"down");
+            let is_up = matches!(&up[..], [Event::ToPeer(_, to, _)] if *to == addr(peer));
+            let is_down =
+                matches!(&down[..], [Event::ToClient(_, bytes)] if *bytes == channel_data(number, b"down"));
+            (is_up, is_down)
+        })
+    };
+    for _ in 0..2 {
+        assert_eq!(turns(&mut lab), [(true, true); 2]);
+    }
+    lab.advance(Duration::from_secs(200));
+    assert_eq!(turns(&mut lab), [(false, false), (true, true)], "the first one's permission is over");
+}
+
+#[test]
 fn rfc8656_12_256_channels_and_no_more() {
     let (mut lab, client, _) = bound();
     for n in 1..256 {

@@ -128,6 +128,8 @@ fn rfc8656_9_policy_is_checked_again_when_the_rules_change() {
     let relayed = client.allocate(&mut lab);
     client.bind(&mut lab, 0x4000, PEER);
     client.permit(&mut lab, "1.1.1.1:1");
+    assert_eq!(client.channel(&mut lab, 0x4000, b"x").len(), 1);
+    assert_eq!(lab.peer_sends(relayed, PEER, b"x").len(), 1);
     let denied = PeerPolicy::new(vec![], vec!["8.8.8.0/24".parse().unwrap()], vec![], vec![]);
     lab.server.reconfigure(Settings { peers: Arc::new(denied), ..settings() });
     assert_eq!(client.channel(&mut lab, 0x4000, b"x"), []);

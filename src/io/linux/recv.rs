@@ -1,6 +1,7 @@
-//! Receiving: headers are built once; a call only points them at vacant slots.
+//! Receiving: headers are built once, each for the slot of its number; a call only says which of them to fill.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::super::{Capabilities, Counters, RecvBatch, SLOT_LEN, SLOTS, UdpSocket};
@@ -15,6 +16,8 @@ pub(super) struct Receiver {
     iovecs: Box<[libc::iovec]>,
     names: Box<[Name]>,
     controls: Box<[Control]>,
+    /// Where the memory begins that the iovecs point into.
+    aimed_at: usize,
 }
 
 impl Receiver {
@@ -25,6 +28,7 @@ impl Receiver {
                 .into_boxed_slice(),
             names: vec![Name::zeroed(); SLOTS].into_boxed_slice(),
             controls: vec![Control::zeroed(); SLOTS].into_boxed_slice(),
+            aimed_at: 0,
         };
         let parts = receiver.iovecs.iter_mut().zip(&mut receiver.names).zip(&mut receiver.controls);
         for (message, ((iovec, name), control)) in receiver.messages.iter_mut().zip(parts) {
@@ -53,11 +57,12 @@ impl Receiver {
         let mut room = limit.min(into.vacant());
         while room > 0 {
             let wanted = if caps.recvmmsg { room } else { 1 };
-            self.aim(into, wanted);
+            let first = SLOTS - into.vacant();
+            self.aim(into);
             counters.recv_calls += 1;
-            match self.call(fd, wanted, caps.recvmmsg) {
+            match self.call(fd, first..first + wanted, caps.recvmmsg) {
                 Ok(count) => {
-                    self.take(socket, into, count, counters);
+                    self.take(socket, into, first..first + count, counters);
                     room -= count;
                     if caps.recvmmsg && count < wanted {
                         return true;
@@ -82,31 +87,42 @@ impl Receiver {
         false
     }
 
-    /// Points the first `wanted` headers at vacant slots.
-    fn aim(&mut self, into: &mut RecvBatch, wanted: usize) {
-        let memory = into.vacant_memory().chunks_exact_mut(SLOT_LEN);
-        for (iovec, slot) in self.iovecs[..wanted].iter_mut().zip(memory) {
-            iovec.iov_base = slot.as_mut_ptr().cast();
-        }
-    }
-
-    fn call(&mut self, fd: RawFd, wanted: usize, many: bool) -> io::Result<usize> {
-        // SAFETY: names, controls and iovecs are boxed slices of this struct as long as the headers,
-        // and `aim` has pointed the first `wanted` iovecs at different slots of SLOT_LEN bytes of a
-        // batch that the caller of `recv` holds exclusively.
-        unsafe {
-            if many {
-                sys::recvmmsg(fd, &mut self.messages[..wanted])
-            } else {
-                sys::recvmsg(fd, &mut self.messages[0])
+    /// Points each header at the slot of its number, which they keep to while the memory is the same. The kernel
+    /// knows addresses only: what lets it write to them is that each call exposes the memory anew.
+    fn aim(&mut self, into: &mut RecvBatch) {
+        let memory = into.memory();
+        let start = memory.as_mut_ptr().expose_provenance();
+        if self.aimed_at != start {
+            self.aimed_at = start;
+            for (iovec, slot) in self.iovecs.iter_mut().zip(memory.chunks_exact_mut(SLOT_LEN)) {
+                iovec.iov_base = slot.as_mut_ptr().cast();
             }
         }
     }
 
-    /// Lists what the first `count` headers have brought and readies them for the next call.
-    fn take(&mut self, socket: &UdpSocket, into: &mut RecvBatch, count: usize, counters: &mut Counters) {
-        let parts = self.names.iter().zip(&self.controls);
-        for (message, (name, control)) in self.messages[..count].iter_mut().zip(parts) {
+    fn call(&mut self, fd: RawFd, slots: Range<usize>, many: bool) -> io::Result<usize> {
+        // SAFETY: names, controls and iovecs are boxed slices of this struct as long as the headers,
+        // and `aim` has seen to it that the iovecs point at different slots of SLOT_LEN bytes of the
+        // batch that the caller of `recv` holds exclusively.
+        unsafe {
+            if many {
+                sys::recvmmsg(fd, &mut self.messages[slots])
+            } else {
+                sys::recvmsg(fd, &mut self.messages[slots.start])
+            }
+        }
+    }
+
+    /// Lists what these headers have brought and readies them for the next call.
+    fn take(
+        &mut self,
+        socket: &UdpSocket,
+        into: &mut RecvBatch,
+        slots: Range<usize>,
+        counters: &mut Counters,
+    ) {
+        let parts = self.names[slots.clone()].iter().zip(&self.controls[slots.clone()]);
+        for (message, (name, control)) in self.messages[slots].iter_mut().zip(parts) {
             let len = message.msg_len as usize;
             let told = match message.msg_hdr.msg_controllen {
                 0 => Told::default(),
@@ -115,13 +131,13 @@ impl Receiver {
             if let Some(total) = told.dropped {
                 counters.recv_overflows += socket.newly_dropped(total);
             }
-            let stride = told.stride.filter(|stride| *stride > 0).unwrap_or(len);
+            let run = told.stride.filter(|stride| (1..len).contains(stride));
             reset(&mut message.msg_hdr);
-            counters.recv_packets += len.div_ceil(stride.max(1)).max(1) as u64;
+            counters.recv_packets += run.map_or(1, |stride| len.div_ceil(stride)) as u64;
             // A datagram socket of ours has no other families; the slot is taken all the same, so
             // that slots and headers stay in step.
             let from = name.address().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-            into.filled(from, told.to, len, stride, told.tos);
+            into.filled(from, told.to, len, run.unwrap_or(len), told.tos);
         }
     }
 }
