@@ -84,13 +84,16 @@ async function phase(context, pairs, from, to, kind) {
     await new Promise((resolve) => setTimeout(resolve, pair.start));
     await pair[from].say(kind, CANDIDATES);
   });
-  while (heard() < wanted) await Promise.race([said, new Promise((resolve) => setTimeout(resolve, 2))]);
+  // All may have been said and not yet heard: each look waits for what arrives meanwhile.
+  while (heard() < wanted) await Promise.race([said.then(nextLook), nextLook()]);
   for (const { doctor, patient } of pairs) for (const peer of [doctor, patient]) peer.leaps += 1;
   const line = await crash();
   await said;
   await all(pairs, `hears the ${kind}`, (pair) => pair.witness ? rawHeard(pair, from, to, kind) : pair[to].heard(pair[from]));
   context.diagnostic(`${kind}s: killed at ${Math.round(wanted)} messages, then${line}`);
 }
+
+const nextLook = () => new Promise((resolve) => setTimeout(resolve, 2));
 
 /** Kills the server and starts it again; what the new one says of the journal. */
 async function crash() {

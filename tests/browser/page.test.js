@@ -24,6 +24,13 @@ async function pair({ path = "auto" } = {}) {
   return { ada: members[0], grace: members[1], members };
 }
 
+/** The paths that a trial is about. */
+const PATHS = {
+  udp: ({ kind, transport }) => kind === "relay" && transport === "tcp",
+  relay: ({ kind }) => kind === "relay",
+  direct: ({ kind }) => kind === "host",
+};
+
 const messages = (one) => one.locator("#messages").innerText();
 
 test("what breaks on purpose recovers, and the page says how", async (t) => {
@@ -40,10 +47,8 @@ test("what breaks on purpose recovers, and the page says how", async (t) => {
     assert.doesNotMatch(told, /not recovered/);
     for (const one of [ada, grace]) await connected(one);
     await framesGrow(ada, 5);
-    const { path } = await stats(ada);
-    if (trial === "udp") assert.deepEqual([path.kind, path.transport], ["relay", "tcp"]);
-    if (trial === "relay") assert.equal(path.kind, "relay");
-    if (trial === "direct") assert.equal(path.kind, "host");
+    // A path that works may be followed by a shorter one.
+    if (PATHS[trial]) await until(ada, stats, ({ path }) => PATHS[trial](path));
   }
   const log = await logOf(ada);
   for (const line of ["Signaling resumed", "with a fresh credential", "candidates get through again"]) assert.ok(log.includes(line), `${line}\n${log}`);
@@ -102,7 +107,7 @@ test("chat over a channel that is open and carries nothing reaches the other sid
 
 test("a reload comes back into the call, a closed tab has left at once, and the heartbeat ticks in a worker", async () => {
   const { ada, grace } = await pair();
-  assert.equal(ada.workers().length, 1);
+  await until(ada, () => ada.workers().length, (count) => count === 1);
   await ada.reload();
   await ada.waitForFunction(() => globalThis.turnkey?.call.state === "joined");
   await connected(grace);
