@@ -1,7 +1,7 @@
 /** The call page's own features, each between two headless Chromium: what breaks and recovers, screens, chat, keys. */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { connected, enter, framesGrow, logOf, stats, twoBrowsers, until } from "./lib/chromium.js";
+import { connected, enter, framesGrow, launch, logOf, newPage, stats, twoBrowsers, until } from "./lib/chromium.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 import { draw } from "../../web/page/qr.js";
 
@@ -87,6 +87,30 @@ test("s3_28 a shared screen takes the camera's place on the other side, and give
   await ada.click("#share");
   await until(grace, shape, (now) => now < 2);
   assert.equal(await ada.locator("#share").getAttribute("aria-pressed"), "false");
+});
+
+test("another camera is chosen in the middle of a call, and its picture goes on to the other side", async () => {
+  // The second of Chromium's fake cameras measures depths, which nobody can watch.
+  const cameras = await launch({ withCamera: false, flags: ["--use-fake-device-for-media-stream=device-count=3"] });
+  try {
+    const room = `page-${++rooms}`;
+    const members = [await newPage(cameras), await page(1)];
+    for (const [index, name] of ["Ada", "Grace"].entries()) await enter(members[index], `${server.url()}?room=${room}`, name);
+    const [ada, grace] = members;
+    for (const member of members) await framesGrow(member, 1);
+    const camera = () => ada.evaluate(() => globalThis.turnkey.call.stream.getVideoTracks().map((track) => track.getSettings().deviceId).join());
+    const before = await camera();
+    const ids = await ada.locator("[data-device=video] option").evaluateAll((all) => all.map(({ value }) => value));
+    assert.deepEqual([ids.length, before], [3, ids[0]]);
+    const other = ids[2];
+    await ada.locator("summary", { hasText: "Devices" }).click();
+    await ada.selectOption("[data-device=video]", other);
+    await until(ada, camera, (now) => now === other);
+    await framesGrow(grace);
+    assert.deepEqual(ada.errors, []);
+  } finally {
+    await cameras.close();
+  }
 });
 
 test("chat over a channel that is open and carries nothing reaches the other side through the server, once", async () => {
