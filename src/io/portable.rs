@@ -1,8 +1,9 @@
 //! One datagram a system call, on any system the standard library knows.
 //!
 //! A packet with a prefix or padding is put together in a scratch buffer, because there is no
-//! portable gather. Replies of a wildcard socket leave from the address the routing table picks, and IP
-//! header fields and ICMP errors stay with the system: the standard library has no way to them.
+//! portable gather. Replies of a wildcard socket leave from the address the routing table picks, so the
+//! worker has a socket at each of the host's addresses beside it. IP header fields and ICMP errors stay
+//! with the system: the standard library has no way to them.
 
 use std::io;
 

@@ -6,6 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::io::{Role, UdpSocket};
 
+/// Addresses that a wildcard has sockets of its own at; others are left to the wildcard.
+const MAX_OWN: usize = 64;
+
+/// The sockets of each worker.
+type Groups = Vec<Vec<UdpSocket>>;
+
 /// Why an address cannot be bound.
 #[derive(Debug)]
 pub enum BindCause {
@@ -125,14 +131,15 @@ impl fmt::Display for BindCause {
 }
 
 /// Binds every address once for each worker: the actual addresses, and the sockets of each worker in
-/// the order of `addresses`.
+/// the order of `addresses`. Behind them are those that wildcards have at the host's `own` addresses.
 pub(super) fn listeners(
     addresses: &[SocketAddr],
+    own: &[IpAddr],
     workers: usize,
     buffer: usize,
-) -> Result<(Vec<SocketAddr>, Vec<Vec<UdpSocket>>), StartError> {
+) -> Result<(Vec<SocketAddr>, Groups), StartError> {
     let mut actual = Vec::with_capacity(addresses.len());
-    let mut groups: Vec<Vec<UdpSocket>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut groups: Groups = (0..workers).map(|_| Vec::new()).collect();
     for &wanted in addresses {
         let mut address = wanted;
         for (n, group) in groups.iter_mut().enumerate() {
@@ -144,7 +151,27 @@ pub(super) fn listeners(
         }
         actual.push(address);
     }
+    for wildcard in actual.iter().filter(|address| address.ip().is_unspecified()) {
+        for &ip in own.iter().filter(|ip| ip.is_ipv4() == wildcard.is_ipv4()).take(MAX_OWN) {
+            add(SocketAddr::new(ip, wildcard.port()), &mut groups, buffer);
+        }
+    }
     Ok((actual, groups))
+}
+
+/// Adds a socket for each worker or none, so that a listener has the same place in all. An address that the system
+/// refuses is left to the wildcard.
+fn add(address: SocketAddr, groups: &mut Groups, buffer: usize) {
+    let bind = |_: &Vec<UdpSocket>| UdpSocket::bind(address, Role::NextListener, buffer);
+    if let Ok(sockets) = groups.iter().map(bind).collect::<io::Result<Vec<_>>>() {
+        groups.iter_mut().zip(sockets).for_each(|(group, socket)| group.push(socket));
+    }
+}
+
+/// The addresses of this host's interfaces.
+pub(super) fn own_addresses() -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces.into_iter().map(|interface| interface.ip()).collect()
 }
 
 /// Binds the relay port that all allocations share on each address, once for each worker: the actual
@@ -154,9 +181,9 @@ pub(super) fn shared_relays(
     port: u16,
     workers: usize,
     buffer: usize,
-) -> Result<(Vec<SocketAddr>, Vec<Vec<UdpSocket>>), StartError> {
+) -> Result<(Vec<SocketAddr>, Groups), StartError> {
     let addresses: Vec<_> = addresses.map(|address| SocketAddr::new(address, port)).collect();
-    let bound = listeners(&addresses, workers, buffer);
+    let bound = listeners(&addresses, &[], workers, buffer);
     let (actual, mut groups) = bound.map_err(|error| match error {
         StartError::Listen { address, cause } => StartError::RelayPort { address, cause },
         error => error,
@@ -180,7 +207,7 @@ mod tests {
     use super::*;
 
     fn refusal(address: &str) -> String {
-        listeners(&[address.parse().unwrap()], 2, 1 << 16).unwrap_err().to_string()
+        listeners(&[address.parse().unwrap()], &[], 2, 1 << 16).unwrap_err().to_string()
     }
 
     #[test]
@@ -215,9 +242,22 @@ mod tests {
 
     #[test]
     fn port_0_is_resolved_once_for_all_workers() {
-        let (actual, groups) = listeners(&["127.0.0.1:0".parse().unwrap()], 3, 1 << 16).unwrap();
+        let (actual, groups) = listeners(&["127.0.0.1:0".parse().unwrap()], &[], 3, 1 << 16).unwrap();
         assert_ne!(actual[0].port(), 0);
         assert!(groups.iter().flatten().all(|socket| socket.local() == actual[0]));
         assert_eq!(groups.len(), 3);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_wildcard_listener_has_a_socket_at_each_own_address() {
+        let own = ["127.0.0.1", "192.0.2.1", "::1", "127.0.0.2"].map(|ip| ip.parse().unwrap());
+        let (actual, groups) = listeners(&["0.0.0.0:0".parse().unwrap()], &own, 2, 1 << 16).unwrap();
+        assert_eq!(actual.len(), 1);
+        for group in &groups {
+            let locals: Vec<_> = group.iter().map(|socket| socket.local().to_string()).collect();
+            let wanted = ["0.0.0.0", "127.0.0.1", "127.0.0.2"].map(|ip| format!("{ip}:{}", actual[0].port()));
+            assert_eq!(locals, wanted, "not of another host, not of another family");
+        }
     }
 }

@@ -98,9 +98,12 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
     };
     let workers = count(setup.workers);
     bind::try_relay_addresses(setup.settings.addresses.iter().map(|address| address.bind))?;
-    let addresses = [setup.udp.as_slice(), &setup.dtls].concat();
-    let (mut udp, groups) = bind::listeners(&addresses, workers, setup.sock_buf)?;
-    let dtls = udp.split_off(setup.udp.len());
+    // Who is not told where a datagram came to knows it by the socket.
+    let own = if linux { Vec::new() } else { bind::own_addresses() };
+    let bind = |addresses: &[SocketAddr]| bind::listeners(addresses, &own, workers, setup.sock_buf);
+    let ((udp, mut groups), (dtls, secure)) = (bind(&setup.udp)?, bind(&setup.dtls)?);
+    let first_secure = groups.first().map_or(0, Vec::len) as u32;
+    groups.iter_mut().zip(secure).for_each(|(plain, secure)| plain.extend(secure));
     let settings = Arc::new(Settings { dont_fragment: linux, ..setup.settings });
     let (shared, relays) = match setup.shared_relay_port {
         None => (turn::Shared::new(settings.ports.clone()), (0..workers).map(|_| None).collect()),
@@ -156,7 +159,7 @@ pub fn start(setup: Setup) -> Result<Pool, StartError> {
             relay_buf: setup.sock_buf / 4,
             tcp_idle: setup.tcp_idle,
             secure: SecureKit {
-                first_listener: setup.udp.len() as u32,
+                first_listener: first_secure,
                 cookies: cookies.clone(),
                 identity: setup.identity.clone(),
                 places: Arc::clone(&sessions),

@@ -242,19 +242,29 @@ fn the_client_of_the_turn_crate_relays_both_ways(backend: Backend) {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, scenario).await }).expect("no answer");
 }
 
-/// A wildcard listener answers from the address it was asked at.
+/// A wildcard listener answers from the address it was asked at. The client is at 127.0.0.1, where the routing table
+/// would have replies to it come from.
 #[cfg(target_os = "linux")]
 #[test]
 fn replies_leave_from_the_address_the_request_came_to() {
+    let of_interfaces = if_addrs::get_if_addrs().unwrap().into_iter().map(|interface| interface.ip());
+    let own: Vec<_> = of_interfaces.filter(|own| own.is_ipv4()).map(|own| (0, own)).collect();
+    answers_from(Backend::Portable, &[&own[..], &[(1, ip("::1"))]].concat());
+    answers_from(Backend::Linux, &[&own[..], &[(0, ip("127.0.0.2")), (1, ip("::1"))]].concat());
+}
+
+/// A client asks, and is relayed, at each address of the listeners.
+#[cfg(target_os = "linux")]
+fn answers_from(backend: Backend, addresses: &[(usize, std::net::IpAddr)]) {
     use std::net::SocketAddr;
 
     let udp = ["0.0.0.0:0", "[::]:0"].map(|address| address.parse().unwrap()).to_vec();
-    let pool = worker::start(Setup { udp, ..setup(Backend::Linux) }).unwrap();
+    let pool = worker::start(Setup { udp, ..setup(backend) }).unwrap();
     let echo = echo("127.0.0.1");
-    for (n, address) in [(0, "127.0.0.2"), (0, "127.0.0.1"), (1, "::1")] {
-        let port = pool.udp_addresses()[n].port();
+    for &(listener, address) in addresses {
+        let port = pool.udp_addresses()[listener].port();
         // The client's socket is connected, so it takes nothing from another address.
-        let mut client = Client::udp(SocketAddr::new(ip(address), port));
+        let mut client = Client::udp(SocketAddr::new(address, port));
         assert_eq!(client.mapped(), client.local());
         client.allocate(1);
         client.bind(CHANNEL, echo);
