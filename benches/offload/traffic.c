@@ -1,7 +1,7 @@
 // Sends or receives datagrams on sockets that it inherits, and says how many and what that cost.
 //
 //   traffic send SECONDS RATE SIZE CHANNEL FD...     RATE 0: as fast as it can; CHANNEL 0: no header
-//   traffic recv SECONDS FD...
+//   traffic recv SECONDS FD...                      or until SIGTERM
 //
 // Prints "packets nanoseconds": the time its thread ran, which on a veth is also the time of all that the packet
 // causes in the kernel until it waits somewhere.
@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ enum { BATCH = 32, LARGEST = 2048 };
 static char buffers[BATCH][LARGEST];
 static struct iovec parts[BATCH];
 static struct mmsghdr messages[BATCH];
+static volatile sig_atomic_t is_over;
 
 static uint64_t now(clockid_t clock)
 {
@@ -60,12 +62,23 @@ static uint64_t flood(uint64_t end, const int *sockets, int count)
     return sent;
 }
 
-// A thousand times a second what is due.
+// Waits for the next of a thousand ticks a second. They stand fast: how often a thread wakes, and what it looks at then, is
+// the same however long its work or another's takes, so that it falls out of a difference.
+static void wait_for_tick(struct timespec *tick)
+{
+    tick->tv_nsec += 1000000;
+    if (tick->tv_nsec >= 1000000000)
+        tick->tv_sec++, tick->tv_nsec -= 1000000000;
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, tick, NULL);
+}
+
+// What is due, at each tick.
 static uint64_t pace(uint64_t end, uint64_t rate, const int *sockets, int count)
 {
     uint64_t start = now(CLOCK_MONOTONIC), sent = 0, at;
-    struct timespec tick = {0, 1000000};
-    for (int next = 0; (at = now(CLOCK_MONOTONIC)) < end; nanosleep(&tick, NULL)) {
+    struct timespec tick;
+    clock_gettime(CLOCK_MONOTONIC, &tick);
+    for (int next = 0; (at = now(CLOCK_MONOTONIC)) < end; wait_for_tick(&tick)) {
         uint64_t due = (at - start) / 1000 * rate / 1000000;
         if (due > sent)
             sent += send_some(due - sent, sockets, count, &next);
@@ -73,23 +86,21 @@ static uint64_t pace(uint64_t end, uint64_t rate, const int *sockets, int count)
     return sent;
 }
 
+static void end_it(int number) { is_over = number; }
+
+// What is there, at each tick.
 static uint64_t receive(uint64_t end, const int *sockets, int count)
 {
     uint64_t received = 0;
-    struct timespec tick = {0, 1000000};
+    struct timespec tick;
     prepare(LARGEST);
-    while (now(CLOCK_MONOTONIC) < end) {
-        int some = 0;
-        for (int i = 0; i < count; i++)
-            for (int got; (got = recvmmsg(sockets[i], messages, BATCH, MSG_DONTWAIT, NULL)) > 0;) {
-                received += got;
-                some = 1;
-                if (got < BATCH)
-                    break;
-            }
-        if (!some)
-            nanosleep(&tick, NULL);
-    }
+    signal(SIGTERM, end_it);
+    for (clock_gettime(CLOCK_MONOTONIC, &tick); !is_over && now(CLOCK_MONOTONIC) < end; wait_for_tick(&tick))
+        for (int i = 0, got; i < count; i++)
+            do {
+                got = recvmmsg(sockets[i], messages, BATCH, MSG_DONTWAIT, NULL);
+                received += got > 0 ? got : 0;
+            } while (got == BATCH);
     return received;
 }
 
