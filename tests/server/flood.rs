@@ -11,7 +11,7 @@ use crate::tls;
 /// Packets that stand for spoofed ones: each from an address of its own, and nobody reads the answer.
 const SPOOFED: u32 = 100_000;
 
-/// Resident memory may move by this much.
+/// Resident memory may grow by this much; what is given back meanwhile is no trace.
 const TOLERANCE: u64 = 1024 * 1024;
 
 /// Connections of strangers at a time, and how often such a crowd comes.
@@ -87,7 +87,7 @@ fn design_4_3_a_hundred_thousand_spoofed_allocates_leave_memory_where_it_was() {
     println!("resident before {before}, after {after}; {reached} of {SPOOFED} were answered");
     // The rest overflowed its socket.
     assert!(reached >= f64::from(SPOOFED) / 10.0, "the flood reached the server: {reached}");
-    assert!(after.abs_diff(before) <= TOLERANCE, "{before} bytes before, {after} after");
+    assert!(after.saturating_sub(before) <= TOLERANCE, "{before} bytes before, {after} after");
     until(&0.0, || metric(&get(admin, "/metrics").body, "turnkey_allocations"));
 }
 
@@ -105,7 +105,7 @@ fn bindings_and_garbage_leave_memory_where_it_was() {
         Client::new(server).binding();
         let after = resident(&process);
         println!("resident before {before}, after {after}");
-        assert!(after.abs_diff(before) <= TOLERANCE, "{before} bytes before, {after} after");
+        assert!(after.saturating_sub(before) <= TOLERANCE, "{before} bytes before, {after} after");
     }
 }
 

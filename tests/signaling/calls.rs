@@ -478,9 +478,13 @@ async fn errors_of_the_api_are_problem_details() {
     let answer =
         server.request_with("POST", "/calls/initiate", &[("authorization", &authorization)], &large).await;
     assert_eq!(answer.status, 413);
+    // On a slow machine some of the allowance comes back meanwhile.
     let mut last = 0;
-    for _ in 0..150 {
+    for _ in 0..1500 {
         last = get(&server, "/calls/active", &authorization).await.0;
+        if last == 429 {
+            break;
+        }
     }
     assert_eq!(last, 429);
     // Others behind the same address still get a socket.

@@ -192,11 +192,12 @@ fn in_process_of(mut command: std::process::Command, name: &str, scenario: impl 
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
-/// Resident memory of this process in bytes.
+/// Resident memory of this process in bytes, without what is mapped from files: that comes and goes as it is used.
 #[cfg(target_os = "linux")]
 pub(crate) fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
 #[cfg(not(target_os = "linux"))]
