@@ -2,8 +2,8 @@
  * The server is killed (`kill -9`) in the middle of 1,000 negotiations, again and again, and goes on from its journal.
  * What each class of clients is promised is what `loss.test.js` says of sockets that are cut, for everything that was
  * acknowledged: native, everything exactly once both ways; stock Socket.IO the same with `retries`, and without them
- * what the server acknowledged, exactly once; raw sockets, which get no acknowledgement, what anybody else has got
- * already, and of what is said after the crash the latest description and its candidates, at least once.
+ * what the server acknowledged, exactly once; raw sockets, which get no acknowledgement, the descriptions that anybody
+ * else has got already, and of what is said after the crash the latest description and its candidates, at least once.
  *   LOSS_SEED   other random numbers than those of every run: a number, or `random`
  *   LOSS_PAIRS  how many pairs
  */
@@ -104,11 +104,10 @@ async function crash() {
   return /signaling goes on where it was(.*)/.exec(server.lines.join("\n"))[1];
 }
 
-/** What somebody else has got, the server had taken in: it comes. The rest may have died with the server, and is said again. */
+/** A description that somebody else has got is written down: it comes. The rest may have died with the server, and is said again. */
 async function rawHeard({ witness, ...pair }, from, to, kind) {
   for (;;) {
-    const isOwn = (n) => n > PATIENTS === pair[from].sent > PATIENTS;
-    const taken = witness.received.filter(isOwn);
+    const taken = witness.received.filter((n) => pair[from].descriptions.includes(n));
     const { received } = pair[to];
     await pair[to].until(() => taken.every((n) => received.includes(n)));
     if (received.includes(pair[from].sent)) return;

@@ -196,6 +196,8 @@ export class SocketIoPeer extends Peer {
 
 /** Seed 000's raw socket: says everything once, and joins again when its socket is gone. */
 export class RawPeer extends Peer {
+  /** The numbers of its descriptions. */
+  descriptions = [];
   #socket;
   #isOver = false;
   mostCuts = 1;
@@ -209,6 +211,7 @@ export class RawPeer extends Peer {
   async say(kind, candidates) {
     await this.#open();
     this.#send({ type: kind, [kind]: description(kind, ++this.sent) });
+    this.descriptions.push(this.sent);
     for (let n = 0; n < candidates; n++) this.#send({ type: "ice-candidate", candidate: candidate(++this.sent) });
   }
 
