@@ -124,7 +124,8 @@ impl Keeper {
             let mut changes = std::mem::take(&mut self.records);
             changes.extend(group.into_iter().flat_map(|batch| batch.changes));
             // Written again they change nothing, should it only seem that they were not.
-            self.records = changes.iter().filter(is_record).take(RECORDS).cloned().collect();
+            self.records =
+                changes.iter().filter(|change| change.is_said_once()).take(RECORDS).cloned().collect();
             timeout(PATIENCE, self.store.write(changes, anew)).await.map_err(late)??;
             self.records.clear();
             self.progress.send_modify(|progress| progress.written = ticket);
@@ -134,7 +135,7 @@ impl Keeper {
 
     /// Of what is let go, what nobody could tell again.
     fn keep_records(&mut self, batches: impl IntoIterator<Item = Batch>) {
-        let records = batches.into_iter().flat_map(|batch| batch.changes).filter(|change| is_record(&change));
+        let records = batches.into_iter().flat_map(|batch| batch.changes).filter(Change::is_said_once);
         let room = RECORDS.saturating_sub(self.records.len());
         self.records.extend(records.take(room));
     }
@@ -164,8 +165,4 @@ impl Keeper {
         tracing::info!("the database answers again");
         self.progress.send_modify(|progress| progress.is_well = true);
     }
-}
-
-fn is_record(change: &&Change) -> bool {
-    matches!(change, Change::Record(_))
 }

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::http::News;
-use crate::signal::{Families, RelayStep, RelayTransport};
-use crate::turn::{Event, Happening, Transport};
+use crate::signal::{Carried, Families, RelayStep, RelayTransport};
+use crate::turn::{Account, Event, Happening, Transport};
 
 /// The relay's words in those of signaling.
 pub(super) fn translate(events: Vec<(Instant, Event)>) -> Vec<News> {
@@ -22,12 +22,18 @@ fn step(what: &Happening) -> RelayStep {
             RelayStep::Allocated { transport: spoken(transport), relayed: relayed(families) }
         }
         Happening::FirstByte => RelayStep::FirstByte,
-        Happening::Ended { transport, lasted, usage } => RelayStep::Released {
-            transport: spoken(transport),
-            lasted,
-            to_peer: (usage.to_peer.packets, usage.to_peer.bytes),
-            to_client: (usage.to_client.packets, usage.to_client.bytes),
-        },
+        Happening::Carried(account) => RelayStep::Carried(carried(account)),
+        Happening::Ended(account) => RelayStep::Released(carried(account)),
+    }
+}
+
+fn carried(Account { name, transport, lasted, usage }: Account) -> Carried {
+    Carried {
+        allocation: name,
+        transport: spoken(transport),
+        lasted,
+        to_peer: (usage.to_peer.packets, usage.to_peer.bytes),
+        to_client: (usage.to_client.packets, usage.to_client.bytes),
     }
 }
 

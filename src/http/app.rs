@@ -445,7 +445,10 @@ impl Task {
             }
             Input::Relay { news, done } => {
                 news.into_iter().for_each(|news| self.relay_news(now, news));
-                self.effects.extend(done.map(Effect::Done));
+                if let Some(done) = done {
+                    self.hub.hasten_timelines();
+                    self.effects.push(Effect::Done(done));
+                }
             }
             Input::Reconfigure(settings) => {
                 self.hub.reconfigure(settings.limits.clone(), protects_rooms(&settings));

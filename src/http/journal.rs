@@ -148,7 +148,7 @@ impl Held {
     }
 
     fn keep_records(&mut self, changes: Vec<Change>) {
-        let records = changes.into_iter().filter(|change| matches!(change, Change::Record(_)));
+        let records = changes.into_iter().filter(Change::is_said_once);
         self.records.extend(records.take(RECORDS - self.records.len()));
     }
 

@@ -24,6 +24,9 @@ pub enum Table {
     Answer,
     /// A consultation; owner is its id. Stands before the rooms, which are restored by it.
     Consultation,
+    /// The timeline of a room that is in use or of a call that is not over; owner is the room. Stands before the
+    /// rooms and calls, which go on with it.
+    Timeline,
     /// A room with its members and mail; owner is its name.
     Room,
     /// A call; owner is its id.
@@ -44,6 +47,7 @@ impl Table {
             Self::Room => "room",
             Self::Call => "call",
             Self::Consultation => "consultation",
+            Self::Timeline => "timeline",
             Self::Void => "void",
         }
     }
@@ -51,8 +55,8 @@ impl Table {
     /// Reads [`Self::as_str`].
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        use Table::{Answer, Call, Consultation, Frame, Room, Session, Void};
-        let all = [Session, Frame, Answer, Room, Call, Consultation, Void];
+        use Table::{Answer, Call, Consultation, Frame, Room, Session, Timeline, Void};
+        let all = [Session, Frame, Answer, Consultation, Timeline, Room, Call, Void];
         all.into_iter().find(|table| table.as_str() == word)
     }
 }
@@ -88,6 +92,18 @@ pub enum Change {
     },
     /// Something for the books.
     Record(Record),
+}
+
+impl Change {
+    /// Whether nothing says it again, so that it is kept for a database that does not answer.
+    #[must_use]
+    pub fn is_said_once(&self) -> bool {
+        match self {
+            Self::Put(_) | Self::Drop { .. } => false,
+            Self::Record(Record::Usage(usage)) => usage.is_over,
+            Self::Record(_) => true,
+        }
+    }
 }
 
 /// What is kept for those who look later. Times are Unix seconds.
@@ -126,7 +142,7 @@ pub enum Record {
         /// When.
         at: u64,
     },
-    /// What was relayed on an allocation that has ended.
+    /// What was relayed on an allocation, in place of what was said of it before.
     Usage(Box<Usage>),
     /// The timeline of a call or a room that is over, in place of an older one of that name.
     Timeline {
@@ -157,9 +173,11 @@ pub struct Usage {
     pub scope: Box<str>,
     /// How the client reached the relay.
     pub transport: RelayTransport,
-    /// When it ended, in Unix seconds.
+    /// Whether the allocation has ended.
+    pub is_over: bool,
+    /// When it ended, or until when this counts; in Unix seconds.
     pub ended_at: u64,
-    /// How long it stood.
+    /// How long it stood until then.
     pub lasted: Duration,
     /// Packets and bytes of payload from the client.
     pub to_peer: (u64, u64),

@@ -39,7 +39,7 @@ pub use line::Line;
 pub use rate::{Bucket, PerClient, client_key};
 pub use stats::Stats;
 pub use timeline::{
-    Candidate, CandidateKind, Cause, EventView, Families, PartyView, PeerState, Protocol, RelayNews,
+    Candidate, CandidateKind, Carried, Cause, EventView, Families, PartyView, PeerState, Protocol, RelayNews,
     RelayStep, RelayTransport, TimelineView, Verdict, What,
 };
 

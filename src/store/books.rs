@@ -102,10 +102,14 @@ fn put_call(node: &str, call: &Call) -> Statement {
         .bind(plain(&call.connection_state))
 }
 
+/// Of an allocation that stands, what it has carried so far; the last of it stays where the server is killed.
 fn put_usage(node: &str, usage: &Usage) -> Statement {
     let sql = "INSERT INTO turn_usage (usage_id, node, user_id, scope, transport, started_at, ended_at, \
                duration_seconds, packets_to_peer, bytes_to_peer, packets_to_client, bytes_to_client) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (usage_id) DO NOTHING";
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (usage_id) DO UPDATE SET \
+               ended_at = excluded.ended_at, duration_seconds = excluded.duration_seconds, \
+               packets_to_peer = excluded.packets_to_peer, bytes_to_peer = excluded.bytes_to_peer, \
+               packets_to_client = excluded.packets_to_client, bytes_to_client = excluded.bytes_to_client";
     sqlx::query(sql)
         .bind(plain(&usage.usage))
         .bind(node.to_owned())

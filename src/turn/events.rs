@@ -1,5 +1,5 @@
 //! What happens to credentials and allocations, for whoever keeps books: who was not believed, who got an allocation,
-//! when its first byte was relayed, and at its end what it has carried.
+//! when its first byte was relayed, and every few seconds and at its end what it has carried.
 //!
 //! The data path only counts ([`Carried`]). What is told goes into a bounded queue that the worker empties once a
 //! second; what finds no room is counted. Failures have a small share of it: who knows no password cannot crowd out
@@ -8,6 +8,8 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use rand::Rng as _;
 
 use super::Server;
 use super::allocation::Allocation;
@@ -28,6 +30,12 @@ const FAILURES: usize = 128;
 
 /// Allocations that are looked at in one go for their first byte.
 const LOOK: usize = 256;
+
+/// How often it is told what an allocation has carried so far.
+const SO_FAR: Duration = Duration::from_secs(5);
+
+/// Slots that are looked at for it in one go.
+const SLOTS: usize = 2048;
 
 /// Something that happened to a credential or an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,15 +66,23 @@ pub enum Happening {
     },
     /// The first byte was relayed.
     FirstByte,
+    /// An allocation stands, and has carried more than was told before.
+    Carried(Account),
     /// An allocation has ended.
-    Ended {
-        /// How the client reached it.
-        transport: Transport,
-        /// How long it stood.
-        lasted: Duration,
-        /// What it has carried.
-        usage: Usage,
-    },
+    Ended(Account),
+}
+
+/// What an allocation has carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Names the allocation among all there are and were.
+    pub name: u64,
+    /// How the client reaches it.
+    pub transport: Transport,
+    /// For how long it has stood.
+    pub lasted: Duration,
+    /// Packets and bytes.
+    pub usage: Usage,
 }
 
 /// What an allocation has carried. The data path sees allocations through a shared reference, hence the cells.
@@ -80,6 +96,11 @@ pub(super) struct Carried {
     since: Duration,
     /// Whether the first byte is still to be told of.
     is_awaited: bool,
+    /// Names the allocation to whoever keeps books.
+    name: u64,
+    /// The packets and bytes that were told, and when.
+    told: u64,
+    told_at: Duration,
 }
 
 impl Carried {
@@ -110,6 +131,17 @@ impl Carried {
         Usage { to_peer, to_client }
     }
 
+    /// Whether it is time to tell more, which is then taken as told.
+    fn take_due(&mut self, now: Now) -> bool {
+        // Some packets are empty, and connections count no packets.
+        let count = self.packets.iter().chain(&self.bytes).map(Cell::get).fold(0, u64::wrapping_add);
+        let is_due = count != self.told && now.mono.saturating_sub(self.told_at) >= SO_FAR;
+        if is_due {
+            (self.told, self.told_at) = (count, now.mono);
+        }
+        is_due
+    }
+
     /// When the first byte was, once.
     fn take_first(&mut self) -> Option<Duration> {
         let first = self.first.get();
@@ -125,6 +157,8 @@ pub(super) struct Events {
     dropped: u64,
     /// Allocations whose first byte is still to come, or has not been told of yet.
     awaited: VecDeque<AllocationId>,
+    /// The slot that is looked at next for what its allocation has carried.
+    next_slot: usize,
 }
 
 impl Events {
@@ -154,6 +188,7 @@ impl Server {
                 self.events.awaited.push_back(id);
             }
         }
+        self.tell_carried(now);
         debug_assert!(self.events.queue.iter().all(|(_, event)| event.at <= now.mono));
         self.events.failures = 0;
         std::mem::take(&mut self.events.queue).into_iter().map(|(_, event)| event).collect()
@@ -203,8 +238,10 @@ impl Server {
 
     /// An allocation was granted.
     pub(super) fn tell_allocated(&mut self, now: Now, id: AllocationId) {
+        let name = self.rng.next_u64();
         let Some(allocation) = self.table.get_mut(id) else { return };
-        allocation.carried.since = now.mono;
+        let carried = &mut allocation.carried;
+        (carried.since, carried.told_at, carried.name) = (now.mono, now.mono, name);
         let families = crate::turn::shared::Family::BOTH.map(|family| allocation.relay(family).is_some());
         let what = Happening::Allocated { transport: allocation.path.five_tuple.transport, families };
         let event = event(allocation, now.mono, what);
@@ -231,18 +268,32 @@ impl Server {
         }
     }
 
+    /// What allocations that stand have carried so far; of many, some of them each time.
+    fn tell_carried(&mut self, now: Now) {
+        let slots = self.table.slots();
+        for _ in 0..slots.min(SLOTS) {
+            // What has ended or failed comes first: this is told again.
+            if self.has_many_events() {
+                return;
+            }
+            let slot = self.events.next_slot.min(slots - 1);
+            self.events.next_slot = (slot + 1) % slots;
+            let Some(allocation) = self.table.in_slot(slot) else { continue };
+            if allocation.opening.is_none() && allocation.carried.take_due(now) {
+                let id = allocation.id;
+                let event = event(allocation, now.mono, Happening::Carried(account(allocation, now)));
+                self.events.push(id, event);
+            }
+        }
+    }
+
     /// An allocation is about to end.
     pub(super) fn tell_ended(&mut self, now: Now, id: AllocationId) {
         self.tell_first_byte(id);
         let Some(allocation) = self.table.get(id).filter(|allocation| allocation.opening.is_none()) else {
             return;
         };
-        let what = Happening::Ended {
-            transport: allocation.path.five_tuple.transport,
-            lasted: now.mono.saturating_sub(allocation.carried.since),
-            usage: allocation.carried.usage(),
-        };
-        let event = event(allocation, now.mono, what);
+        let event = event(allocation, now.mono, Happening::Ended(account(allocation, now)));
         self.events.push(id, event);
     }
 
@@ -253,8 +304,8 @@ impl Server {
             return allocation.carried.add(more, Some(now));
         }
         let ended = self.events.queue.iter_mut().rev().find(|(of, _)| *of == id);
-        if let Some((_, Event { what: Happening::Ended { usage, .. }, .. })) = ended {
-            usage.add(more);
+        if let Some((_, Event { what: Happening::Ended(account), .. })) = ended {
+            account.usage.add(more);
         }
     }
 
@@ -264,6 +315,15 @@ impl Server {
         for id in all {
             self.close(id, now);
         }
+    }
+}
+
+fn account(allocation: &Allocation, now: Now) -> Account {
+    Account {
+        name: allocation.carried.name,
+        transport: allocation.path.five_tuple.transport,
+        lasted: now.mono.saturating_sub(allocation.carried.since),
+        usage: allocation.carried.usage(),
     }
 }
 

@@ -36,7 +36,7 @@ mod tcp_relaying;
 mod timers;
 
 pub use bandwidth::Bandwidth;
-pub use events::{Event, Happening};
+pub use events::{Account, Event, Happening};
 pub use failures::AuthReport;
 pub use icmp::Icmp;
 pub use ip_header::IpFields;

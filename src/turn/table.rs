@@ -197,6 +197,16 @@ impl Table {
         self.of_relay(relay).map(|allocation| (allocation.id, family_of(relay)))
     }
 
+    /// Slots there are; not all are in use.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The allocation in a slot.
+    pub(super) fn in_slot(&mut self, slot: usize) -> Option<&mut Allocation> {
+        self.slots.get_mut(slot)?.as_deref_mut()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation> {
         self.slots.iter_mut().filter_map(Option::as_deref_mut)
     }

@@ -51,9 +51,12 @@ fn an_allocation_of_a_session_is_told_from_its_grant_to_its_end() {
         [(&Happening::FirstByte, first)]
     );
     client.refresh(&mut lab, 0);
-    let lasted = Duration::from_secs(4);
-    let ended = Happening::Ended { transport: Transport::Udp, lasted, usage: usage((1, 5), (1, 3)) };
-    assert_eq!(happenings(&mut lab), [ended]);
+    let ended = match happenings(&mut lab)[..] {
+        [Happening::Ended(account)] => account,
+        ref others => panic!("{others:?}"),
+    };
+    assert_eq!((ended.transport, ended.lasted), (Transport::Udp, Duration::from_secs(4)));
+    assert_eq!(ended.usage, usage((1, 5), (1, 3)));
     assert_eq!(happenings(&mut lab), []);
 }
 
@@ -67,7 +70,7 @@ fn a_first_byte_nobody_has_asked_for_yet_is_told_before_the_end() {
     lab.advance(HOUR);
     assert!(matches!(
         happenings(&mut lab)[..],
-        [Happening::Allocated { .. }, Happening::FirstByte, Happening::Ended { .. }]
+        [Happening::Allocated { .. }, Happening::FirstByte, Happening::Ended(_)]
     ));
 }
 
@@ -81,9 +84,41 @@ fn of_others_only_what_was_relayed_is_told() {
     client.refresh(&mut lab, 0);
     let told = take(&mut lab);
     assert_eq!((told.len(), &*told[0].user, &*told[0].session), (1, "static", ""));
-    assert!(
-        matches!(told[0].what, Happening::Ended { usage: carried, .. } if carried == usage((1, 2), (0, 0)))
-    );
+    assert!(matches!(told[0].what, Happening::Ended(account) if account.usage == usage((1, 2), (0, 0))));
+}
+
+#[test]
+fn what_an_allocation_has_carried_so_far_is_told_every_few_seconds_while_it_carries_more() {
+    let mut lab = Lab::new();
+    let client = in_session(&mut lab, HERE);
+    let relayed = client.allocate(&mut lab);
+    client.permit(&mut lab, PEER);
+    client.send(&mut lab, PEER, b"12345");
+    take(&mut lab);
+    let mut told = Vec::new();
+    for second in 1..=20 {
+        lab.advance(Duration::from_secs(1));
+        if second < 12 {
+            assert_eq!(lab.peer_sends(relayed, PEER, b"123").len(), 1);
+        }
+        for what in happenings(&mut lab) {
+            let Happening::Carried(account) = what else { panic!("{what:?}") };
+            told.push((second, account));
+        }
+    }
+    let counts: Vec<_> = told.iter().map(|(second, account)| (*second, account.usage)).collect();
+    let wanted = [(5, 5), (10, 10), (15, 11)].map(|(second, n)| (second, usage((1, 5), (n, 3 * n))));
+    assert_eq!(counts, wanted, "nothing is said again once nothing is carried");
+    assert_eq!(told[1].1.lasted, Duration::from_secs(10));
+    client.refresh(&mut lab, 0);
+    let [Happening::Ended(account)] = happenings(&mut lab)[..] else { panic!("it has ended") };
+    assert_eq!(account.usage, usage((1, 5), (11, 33)));
+    assert!(told.iter().all(|(_, one)| one.name == account.name), "one name for all of it");
+    let another = in_session(&mut lab, HERE);
+    another.allocate(&mut lab);
+    another.refresh(&mut lab, 0);
+    let last = happenings(&mut lab).pop();
+    assert!(matches!(last, Some(Happening::Ended(other)) if other.name != account.name), "{last:?}");
 }
 
 #[test]
@@ -101,7 +136,7 @@ fn two_clients_of_one_server_count_each_their_own_side() {
     }
     let carried: Vec<_> = happenings(&mut lab)
         .into_iter()
-        .filter_map(|what| if let Happening::Ended { usage, .. } = what { Some(usage) } else { None })
+        .filter_map(|what| if let Happening::Ended(account) = what { Some(account.usage) } else { None })
         .collect();
     assert_eq!(carried, [usage((1, 4), (0, 0)), usage((0, 0), (1, 4))]);
 }
@@ -192,7 +227,7 @@ fn what_is_relayed_elsewhere_counts_for_its_allocation_also_after_its_end() {
     lab.server.count_offloaded(lab.now(), flow, usage((7, 7), (7, 7)));
     let told = happenings(&mut lab);
     let carried = usage((3, 25), (1, 10));
-    assert!(matches!(told[..], [Happening::Ended { usage, .. }] if usage == carried), "{told:?}");
+    assert!(matches!(told[..], [Happening::Ended(account)] if account.usage == carried), "{told:?}");
 }
 
 #[test]
@@ -202,6 +237,6 @@ fn a_server_that_stops_tells_of_what_still_stands() {
     take(&mut lab);
     lab.server.handle_stop(lab.now());
     while lab.server.poll_output().is_some() {}
-    assert!(matches!(happenings(&mut lab)[..], [Happening::Ended { .. }]));
+    assert!(matches!(happenings(&mut lab)[..], [Happening::Ended(_)]));
     assert_eq!(lab.allocations(), 0);
 }

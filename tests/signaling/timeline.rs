@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use turnkey::credential::AuthFailure;
 use turnkey::signal::{
-    CallAction, Cause, Change, Code, Families, Identity, Limits, Record, RelayNews, RelayStep,
-    RelayTransport, TimelineView,
+    CallAction, Carried, Cause, Change, Code, Families, Identity, Limits, Record, RelayNews, RelayStep,
+    RelayTransport, Table, TimelineView,
 };
 
+use crate::journal::{Disk, crash, journaling, write_later};
 use crate::server::{Server, guarded, jwt};
 use crate::sim::{Sim, browser, token};
 
@@ -50,9 +52,14 @@ fn allocated() -> RelayStep {
 }
 
 fn released() -> RelayStep {
-    RelayStep::Released {
+    RelayStep::Released(carried(9))
+}
+
+fn carried(seconds: u64) -> Carried {
+    Carried {
+        allocation: 7,
         transport: RelayTransport::Udp,
-        lasted: Duration::from_secs(9),
+        lasted: Duration::from_secs(seconds),
         to_peer: (3, 300),
         to_client: (1, 50),
     }
@@ -184,12 +191,17 @@ fn the_books_get_usage_and_the_timeline_of_what_is_over() {
     let (bob, _) = sim.member("bob", "r");
     sim.frame(ann, &format!(r#"{{"t":"offer","d":{OFFER}}}"#));
     let credential = sim.credentials[0].0.clone();
-    tell(&mut sim, &credential, released());
-    let usage = records(&mut sim).into_iter().find_map(|record| match record {
-        Record::Usage(usage) => Some(usage),
-        _ => None,
+    let told = [RelayStep::Carried(carried(5)), released()].map(|step| {
+        tell(&mut sim, &credential, step);
+        let usage = records(&mut sim).into_iter().find_map(|record| match record {
+            Record::Usage(usage) => Some(usage),
+            _ => None,
+        });
+        usage.expect("what was relayed")
     });
-    let usage = usage.expect("what was relayed");
+    assert_eq!(told.each_ref().map(|usage| (usage.is_over, usage.lasted.as_secs())), [(false, 5), (true, 9)]);
+    assert_eq!(told[0].usage, told[1].usage, "one row");
+    let usage = &told[1];
     assert_eq!(format!("{}.{}", usage.user, usage.scope), credential);
     assert_eq!((usage.to_peer, usage.to_client, usage.lasted.as_secs()), ((3, 300), (1, 50), 9));
     for conn in [ann, bob] {
@@ -215,6 +227,104 @@ fn the_books_get_usage_and_the_timeline_of_what_is_over() {
     let (cat, _) = sim.member("cat", "idle");
     sim.frame(cat, r#"{"t":"leave"}"#);
     assert_eq!(told(records(&mut sim)), []);
+}
+
+#[test]
+fn a_timeline_goes_on_after_a_crash_with_what_was_before() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (ann, _) = sim.member("ann", "r");
+    let (bob, _) = sim.member("bob", "r");
+    let guest = sim.raw_as("r", browser(7), Identity::guest("guest", true));
+    sim.frame(ann, &format!(r#"{{"t":"offer","d":{OFFER}}}"#));
+    sim.frame(ann, &format!(r#"{{"t":"candidate","d":{}}}"#, candidate("host")));
+    sim.frame(bob, &format!(r#"{{"t":"answer","d":{ANSWER}}}"#));
+    sim.frame(guest, &format!(r#"{{"type":"ice-candidate","candidate":{}}}"#, candidate("srflx")));
+    let credential = sim.credentials[0].0.clone();
+    tell(&mut sim, &credential, allocated());
+    tell(&mut sim, &credential, released());
+    sim.pass(Duration::from_secs(2));
+    sim.frame(bob, r#"{"t":"state","d":{"state":"connected"}}"#);
+    let before = view(&mut sim, "ann", "r");
+    disk.write(sim.hub.take_changes());
+    write_later(&mut sim, &mut disk);
+
+    let mut sim = crash(sim, &mut disk);
+    let after = view(&mut sim, "bob", "r");
+    let (old, new) = (events(&before), events(&after));
+    assert_eq!(new[..old.len()], old, "what was before");
+    assert_eq!(new[old.len()..], ["restored"]);
+    assert_eq!((after.began_at, &after.verdict), (before.began_at, &before.verdict));
+    assert_eq!(json!(after.parties), json!(before.parties));
+    let ages: Vec<_> = after.events.iter().map(|event| event.after_ms).collect();
+    assert!(ages.is_sorted() && ages[ages.len() - 1] - ages[ages.len() - 2] == 3000, "{ages:?}");
+
+    // What the relay tells of the session is Ann's, and what comes now is written in the same one.
+    tell(&mut sim, &credential, RelayStep::AuthFailed("expired"));
+    sim.raw_as("r", browser(7), Identity::guest("guest", true));
+    let seen = view(&mut sim, "ann", "r");
+    assert_eq!(events(&seen)[new.len()..], ["ann auth_failed", "guest back"]);
+    assert_eq!(seen.parties.len(), 3, "the guest is the same one");
+    sim.pass(Limits::default().resume_window);
+    disk.write(sim.hub.take_changes());
+    let kept = disk.records.iter().filter(|record| matches!(record, Record::Timeline { .. })).count();
+    let is_timeline = |(table, ..): &(Table, Box<str>, u64)| *table == Table::Timeline;
+    assert_eq!((kept, disk.rows.keys().filter(|key| is_timeline(key)).count()), (0, 1), "the guest is there");
+}
+
+#[test]
+fn of_a_call_that_was_killed_at_once_the_timeline_has_that_it_was_accepted() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let id = initiate(&mut sim);
+    let accept = CallAction::Accept(id.clone().into());
+    sim.hub.handle_call(sim.now, &token("bob", None), accept).expect("accepted");
+    sim.drain();
+    let mut sim = crash(sim, &mut disk);
+    assert_eq!(events(&view(&mut sim, "ann", &id)), ["ann initiated", "bob accepted", "restored"]);
+    let end = CallAction::End(id.clone().into());
+    sim.hub.handle_call(sim.now, &token("bob", None), end).expect("ended");
+    disk.write(sim.hub.take_changes());
+    assert!(!disk.rows.keys().any(|(table, ..)| *table == Table::Timeline), "the books have it now");
+    let kept = |record: &Record| matches!(record, Record::Timeline { view, .. } if view.events.len() == 4);
+    assert!(disk.records.iter().any(kept), "{:?}", disk.records);
+}
+
+#[test]
+fn each_word_of_a_timeline_comes_back_after_a_crash() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let id = initiate(&mut sim);
+    for step in AuthFailure::STEPS {
+        tell(&mut sim, &format!("bob.{id}"), RelayStep::AuthFailed(step));
+    }
+    disk.write(sim.hub.take_changes());
+    write_later(&mut sim, &mut disk);
+    let mut sim = crash(sim, &mut disk);
+    let seen: Value = serde_json::from_str(&view(&mut sim, "ann", &id).to_json()).expect("JSON");
+    let steps = seen["events"].as_array().expect("events").iter().filter_map(|event| event["step"].as_str());
+    assert_eq!(steps.collect::<Vec<_>>(), AuthFailure::STEPS);
+}
+
+#[test]
+fn timelines_that_find_no_room_after_a_crash_leave_the_journal_and_orphans_end() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    for room in ["a", "b", "c"] {
+        let (ann, _) = sim.member("ann", room);
+        sim.frame(ann, &format!(r#"{{"t":"offer","d":{OFFER}}}"#));
+    }
+    disk.write(sim.hub.take_changes());
+    write_later(&mut sim, &mut disk);
+    let timelines = |disk: &Disk| disk.rows.keys().filter(|(table, ..)| *table == Table::Timeline).count();
+    assert_eq!(timelines(&disk), 3);
+    disk.rows.retain(|(table, owner, _), _| *table == Table::Timeline || **owner != *"b");
+    let mut next = Sim::with(Limits { timelines: 2, ..Limits::default() });
+    next.hub.keep_journal();
+    assert_eq!(next.hub.restore(next.now, disk.rows()), 0);
+    disk.write(next.hub.take_changes());
+    assert_eq!(timelines(&disk), 1, "a goes on, b has no room any more, c found no room");
+    let ended = disk.records.iter().filter_map(|record| match record {
+        Record::Timeline { view, .. } => Some(&*view.call_id),
+        _ => None,
+    });
+    assert_eq!(ended.collect::<Vec<_>>(), ["b"]);
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ const LATER: Duration = Duration::from_secs(1);
 /// What is nearly due is written with what is due.
 const GRACE: Duration = Duration::from_millis(125);
 
+/// Timelines that are written in one turn.
+const TIMELINES: usize = 256;
+
 /// What may differ from the journal.
 #[derive(Default)]
 pub(super) struct Touched {
@@ -35,6 +38,9 @@ pub(super) struct Touched {
     is_unasked: bool,
     /// Sessions whose outbox is written later, since when, and the last frame that is.
     later: VecDeque<(Duration, SessionId, u64)>,
+    /// Timelines that are written later, and since when the first of them waits. Each of them goes on.
+    timelines: BTreeSet<Arc<str>>,
+    timelines_since: Option<Duration>,
 }
 
 impl Hub {
@@ -83,17 +89,20 @@ impl Hub {
         self.touched.changes.retain(|change| matches!(change, Change::Record(_)));
         let voids = self.voids.iter().map(|(name, until)| Change::Put(void(name, until)));
         self.touched.changes.extend(voids);
+        let timelines: Vec<_> = self.timelines.going_on().cloned().collect();
+        timelines.iter().for_each(|room| self.write_timeline_now(room));
         self.take_changes()
     }
 
     /// When [`Self::take_later`] is due.
     #[must_use]
     pub fn poll_later(&self) -> Option<Duration> {
-        self.touched.later.front().map(|(since, ..)| *since + LATER)
+        let frames = self.touched.later.front().map(|(since, ..)| *since);
+        [frames, self.touched.timelines_since].into_iter().flatten().min().map(|since| since + LATER)
     }
 
     /// What nobody waits for: frames that have left for their recipients, of senders who asked for no
-    /// acknowledgement. Empty until some of it is due.
+    /// acknowledgement, and timelines. Empty until some of it is due.
     pub fn take_later(&mut self, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
         if self.poll_later().is_none_or(|at| at > now.mono) {
@@ -109,7 +118,34 @@ impl Hub {
                 self.touch_later(now, id);
             }
         }
+        if self.touched.timelines_since.is_some_and(|since| since + LATER <= now.mono + GRACE) {
+            self.take_timelines(&mut changes);
+        }
         changes
+    }
+
+    /// The timelines that wait are written with what else has changed: nothing comes after it.
+    pub fn hasten_timelines(&mut self) {
+        self.touched.timelines_since = None;
+        for room in std::mem::take(&mut self.touched.timelines) {
+            let row = self.timeline_row(&room);
+            self.touched.changes.extend(row.map(Change::Put));
+        }
+    }
+
+    fn take_timelines(&mut self, changes: &mut Vec<Change>) {
+        for _ in 0..TIMELINES {
+            let Some(room) = self.touched.timelines.pop_first() else { break };
+            changes.extend(self.timeline_row(&room).map(Change::Put));
+        }
+        if self.touched.timelines.is_empty() {
+            self.touched.timelines_since = None;
+        }
+    }
+
+    fn timeline_row(&self, room: &Arc<str>) -> Option<Row> {
+        let timeline = self.timelines.get(room).filter(|timeline| timeline.ended.is_none())?;
+        Some(journal::row(Table::Timeline, &**room, 0, timeline))
     }
 
     fn write_session(&mut self, id: SessionId, upto: u64, changes: &mut Vec<Change>) {
@@ -152,6 +188,7 @@ impl Hub {
         rooms.iter().for_each(|name| self.arm_room(name));
         self.calls.ids().iter().for_each(|id| self.arm_call(id));
         self.consultations.ids().iter().for_each(|id| self.arm_consultation(now, id));
+        self.end_orphans(now);
         unread
     }
 
@@ -162,6 +199,7 @@ impl Hub {
             Table::Frame => self.sessions.get_mut(&session()?)?.outbox.restore(row.number, &row.value).ok(),
             Table::Answer => self.sessions.get_mut(&session()?)?.answered.restore(&row.value).ok(),
             Table::Consultation => self.consultations.restore(&row.value).ok(),
+            Table::Timeline => self.restore_timeline(now, &row.owner, &row.value),
             Table::Room => self.restore_room(now, &row.value),
             Table::Call => {
                 let CallValue(call) = serde_json::from_str(&row.value).ok()?;
@@ -243,6 +281,38 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&id).filter(|_| self.touched.is_on) else { return };
         if !std::mem::replace(&mut session.is_written_later, true) {
             self.touched.later.push_back((now.mono, id, session.outbox.last_seq()));
+        }
+    }
+
+    /// A timeline has got an event, which nobody waits for.
+    pub(super) fn touch_timeline(&mut self, now: Now, room: &Arc<str>) {
+        let goes_on = self.timelines.get(room).is_some_and(|timeline| timeline.ended.is_none());
+        if self.touched.is_on && goes_on && !self.touched.timelines.contains(room) {
+            self.touched.timelines.insert(room.clone());
+            self.touched.timelines_since.get_or_insert(now.mono);
+        }
+    }
+
+    /// The timeline is written with what else has changed.
+    pub(super) fn write_timeline_now(&mut self, room: &Arc<str>) {
+        if self.touched.is_on {
+            self.written_timeline(room);
+            self.touched.changes.extend(self.timeline_row(room).map(Change::Put));
+        }
+    }
+
+    /// The timeline is over, or was not kept.
+    pub(super) fn forget_timeline(&mut self, room: &Arc<str>) {
+        if self.touched.is_on {
+            self.written_timeline(room);
+            self.touched.changes.push(drop_all(Table::Timeline, room));
+        }
+    }
+
+    fn written_timeline(&mut self, room: &Arc<str>) {
+        self.touched.timelines.remove(room);
+        if self.touched.timelines.is_empty() {
+            self.touched.timelines_since = None;
         }
     }
 

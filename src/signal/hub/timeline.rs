@@ -12,7 +12,7 @@ use crate::signal::identity::Identity;
 use crate::signal::journal::{Record, Usage};
 use crate::signal::room::Member;
 use crate::signal::timeline::{
-    Actor, PeerState, RelayNews, RelayStep, Timeline, TimelineView, What, candidates,
+    Actor, Carried, PeerState, RelayNews, RelayStep, Timeline, TimelineView, What, candidates,
 };
 use crate::signal::{MemberId, SessionId};
 
@@ -41,25 +41,12 @@ impl Hub {
     /// What the relay did with credentials: it goes into the timeline of their call, and what was relayed into the
     /// books.
     pub fn handle_relay_news(&mut self, now: Now, news: &RelayNews) {
-        if let RelayStep::Released { transport, lasted, to_peer, to_client } = news.step {
-            let usage = format!("{:016x}", self.fresh_id()).into();
-            let ended_at = now.unix.saturating_sub(now.mono.saturating_sub(news.at).as_secs());
-            self.record(|| {
-                let (user, scope) = (news.user.clone(), news.scope.clone());
-                Record::Usage(Box::new(Usage {
-                    usage,
-                    user,
-                    scope,
-                    transport,
-                    ended_at,
-                    lasted,
-                    to_peer,
-                    to_client,
-                }))
-            });
+        if let RelayStep::Carried(carried) | RelayStep::Released(carried) = news.step {
+            self.record(|| Record::Usage(Box::new(usage(now, news, carried))));
         }
+        let Some(what) = news.step.event() else { return };
         let Some((room, actor)) = self.credential_of(news) else { return };
-        self.timelines.note(&room, news.at, Some(&actor), news.step.event());
+        self.note(now, &room, news.at, Some(&actor), what);
         if let Some(ended) = self.timelines.get(&room).and_then(|timeline| timeline.ended)
             && now.mono.saturating_sub(ended.mono) < AFTERMATH
         {
@@ -88,7 +75,7 @@ impl Hub {
     /// The call begins, goes on in another state, or is over.
     pub(super) fn note_call(&mut self, now: Now, call: &Call) {
         let (caller, callee) = [&call.caller, &call.callee].map(person).into();
-        let note = |hub: &mut Self, who, what| hub.timelines.note(&call.id, now.mono, who, what);
+        let note = |hub: &mut Self, who, what| hub.note(now, &call.id, now.mono, who, what);
         match call.status {
             CallStatus::Pending => {
                 self.begin_call(now, call);
@@ -103,9 +90,16 @@ impl Hub {
         if let Some(timeline) = self.timelines.get_mut(&call.id) {
             timeline.status = Some(call.status);
         }
-        if call.status.is_over() {
-            self.end_timeline(now, &call.id);
+        match call.status.is_over() {
+            true => self.end_timeline(now, &call.id),
+            false => self.write_timeline_now(&call.id),
         }
+    }
+
+    /// Something has happened in a room or a call.
+    fn note(&mut self, now: Now, room: &Arc<str>, at: Duration, who: Option<&Actor>, what: What) {
+        self.timelines.note(room, at, who, what);
+        self.touch_timeline(now, room);
     }
 
     fn begin_call(&mut self, now: Now, call: &Call) {
@@ -113,14 +107,39 @@ impl Hub {
         self.timelines.begin(call.id.clone(), timeline, self.limits.timelines, self.limits.call_memory);
     }
 
-    /// A call that was going on before a restart: of the time before, its record says what is left.
+    /// A timeline goes on that was not over before a restart.
+    pub(super) fn restore_timeline(&mut self, now: Now, room: &str, value: &str) -> Option<()> {
+        let (room, timeline) = (Arc::from(room), Timeline::restore(now, value).ok()?);
+        self.timelines.begin(Arc::clone(&room), timeline, self.limits.timelines, self.limits.call_memory);
+        match self.timelines.get(&room) {
+            Some(_) => self.note(now, &room, now.mono, None, What::Restored),
+            None => self.forget_timeline(&room),
+        }
+        Some(())
+    }
+
+    /// Ends the timelines of what has not come back after a restart.
+    pub(super) fn end_orphans(&mut self, now: Now) {
+        let goes_on = |room: &Arc<str>| {
+            self.rooms.contains_key(room) || self.calls.get(room).is_some_and(|call| !call.status.is_over())
+        };
+        let orphans: Vec<_> = self.timelines.going_on().filter(|room| !goes_on(room)).cloned().collect();
+        orphans.iter().for_each(|room| self.end_timeline(now, room));
+    }
+
+    /// A call that was going on before a restart: where its timeline was not written down, its record says what is
+    /// left of the time before.
     pub(super) fn restore_call_timeline(&mut self, now: Now, id: &str) {
         let Some(call) = self.calls.get(id).filter(|call| !call.status.is_over()).cloned() else { return };
+        if let Some(timeline) = self.timelines.get_mut(id).filter(|timeline| timeline.status.is_some()) {
+            timeline.status = Some(call.status);
+            return;
+        }
         self.begin_call(now, &call);
         self.note_restored(now, &call.id);
         let caller = person(&call.caller);
         if let Some(state) = PeerState::parse(&call.connection_state) {
-            self.timelines.note(&call.id, now.mono, Some(&caller), What::State { state });
+            self.note(now, &call.id, now.mono, Some(&caller), What::State { state });
         }
         if let Some(timeline) = self.timelines.get_mut(&call.id) {
             timeline.status = Some(call.status);
@@ -139,15 +158,27 @@ impl Hub {
     /// A room that was in use before a restart.
     pub(super) fn restore_room_timeline(&mut self, now: Now, room: &Arc<str>) {
         let Some(name) = self.rooms.get(room).map(|found| found.session.clone()) else { return };
+        if self.timelines.get(room).is_some() {
+            return self.note_strangers(now, room);
+        }
         self.begin_room_timeline(now, room, &name);
         self.note_restored(now, room);
     }
 
     fn note_restored(&mut self, now: Now, room: &Arc<str>) {
-        self.timelines.note(room, now.mono, None, What::Restored);
-        let members = self.rooms.get(room).map(|found| found.members.iter().map(|member| member.id));
-        for member in members.into_iter().flatten().collect::<Vec<_>>() {
-            self.note_member(now, room, member, What::Joined);
+        self.note(now, room, now.mono, None, What::Restored);
+        self.note_strangers(now, room);
+    }
+
+    /// Members whose coming the timeline does not have yet.
+    fn note_strangers(&mut self, now: Now, room: &Arc<str>) {
+        let members = self.rooms.get(room).into_iter().flat_map(|found| &found.members);
+        let members: Vec<_> = members.map(|member| (member.id, member.session)).collect();
+        for (member, session) in members {
+            match self.timelines.get(room).and_then(|timeline| timeline.actor_of(session)) {
+                Some(_) => self.timelines.place(session, room),
+                None => self.note_member(now, room, member, What::Joined),
+            }
         }
     }
 
@@ -160,6 +191,7 @@ impl Hub {
 
     fn end_timeline(&mut self, now: Now, room: &Arc<str>) {
         self.timelines.end(room, now);
+        self.forget_timeline(room);
         self.record_timeline(now, room);
     }
 
@@ -178,7 +210,7 @@ impl Hub {
     pub(super) fn note_member(&mut self, now: Now, room: &Arc<str>, member: MemberId, what: What) {
         if let Some(found) = self.rooms.get(room).and_then(|found| found.member(member)) {
             let actor = self.actor(found);
-            self.timelines.note(room, now.mono, Some(&actor), what);
+            self.note(now, room, now.mono, Some(&actor), what);
         }
     }
 
@@ -224,6 +256,22 @@ impl Hub {
         let is_person = session.is_some_and(|session| session.identity.names_a_person());
         let name = member.name.as_ref().filter(|_| !is_person);
         Actor { label: name.unwrap_or(&member.user).clone(), is_person, session: Some(member.session) }
+    }
+}
+
+/// What the books get of an allocation.
+fn usage(now: Now, news: &RelayNews, carried: Carried) -> Usage {
+    let Carried { allocation, transport, lasted, to_peer, to_client } = carried;
+    Usage {
+        usage: format!("{allocation:016x}").into(),
+        user: news.user.clone(),
+        scope: news.scope.clone(),
+        transport,
+        is_over: matches!(news.step, RelayStep::Released(_)),
+        ended_at: now.unix.saturating_sub(now.mono.saturating_sub(news.at).as_secs()),
+        lasted,
+        to_peer,
+        to_client,
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a candidate line says about how its sender can be reached: its type and its protocol. The address is read
 //! over and never kept.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a candidate comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CandidateKind {
     /// An address of the host itself.
@@ -18,7 +18,7 @@ pub enum CandidateKind {
 }
 
 /// How packets leave for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// As datagrams.
@@ -28,7 +28,7 @@ pub enum Protocol {
 }
 
 /// What is kept of a candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Where it comes from.
     pub kind: CandidateKind,

@@ -2,13 +2,44 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::candidate::Candidate;
 use crate::signal::call::CallStatus;
 
+/// A word out of a few.
+pub(crate) type Word = &'static str;
+
+/// Those there are: why somebody left, and where a credential failed.
+const WORDS: [Word; 18] = [
+    "left",
+    "lost",
+    "kicked",
+    "ended",
+    "incomplete",
+    "bad_algorithms",
+    "unknown_user",
+    "unknown_hash",
+    "expired",
+    "too_far_ahead",
+    "wrong_password",
+    "wrong_realm",
+    "bad_token",
+    "token_expired",
+    "stale_nonce",
+    "foreign_nonce",
+    "other_user",
+    "revoked",
+];
+
+/// Reads a word; one of another version says nothing here.
+fn word<'de, D: Deserializer<'de>>(reader: D) -> Result<Word, D::Error> {
+    let text = String::deserialize(reader)?;
+    Ok(WORDS.into_iter().find(|word| *word == text).unwrap_or("unknown"))
+}
+
 /// One event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Event {
     /// Milliseconds since the timeline began.
     pub(crate) at: u32,
@@ -19,7 +50,7 @@ pub(crate) struct Event {
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum What {
     /// The caller called.
@@ -33,7 +64,7 @@ pub enum What {
         /// How.
         status: CallStatus,
     },
-    /// It went on in a new process: what was before is not known any more.
+    /// It went on in a new process; what the one before had not written down is not known any more.
     Restored,
     /// Somebody entered the room.
     Joined,
@@ -43,8 +74,9 @@ pub enum What {
     Back,
     /// Somebody left.
     Left {
-        /// `left`, `lost` or `kicked`.
-        reason: &'static str,
+        /// `left`, `lost`, `kicked` or `ended`.
+        #[serde(deserialize_with = "word")]
+        reason: Word,
     },
     /// Relay credentials were handed out.
     Credentials,
@@ -64,7 +96,8 @@ pub enum What {
     /// The relay did not believe the credentials.
     AuthFailed {
         /// The step that failed, as in logs and metrics.
-        step: &'static str,
+        #[serde(deserialize_with = "word")]
+        step: Word,
     },
     /// The credentials were right, and the relay gave no allocation.
     NotAllocated {
@@ -94,7 +127,7 @@ pub enum What {
 }
 
 /// How a client reaches the relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RelayTransport {
     /// UDP.
@@ -121,7 +154,7 @@ impl RelayTransport {
 }
 
 /// Address families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Families {
     /// IPv4.
@@ -133,7 +166,7 @@ pub enum Families {
 }
 
 /// The states of an `RTCPeerConnection`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PeerState {
     /// Nothing was tried yet.
@@ -202,32 +235,42 @@ pub enum RelayStep {
     },
     /// It relayed the first byte.
     FirstByte,
+    /// The allocation stands, and has carried more.
+    Carried(Carried),
     /// The allocation has ended.
-    Released {
-        /// How the client reached it.
-        transport: RelayTransport,
-        /// How long it stood.
-        lasted: Duration,
-        /// Packets and bytes of payload from the client.
-        to_peer: (u64, u64),
-        /// The same to the client.
-        to_client: (u64, u64),
-    },
+    Released(Carried),
+}
+
+/// What was relayed on an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Names the allocation.
+    pub allocation: u64,
+    /// How the client reaches it.
+    pub transport: RelayTransport,
+    /// For how long it has stood.
+    pub lasted: Duration,
+    /// Packets and bytes of payload from the client.
+    pub to_peer: (u64, u64),
+    /// The same to the client.
+    pub to_client: (u64, u64),
 }
 
 impl RelayStep {
-    pub(crate) fn event(&self) -> What {
-        match *self {
+    /// The event of a timeline, if it is one.
+    pub(crate) fn event(&self) -> Option<What> {
+        Some(match *self {
             Self::AuthFailed(step) => What::AuthFailed { step },
             Self::NotAllocated(code) => What::NotAllocated { code },
             Self::Allocated { transport, relayed } => What::Allocated { transport, relayed },
             Self::FirstByte => What::FirstByte,
-            Self::Released { transport, lasted, to_peer, to_client } => What::Released {
-                transport,
-                seconds: u32::try_from(lasted.as_secs()).unwrap_or(u32::MAX),
-                bytes_to_peer: to_peer.1,
-                bytes_to_client: to_client.1,
+            Self::Carried(_) => return None,
+            Self::Released(carried) => What::Released {
+                transport: carried.transport,
+                seconds: u32::try_from(carried.lasted.as_secs()).unwrap_or(u32::MAX),
+                bytes_to_peer: carried.to_peer.1,
+                bytes_to_client: carried.to_client.1,
             },
-        }
+        })
     }
 }

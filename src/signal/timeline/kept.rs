@@ -30,7 +30,7 @@ impl Timelines {
     /// the new one is not kept.
     pub(crate) fn begin(&mut self, room: Arc<str>, timeline: Timeline, bound: usize, memory: Duration) {
         self.remove(&room);
-        let now = timeline.began.mono;
+        let now = timeline.since;
         while let Some((ended, _)) = self.over.front()
             && (*ended + memory <= now || self.all.len() >= bound || self.over.len() >= 2 * bound)
         {
@@ -41,6 +41,7 @@ impl Timelines {
             }
         }
         if self.all.len() < bound {
+            self.of_session.extend(timeline.sessions().map(|session| (session, room.clone())));
             self.all.insert(room, timeline);
         }
     }
@@ -65,6 +66,16 @@ impl Timelines {
     /// The room a session was in last, as far as there is a timeline of it.
     pub(crate) fn room_of(&self, session: SessionId) -> Option<&Arc<str>> {
         self.of_session.get(&session)
+    }
+
+    /// Those that are not over.
+    pub(crate) fn going_on(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.all.iter().filter(|(_, timeline)| timeline.ended.is_none()).map(|(room, _)| room)
+    }
+
+    /// A session is in a room whose timeline knows it.
+    pub(crate) fn place(&mut self, session: SessionId, room: &Arc<str>) {
+        self.of_session.insert(session, room.clone());
     }
 
     fn remove(&mut self, room: &str) {

@@ -14,13 +14,15 @@ mod view;
 pub(crate) use candidate::candidates;
 pub use candidate::{Candidate, CandidateKind, Protocol};
 pub(crate) use event::Event;
-pub use event::{Families, PeerState, RelayNews, RelayStep, RelayTransport, What};
+pub use event::{Carried, Families, PeerState, RelayNews, RelayStep, RelayTransport, What};
 pub(crate) use kept::Timelines;
 pub use verdict::{Cause, Verdict};
 pub use view::{EventView, PartyView, TimelineView};
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::call::CallStatus;
 use super::{Now, SessionId};
@@ -38,7 +40,7 @@ const PARTIES: usize = 32;
 const SESSIONS: usize = 16;
 
 /// One side of a call.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Party {
     /// What it is called in sentences.
     pub(crate) label: Arc<str>,
@@ -57,13 +59,21 @@ pub(crate) struct Actor {
     pub(crate) session: Option<SessionId>,
 }
 
-/// The timeline of one call, or of one room from its first member's coming to its last one's leaving.
-#[derive(Debug)]
+/// The timeline of one call, or of one room from its first member's coming to its last one's leaving. The journal has
+/// those that are not over.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Timeline {
     /// Names it in the books.
     pub(crate) name: Box<str>,
-    began: Now,
+    /// When it began, in Unix seconds.
+    began: u64,
+    /// Since when this process has it, and how old it was then.
+    #[serde(skip)]
+    since: Duration,
+    #[serde(skip)]
+    before: Duration,
     /// When it was over.
+    #[serde(skip)]
     pub(crate) ended: Option<Now>,
     /// How the call stands; a room has none.
     pub(crate) status: Option<CallStatus>,
@@ -78,7 +88,9 @@ impl Timeline {
     pub(crate) fn of_room(now: Now, name: &str) -> Self {
         Self {
             name: name.into(),
-            began: now,
+            began: now.unix,
+            since: now.mono,
+            before: Duration::ZERO,
             ended: None,
             status: None,
             parties: Vec::new(),
@@ -93,6 +105,20 @@ impl Timeline {
             timeline.party(&Actor { label: user.clone(), is_person: true, session: None });
         }
         timeline
+    }
+
+    /// One that a process before this has written down.
+    pub(crate) fn restore(now: Now, value: &str) -> serde_json::Result<Self> {
+        let mut timeline: Self = serde_json::from_str(value)?;
+        let last = timeline.events.last().map_or(0, |event| event.at);
+        let before = Duration::from_secs(now.unix.saturating_sub(timeline.began));
+        (timeline.since, timeline.before) = (now.mono, before.max(Duration::from_millis(last.into())));
+        Ok(timeline)
+    }
+
+    /// How old it is at a time of this process.
+    pub(crate) fn age(&self, at: Duration) -> Duration {
+        (self.before + at).saturating_sub(self.since)
     }
 
     /// Takes an event in.
@@ -118,7 +144,7 @@ impl Timeline {
             self.events.remove(FIRST);
             self.omitted += 1;
         }
-        let at = u32::try_from(at.saturating_sub(self.began.mono).as_millis()).unwrap_or(u32::MAX);
+        let at = u32::try_from(self.age(at).as_millis()).unwrap_or(u32::MAX);
         // The relay tells a moment later what it did.
         let place = self.events.iter().rposition(|event| event.at <= at).map_or(0, |before| before + 1);
         self.events.insert(place, Event { at, who, what });

@@ -171,8 +171,13 @@ fn after_connected(timeline: &Timeline, sides: &[Side<'_>], since: Duration) -> 
     let broken = sides.iter().find_map(|side| side.failed.or(side.interrupted.filter(|_| is_lost)));
     if let Some(at) = broken {
         let after = seconds(at.saturating_sub(since));
+        let anew = restored_between(timeline, since, at).map_or(String::new(), |restored| {
+            let gone = seconds(at.saturating_sub(restored));
+            format!(" The server had started anew {gone} before, and the relay with it.")
+        });
         let sentence = format!(
-            "ICE failed {after} after it had connected: packets no longer pass between {}, and no other path was found.",
+            "ICE failed {after} after it had connected: packets no longer pass between {}, and no other path was \
+             found.{anew}",
             names(&sides.iter().collect::<Vec<_>>())
         );
         return verdict(Cause::IceFailedAfterConnected, sentence);
@@ -192,6 +197,13 @@ fn after_connected(timeline: &Timeline, sides: &[Side<'_>], since: Duration) -> 
         )
     });
     verdict(Cause::Connected, format!("The call connected {took} after the first offer.{note}"))
+}
+
+/// When the server started anew between two times, for the last time.
+fn restored_between(timeline: &Timeline, from: Duration, to: Duration) -> Option<Duration> {
+    let restored = timeline.events.iter().filter(|event| event.what == What::Restored);
+    let times = restored.map(|event| Duration::from_millis(event.at.into()));
+    times.filter(|at| (from..=to).contains(at)).max()
 }
 
 /// Credentials that the relay did not believe say why before anybody has given up.
@@ -223,7 +235,7 @@ fn meaning_of(step: &str) -> (Cause, String) {
 
 /// There are not two to talk to each other.
 fn alone(timeline: &Timeline, sides: &[Side<'_>], here: &[&Side<'_>], now: Duration) -> Verdict {
-    let waited = seconds(timeline.ended.map_or(now, |ended| ended.mono).saturating_sub(timeline.began.mono));
+    let waited = seconds(timeline.age(timeline.ended.map_or(now, |ended| ended.mono)));
     let is_over = timeline.ended.is_some();
     let sentence = match (timeline.status, here) {
         (Some(CallStatus::Pending), _) => {
@@ -321,8 +333,8 @@ fn sides(timeline: &Timeline) -> Vec<Side<'_>> {
         }
     }
     // A connection of the callee is in the room already while it rings.
-    let was_accepted =
-        timeline.events.iter().any(|event| matches!(event.what, What::Accepted | What::Restored));
+    let begins_midway = timeline.events.first().is_some_and(|event| event.what == What::Restored);
+    let was_accepted = begins_midway || timeline.events.iter().any(|event| event.what == What::Accepted);
     if let (Some(_), false, Some(callee)) = (timeline.status, was_accepted, sides.get_mut(1)) {
         callee.has_joined = false;
     }
@@ -388,7 +400,7 @@ fn began_to_connect(timeline: &Timeline) -> Option<Duration> {
 
 /// How long there was to connect, from the first offer on.
 fn time_to_connect(timeline: &Timeline) -> Duration {
-    let end = timeline.ended.map_or(Duration::ZERO, |ended| ended.mono.saturating_sub(timeline.began.mono));
+    let end = timeline.ended.map_or(Duration::ZERO, |ended| timeline.age(ended.mono));
     began_to_connect(timeline).map_or(Duration::ZERO, |began| end.saturating_sub(began))
 }
 

@@ -82,7 +82,7 @@ impl Timeline {
         TimelineView {
             call_id,
             status: self.status,
-            began_at: self.began.unix,
+            began_at: self.began,
             ended_at: self.ended.map(|ended| ended.unix),
             verdict: judge(self, now),
             parties: (0..).zip(&self.parties).map(|(at, _)| self.party_view(at)).collect(),

@@ -189,6 +189,10 @@ fn ice_failed_after_it_had_connected() {
     expect(&timeline(None, None, &lost), Cause::IceFailedAfterConnected, &words);
     let tries_again = [lost.clone(), vec![(17.0, BOB, says(PeerState::Connecting))]].concat();
     expect(&timeline(None, None, &tries_again), Cause::IceFailedAfterConnected, &words);
+    let anew = [vec![(10.0, ANN, What::Restored)], lost.clone()].concat();
+    let words =
+        ["12.5 s after it had connected", "The server had started anew 5.5 s before, and the relay with it."];
+    expect(&timeline(None, None, &anew), Cause::IceFailedAfterConnected, &words);
     let back = [lost, vec![(17.0, BOB, says(PeerState::Connected))]].concat();
     expect(&timeline(None, Some(60.0), &back), Cause::Connected, &[]);
     let gone = timeline(
