@@ -1,6 +1,7 @@
 /** The servers side by side: how each is started, and what its clients say. */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -45,6 +46,38 @@ export const socketio = {
   candidate: (room) => event("webrtc:ice_candidate", { roomId: room, candidate: CANDIDATE }),
 };
 
+/** The same as the stock client begins: polling, then upgraded to a WebSocket. */
+export const polled = {
+  ...socketio,
+  async open(port, room, source) {
+    const path = "/socket.io/?EIO=4&transport=polling";
+    const { sid } = JSON.parse((await ask("GET", port, path, source)).slice(1));
+    await ask("POST", port, `${path}&sid=${sid}`, source, "40");
+    let connected = "";
+    while (!connected.includes("40")) connected = await ask("GET", port, `${path}&sid=${sid}`, source);
+    const peer = await Peer.open(port, `/socket.io/?EIO=4&transport=websocket&sid=${sid}`, source);
+    const probed = peer.next((text) => text === "3probe");
+    peer.send(frame("2probe"));
+    await probed;
+    peer.send(frame("5"));
+    const joined = peer.next((text) => text.includes("joined_room"));
+    peer.send(frame(`42${JSON.stringify(["webrtc:join_room", { roomId: room }])}`));
+    await joined;
+    return peer;
+  },
+};
+
+function ask(method, port, path, localAddress, body) {
+  return new Promise((resolve, reject) => {
+    const headers = { Connection: "close", "Content-Type": "text/plain;charset=UTF-8" };
+    const asked = request({ method, host: "127.0.0.1", port, path, localAddress, headers, agent: false }, (answer) => {
+      let text = "";
+      answer.setEncoding("utf8").on("data", (more) => (text += more)).on("end", () => resolve(text));
+    });
+    asked.on("error", reject).end(body);
+  });
+}
+
 const event = (name, payload) => frame(`42${JSON.stringify([name, payload])}`);
 
 /** What is compared, in the table's order. */
@@ -54,6 +87,8 @@ export function servers(binary) {
     { name: "Node `ws`", words: raw, start: () => node("relay-ws.js") },
     { name: "turnkey, Socket.IO", words: socketio, start: () => turnkey(binary) },
     { name: "Socket.IO", words: socketio, start: () => node("relay-socketio.js") },
+    { name: "turnkey, Socket.IO from polling", words: polled, start: () => turnkey(binary), isIdle: true },
+    { name: "Socket.IO from polling", words: polled, start: () => node("relay-socketio.js"), isIdle: true },
   ];
 }
 

@@ -2,6 +2,7 @@
 //! busy server makes few transactions. While the database does not answer, what comes is let go but for the books;
 //! signaling tells everything else anew once it is back.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -69,8 +70,18 @@ pub(super) async fn open(
 }
 
 impl Keeper {
-    /// Writes until signaling has ended.
-    pub(super) async fn run(mut self) {
+    /// Writes until signaling has ended, on a thread of its own: what is written together takes milliseconds to put
+    /// into statements, and no message waits for that.
+    ///
+    /// # Errors
+    /// That there is no thread.
+    pub(super) fn start(self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("turnkey-journal".to_owned());
+        thread.spawn(move || runtime.block_on(self.run())).map(drop)
+    }
+
+    async fn run(mut self) {
         let mut group = Vec::with_capacity(GROUP);
         // The journal lacks something until it has been told everything.
         let mut lacks = false;
@@ -118,7 +129,7 @@ impl Keeper {
     }
 
     async fn write(&mut self, group: Vec<Batch>) -> Result<(), StoreError> {
-        let late = |_| StoreError::File(std::io::ErrorKind::TimedOut.into());
+        let late = |_| StoreError::File(io::ErrorKind::TimedOut.into());
         if let Some(ticket) = group.last().map(|batch| batch.ticket) {
             let anew = group.first().is_some_and(|batch| batch.is_all);
             let mut changes = std::mem::take(&mut self.records);

@@ -121,7 +121,9 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     tokio::spawn(end_revoked(Arc::clone(&pool), revocations));
     if let Some(keeper) = keeper {
         // Ends by itself with signaling, and so not before what it was given is written.
-        tokio::spawn(keeper.run());
+        keeper
+            .start()
+            .map_err(|error| config.error("store.url", format!("no thread for the database: {error}")))?;
     }
     let health = Health::new(systemd::watchdog_interval(), &pool.beats(), Instant::now());
     let stop = watch::Sender::new(false);

@@ -384,7 +384,8 @@ impl Task {
         self.drain(now);
         self.settle(now);
         loop {
-            let next = [self.hub.poll_timeout(), self.hub.poll_later()].into_iter().flatten().min();
+            let later = self.hub.poll_later().filter(|_| self.held.has_room());
+            let next = [self.hub.poll_timeout(), later].into_iter().flatten().min();
             let deadline = next.map(|at| tokio::time::Instant::from_std(self.start + at));
             let received = tokio::select! {
                 // A journal that falls behind holds back those who speak: what it lacks may not be answered.

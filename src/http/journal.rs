@@ -107,6 +107,7 @@ impl Held {
 
     /// Takes what one turn of the hub changed and what it leads to.
     pub(super) fn put(&mut self, hub: &mut Hub, effects: Vec<Effect>, now: Now) {
+        let has_room = self.has_room();
         let Some(journal) = &self.journal else { return self.wait(0, effects) };
         let (batches, progress) = (journal.batches.clone(), *journal.progress.borrow());
         if std::mem::replace(&mut self.outages, progress.outages) != progress.outages {
@@ -114,7 +115,9 @@ impl Held {
         }
         let mut changes = hub.take_changes();
         let is_awaited = !changes.is_empty();
-        changes.extend(hub.take_later(now));
+        if has_room {
+            changes.extend(hub.take_later(now));
+        }
         let is_all = self.lacks_since.is_some();
         if !progress.is_well || self.lacks_since.is_some_and(|since| now.mono - since < ANEW) {
             self.lacks_since.get_or_insert(now.mono);

@@ -39,8 +39,8 @@ pub use settings::{Access, IceServer, Settings};
 /// All paths of the public listener. Serve it with `into_make_service_with_connect_info` of
 /// [`std::net::SocketAddr`].
 pub fn router(app: Arc<App>) -> Router {
-    let (engine, owner) = (socketio::service(&app), app.clone());
-    let socketio = move |request: Request| socketio::serve(owner, engine, request);
+    let (doors, owner) = (socketio::doors(&app), app.clone());
+    let socketio = move |request: Request| socketio::serve(owner, doors, request);
     let api = Router::new()
         .route("/health", get(health))
         .route("/openapi.json", get(openapi))

@@ -14,6 +14,14 @@ use crate::server::{Answer, Client, Server, guarded, jwt, open};
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 
+/// The head of a request for a WebSocket.
+const UPGRADE: [(&str, &str); 4] = [
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
 async fn server(change: impl FnOnce(&mut Limits)) -> Server {
     let mut limits = Limits { connects_per_minute: 1000, ..Limits::default() };
     change(&mut limits);
@@ -61,13 +69,6 @@ impl<'a> Polling<'a> {
             let all = polled.body.split('\u{1e}').map(str::to_owned);
             self.packets.extend(all.filter(|packet| packet != "2"));
         }
-    }
-
-    /// After the first ping, which comes at once, nothing waits and a poll has to.
-    async fn drained(server: &'a Server) -> Self {
-        let session = Self::open(server).await;
-        assert_eq!(session.poll().await.body, "2");
-        session
     }
 }
 
@@ -153,14 +154,8 @@ async fn eio_a_wrong_version_transport_or_method_gets_400() {
         assert_eq!(server.get(&format!("/socket.io/?{query}"), &[]).await.status, 400, "{query}");
     }
     // The same of who asks for an upgrade.
-    let upgrade = [
-        ("connection", "upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-version", "13"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ];
     for query in ["transport=websocket", "EIO=abc&transport=websocket", "EIO=4", "EIO=4&transport=abc"] {
-        assert_eq!(server.get(&format!("/socket.io/?{query}"), &upgrade).await.status, 400, "{query}");
+        assert_eq!(server.get(&format!("/socket.io/?{query}"), &UPGRADE).await.status, 400, "{query}");
     }
     for method in ["POST", "PUT"] {
         assert_eq!(server.request(method, POLLING, &[]).await.status, 400, "{method}");
@@ -200,7 +195,7 @@ async fn eio_polling_ends_with_an_invalid_packet_and_one_that_is_too_large() {
 #[tokio::test]
 async fn eio_polling_ends_with_a_second_poll() {
     let server = server(|_| {}).await;
-    let session = Polling::drained(&server).await;
+    let session = Polling::open(&server).await;
     let (one, other) = tokio::join!(session.poll(), session.poll());
     let (first, second) = if one.status == 200 { (one, other) } else { (other, one) };
     assert_eq!((first.status, first.body.as_str()), (200, "1"));
@@ -255,7 +250,7 @@ async fn eio_a_close_packet_ends_the_pending_poll_with_a_noop() {
     let mut ended = Vec::new();
     // Which of the two requests the server reads first is open; nearly always it is the poll.
     while ended.len() < 20 && !ended.contains(&(200, "6".to_owned())) {
-        let session = Polling::drained(&server).await;
+        let session = Polling::open(&server).await;
         let close = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
             session.say("1").await;
@@ -273,7 +268,7 @@ async fn eio_a_close_packet_ends_the_pending_poll_with_a_noop() {
 #[tokio::test]
 async fn eio_polling_is_upgraded_and_the_session_is_the_sockets_alone_then() {
     let server = server(|_| {}).await;
-    let session = Polling::drained(&server).await;
+    let session = Polling::open(&server).await;
     let path = format!("{WEBSOCKET}&sid={}", session.sid);
     let mut client = server.ws(&path).await;
     client.send("2probe").await;
@@ -283,9 +278,39 @@ async fn eio_polling_is_upgraded_and_the_session_is_the_sockets_alone_then() {
     connect(&mut client, "").await;
     assert_eq!(session.poll().await.status, 400);
     assert_eq!(session.post("41").await.status, 400);
-    let mut second = server.ws(&path).await;
-    second.end().await;
+    assert_eq!(server.get(&path, &UPGRADE).await.status, 400, "a second one");
     answers(&mut client, "").await;
+}
+
+#[tokio::test]
+async fn eio_what_waits_for_a_poll_comes_first_over_the_websocket() {
+    let server = server(|_| {}).await;
+    let session = Polling::open(&server).await;
+    let mut client = server.ws(&format!("{WEBSOCKET}&sid={}", session.sid)).await;
+    client.send("2probe").await;
+    assert_eq!(client.text().await, "3probe");
+    session.say("40\u{1e}420[\"identify_as_doctor\"]").await;
+    client.send("5").await;
+    client.send(r#"421["identify_as_patient"]"#).await;
+    assert!(client.text().await.starts_with(r#"40{"sid":"#));
+    assert!(client.text().await.starts_with(r#"42["connected","#));
+    assert_eq!(client.text().await, r#"430[{"ok":true,"role":"doctor"}]"#);
+    assert_eq!(client.text().await, r#"431[{"ok":true,"role":"patient"}]"#);
+}
+
+#[tokio::test]
+async fn eio_a_session_goes_on_polling_when_its_upgrade_fails() {
+    let server = server(|_| {}).await;
+    let mut session = Polling::open(&server).await;
+    for words in [&["2probe", "4x"][..], &["4x"]] {
+        let mut client = server.ws(&format!("{WEBSOCKET}&sid={}", session.sid)).await;
+        for word in words {
+            client.send(word).await;
+        }
+        client.end().await;
+    }
+    session.say("40").await;
+    assert!(session.packet().await.starts_with(r#"40{"sid":"#));
 }
 
 // Socket.IO: connect.

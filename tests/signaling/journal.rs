@@ -8,7 +8,7 @@ use turnkey::signal::dialect::peerjs::LOBBY;
 use turnkey::signal::dialect::socketio::Vocabulary;
 use turnkey::signal::{
     CallAction, Change, Code, ConnId, Connect, ConsultationAction, Dialect, Grants, Hub, Identity, Limits,
-    Now, Record, Row, Table,
+    Record, Row, Table,
 };
 
 use crate::consultations as meeting;
@@ -280,8 +280,35 @@ fn what_waits_to_be_written_is_bounded_by_the_sessions() {
     sim.now.mono = due;
     disk.write(sim.hub.take_later(sim.now));
     // The second round has what came after the first one was begun.
-    disk.write(sim.hub.take_later(Now { mono: due + Duration::from_secs(1), ..sim.now }));
+    sim.now.mono = due + Duration::from_secs(1);
+    for _session in [ann, bob] {
+        disk.write(sim.hub.take_later(sim.now));
+    }
     assert_eq!(sim.hub.poll_later(), None);
+}
+
+#[test]
+fn what_is_due_to_be_written_is_taken_some_at_a_time_so_that_messages_go_between() {
+    let mut sim = Sim::with(Limits { connects_per_minute: 1000, sockets_per_ip: 1000, ..Limits::default() });
+    sim.hub.keep_journal();
+    for n in 0..200 {
+        let room = format!("r{n}");
+        let (ann, bob) = (sim.raw(&room, browser(2 * n)), sim.raw(&room, browser(2 * n + 1)));
+        sim.silence(bob);
+        sim.frame(ann, &format!(r#"{{"type":"offer","offer":{OFFER}}}"#));
+        sim.frame(bob, &format!(r#"{{"type":"answer","answer":{ANSWER}}}"#));
+        sim.hub.take_changes();
+        sim.frame(ann, &format!(r#"{{"type":"ice-candidate","candidate":{CANDIDATE}}}"#));
+    }
+    sim.hub.take_changes();
+    sim.now.mono = sim.hub.poll_later().expect("something waits");
+    let (mut taken, mut turns) = (0, 0);
+    while sim.hub.poll_later().is_some_and(|at| at <= sim.now.mono) {
+        let some = sim.hub.take_later(sim.now).len();
+        assert!((1..=96).contains(&some), "{some} at once");
+        (taken, turns) = (taken + some, turns + 1);
+    }
+    assert!(taken >= 200 && turns >= 3, "{taken} in {turns} turns");
 }
 
 #[test]

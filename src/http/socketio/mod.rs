@@ -1,9 +1,9 @@
 //! Socket.IO: connects namespaces and hands packets to the hub without them. `/`, `/consultation` and `/socket.io`
 //! are the same namespace by three names, any other is refused aloud.
 //!
-//! What carries packets is Engine.IO: `polling` is `engineioxide`, with polling and the upgrade from it; `websocket`
-//! is our own, for connections that are WebSockets from the start. Both keep the order.
+//! What carries packets is Engine.IO: `polling`, the upgrade from it, and `websocket`. All keep the order.
 
+mod heartbeat;
 mod polling;
 mod websocket;
 
@@ -14,19 +14,21 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::extract::ws::Utf8Bytes;
+use axum::extract::ws::{Utf8Bytes, WebSocket};
 use axum::extract::{FromRequestParts as _, Request};
+use axum::http::Method;
 use axum::response::{IntoResponse as _, Response};
-use engineioxide::Str;
+use serde_json::json;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::access::{Denied, Question};
 use super::app::{App, Input, unix};
 use super::outgoing::{Command, Outgoing, link};
 use crate::signal::dialect::socketio::{Vocabulary, connect_error};
-use crate::signal::{ClientKey, Code, ConnId, Connect, Dialect, Identity, Line, Refusal, close};
-pub(super) use polling::{Engine, service};
+use crate::signal::{ClientKey, Code, ConnId, Connect, Dialect, Identity, Limits, Line, Refusal, close};
+use polling::{Doors, Polling, bad};
+use websocket::Direct;
 
 /// The names of the one namespace.
 const NAMESPACES: [&str; 3] = ["/", "/consultation", "/socket.io"];
@@ -37,16 +39,49 @@ const TRIES: u32 = 4;
 /// Most attachments of one packet. They are refused together, with one answer.
 const ATTACHMENTS: usize = 16;
 
+/// Engine.IO sessions that poll.
+pub(super) fn doors(app: &Arc<App>) -> Arc<Doors> {
+    // What people who run seed 002 look for.
+    info!("[WebRTC] ✅ WebRTC handlers registered on root namespace");
+    Arc::new(Doors::new(app.clone()))
+}
+
 /// A request to `/socket.io/`.
-pub(super) async fn serve(app: Arc<App>, engine: Engine, request: Request) -> Response {
-    if !websocket::is_for(&request) {
-        return polling::serve(engine, request).await;
+pub(super) async fn serve(app: Arc<App>, doors: Arc<Doors>, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let question = match Question::from_request_parts(&mut parts, &app).await {
+        Ok(question) => question,
+        Err(status) => return status.into_response(),
+    };
+    let [version, transport, sid] = ["EIO", "transport", "sid"].map(|key| question.query.find(key));
+    if version != Some("4") {
+        return bad(5, "Unsupported protocol version");
     }
-    let (mut parts, _) = request.into_parts();
-    match Question::from_request_parts(&mut parts, &app).await {
-        Ok(question) => websocket::open(app, &question, &mut parts).await,
-        Err(status) => status.into_response(),
+    match (&parts.method, transport, sid) {
+        (&Method::GET, Some("websocket"), None) => websocket::open(app, &question, &mut parts).await,
+        (&Method::GET, Some("websocket"), Some(sid)) => {
+            websocket::upgrade(doors, sid.to_owned(), &question, &mut parts).await
+        }
+        (&Method::GET, Some("polling"), None) => doors.open(&question),
+        (&Method::GET, Some("polling"), Some(sid)) => doors.poll(sid, &question).await,
+        (&Method::POST, Some("polling"), Some(sid)) => doors.post(sid, &question, body).await,
+        (_, Some("polling" | "websocket"), None) => bad(2, "Bad handshake method"),
+        (_, Some("polling" | "websocket"), Some(_)) => bad(3, "Bad request"),
+        (_, Some(_) | None, _) => bad(0, "Transport unknown"),
     }
+}
+
+/// The packet that opens a connection.
+fn handshake(sid: &str, upgrades: &[&str], limits: &Limits) -> String {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let opening = json!({
+        "sid": sid,
+        "upgrades": upgrades,
+        "pingInterval": milliseconds(limits.heartbeat.0),
+        "pingTimeout": milliseconds(limits.heartbeat.1),
+        "maxPayload": limits.frame,
+    });
+    format!("0{opening}")
 }
 
 /// Who is at the other end of an Engine.IO connection, by its first request.
@@ -80,13 +115,17 @@ enum Incoming {
     Packet(Text),
     /// An attachment.
     Binary,
+    /// An answer to the heartbeat.
+    Alive,
+    /// The WebSocket that takes over.
+    Upgraded(Box<WebSocket>),
     /// No packet of Engine.IO.
     Invalid,
 }
 
 /// A packet, in the memory it came in.
 enum Text {
-    Plain(Str),
+    Plain(String),
     /// Behind the type of an Engine.IO packet.
     Framed(Utf8Bytes),
 }
@@ -101,21 +140,63 @@ impl Text {
 }
 
 /// One Engine.IO connection.
-trait Carrier: Send {
+enum Carrier {
+    Polling(Box<Polling>),
+    Direct(Direct),
+}
+
+impl From<Polling> for Carrier {
+    fn from(polling: Polling) -> Self {
+        Self::Polling(Box::new(polling))
+    }
+}
+
+impl From<Direct> for Carrier {
+    fn from(direct: Direct) -> Self {
+        Self::Direct(direct)
+    }
+}
+
+impl Carrier {
     /// What comes next; `None` when the connection is over. May be dropped at any time.
-    fn receive(&mut self) -> impl Future<Output = Option<Incoming>> + Send;
+    async fn receive(&mut self) -> Option<Incoming> {
+        match self {
+            Self::Polling(polling) => polling.receive().await,
+            Self::Direct(direct) => direct.receive().await,
+        }
+    }
 
     /// Sends packets; whether they could be.
-    fn send(&mut self, packets: Vec<String>) -> impl Future<Output = bool> + Send;
+    async fn send(&mut self, packets: Vec<String>) -> bool {
+        match self {
+            Self::Polling(polling) => polling.send(packets),
+            Self::Direct(direct) => direct.send(packets).await,
+        }
+    }
+
+    /// Goes on over a WebSocket, with what waited for a poll first; whether it could be written.
+    async fn upgrade(&mut self, socket: Box<WebSocket>, heartbeat: (Duration, Duration)) -> bool {
+        let Self::Polling(polling) = self else { return false };
+        let waiting = polling.give_up();
+        let mut direct = Direct::new(socket, heartbeat);
+        let is_written = direct.write(waiting).await;
+        *self = Self::Direct(direct);
+        is_written
+    }
 
     /// Ends the connection.
-    fn close(&mut self) -> impl Future<Output = ()> + Send;
+    async fn close(&mut self) {
+        match self {
+            Self::Polling(polling) => polling.close(),
+            Self::Direct(direct) => direct.close().await,
+        }
+    }
 }
 
 /// The namespaces that are connected over one Engine.IO connection.
-struct Session<C> {
+struct Session {
     app: Arc<App>,
-    carrier: C,
+    carrier: Carrier,
     visitor: Visitor,
     names: Vec<Namespace>,
     /// While there is no namespace: when it is over, whatever else comes in.
@@ -143,8 +224,8 @@ enum Event {
 /// Whether the connection goes on.
 type GoesOn = bool;
 
-impl<C: Carrier> Session<C> {
-    fn new(app: Arc<App>, carrier: C, visitor: Visitor) -> Self {
+impl Session {
+    fn new(app: Arc<App>, carrier: Carrier, visitor: Visitor) -> Self {
         let ends_at = Instant::now() + visitor.patience;
         Self { app, carrier, visitor, names: Vec::new(), ends_at, attachments: 0 }
     }
@@ -156,6 +237,11 @@ impl<C: Carrier> Session<C> {
                 Event::In(None) => break,
                 Event::In(Some(Incoming::Binary)) => self.binary().await,
                 Event::In(Some(Incoming::Invalid)) => self.invalid(),
+                Event::In(Some(Incoming::Alive)) => true,
+                Event::In(Some(Incoming::Upgraded(socket))) => {
+                    let heartbeat = self.app.settings().limits.heartbeat;
+                    Box::pin(self.carrier.upgrade(socket, heartbeat)).await
+                }
                 Event::In(Some(Incoming::Packet(text))) => self.packet(text.as_str()).await,
                 Event::Out(at, commands) => Box::pin(self.write(at, commands)).await,
             };

@@ -152,6 +152,11 @@ impl Conn {
         self.confirm_at = Some(self.confirm_at.map_or(at, |earlier| earlier.min(at)));
     }
 
+    /// Whether the ping for that is due by then; it is taken as sent.
+    pub(super) fn is_asked_by(&mut self, at: Duration) -> bool {
+        self.confirm_at.take_if(|due| *due <= at).is_some()
+    }
+
     pub(super) fn life(&mut self, now: Now, limits: &Limits) -> Life {
         if self.hello_at.is_some_and(|at| at <= now.mono) {
             return Life::Silent;

@@ -18,11 +18,14 @@ use crate::signal::{ConnId, MemberId, SessionId};
 /// How long a frame that has left may wait for others before it is written down. Most are confirmed by then.
 const LATER: Duration = Duration::from_secs(1);
 
+/// Changes after which the rest has to wait for the next turn: messages go between them.
+const AT_ONCE: usize = 64;
+
 /// What is nearly due is written with what is due.
 const GRACE: Duration = Duration::from_millis(125);
 
-/// Timelines that are written in one turn.
-const TIMELINES: usize = 256;
+/// Timelines that are written in one turn: each may be some kilobytes.
+const TIMELINES: usize = 16;
 
 /// What may differ from the journal.
 #[derive(Default)]
@@ -102,14 +105,15 @@ impl Hub {
     }
 
     /// What nobody waits for: frames that have left for their recipients, of senders who asked for no
-    /// acknowledgement, and timelines. Empty until some of it is due.
+    /// acknowledgement, and timelines. Empty until some of it is due; not all of it at once, so that it is due again at once.
     pub fn take_later(&mut self, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
         if self.poll_later().is_none_or(|at| at > now.mono) {
             return changes;
         }
-        while let Some((_, id, last)) =
-            self.touched.later.pop_front_if(|(since, ..)| *since + LATER <= now.mono + GRACE)
+        while changes.len() < AT_ONCE
+            && let Some((_, id, last)) =
+                self.touched.later.pop_front_if(|(since, ..)| *since + LATER <= now.mono + GRACE)
         {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.is_written_later = false;

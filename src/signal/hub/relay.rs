@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Hub, Now};
+use super::{Hub, Now, Output};
 use crate::signal::dialect::{Dialect, Sender};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::room::{Kept, waits_for_description};
 use crate::signal::{ConnId, MemberId, SessionId};
+
+/// A ping that is due so soon need not wait for its time.
+const NEARLY: Duration = Duration::from_millis(125);
 
 /// How many have a message now, and how many will have it later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,26 +232,30 @@ impl Hub {
         }
         let bounds = (self.limits.outbox_frames, self.limits.outbox_bytes);
         let dropped = session.outbox.push(text.clone(), about, self.era, bounds);
+        let seq = session.outbox.last_seq();
         self.touch_outbox(now, to);
         if let Some(conn) = conn {
             self.send(conn, text);
             if !confirms_itself {
-                self.confirm_soon(now.mono, conn, about);
+                self.confirm_soon(now.mono, conn, about, seq);
             }
         } else {
             self.stats.overflowed += dropped;
         }
     }
 
-    /// A candidate that comes again does no harm, a description may: that one is asked after sooner.
-    fn confirm_soon(&mut self, now: Duration, conn: ConnId, about: Option<(MemberId, Kind)>) {
+    /// A candidate that comes again does no harm, a description may: that one is asked after sooner. A ping that is
+    /// nearly due leaves with the message.
+    fn confirm_soon(&mut self, now: Duration, conn: ConnId, about: Option<(MemberId, Kind)>, seq: u64) {
         let is_description = about.is_some_and(|(_, kind)| kind.is_description());
         let patience = if is_description { self.limits.confirm } else { self.limits.confirm_candidate };
-        let at = now + patience;
-        if let Some(found) = self.conns.get_mut(&conn) {
-            found.confirm_by(at);
-            self.arm_conn(conn);
+        let Some(found) = self.conns.get_mut(&conn) else { return };
+        if found.is_asked_by(now + NEARLY) {
+            self.outputs.push_back(Output::Ping { conn, seq });
+        } else {
+            found.confirm_by(now + patience);
         }
+        self.arm_conn(conn);
     }
 
     /// Gives a member the mail that waits in its room.

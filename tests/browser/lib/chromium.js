@@ -62,8 +62,7 @@ export async function connected(page, timeout = PATIENCE) {
     const { call } = globalThis.turnkey;
     return call.members.some(({ id }) => call.connection(id)?.connectionState === "connected");
   }, null, { timeout });
-  // Chromium answers with a report it has, which may be of the moment before.
-  return until(page, stats, Boolean, timeout);
+  return stats(page);
 }
 
 export function stats(page) {
