@@ -22,7 +22,7 @@ const GROUP: usize = 256;
 const RECORDS: usize = 10_000;
 
 /// How long the database may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked for what may be forgotten, and how soon again while there is more of it.
 const FORGET: Duration = Duration::from_secs(24 * 3600);

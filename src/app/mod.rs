@@ -43,18 +43,6 @@ use health::Health;
 use settings::Place;
 use tls::Certificate;
 
-/// The length of a turn of a thread that carries signaling: some messages. The shortest there is.
-#[cfg(target_os = "linux")]
-const TURN: Duration = Duration::from_micros(100);
-
-/// What a thread of signaling's runtime does first: it asks the system to let it in soon when a message comes.
-pub fn on_signaling_thread() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = crate::io::linux::take_short_turns(TURN) {
-        tracing::debug!(%error, "messages may wait for other threads");
-    }
-}
-
 /// Starts servers.
 pub struct Server;
 

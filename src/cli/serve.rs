@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use turnkey::app::{Handle, on_signaling_thread};
+use turnkey::app::Handle;
 use turnkey::config::address::literal;
 use turnkey::config::secret::{Keys, random};
 use turnkey::config::{Access, Config, Options};
@@ -29,7 +29,6 @@ pub(super) fn run(mut options: Options, args: Args) -> Result<()> {
     let level = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(signaling_threads())
-        .on_thread_start(on_signaling_thread)
         .enable_all()
         .build()
         .context("no threads")?;

@@ -9,7 +9,6 @@ mod control;
 mod recv;
 mod send;
 mod sys;
-mod turns;
 mod words;
 
 use std::os::fd::AsRawFd;
@@ -18,7 +17,6 @@ use std::time::Duration;
 use super::{Capabilities, Counters, Datagrams, PeerError, RecvBatch, SendBatch, Sockets, UdpSocket};
 use recv::Receiver;
 use send::Sender;
-pub use turns::take_short_turns;
 pub use words::{Words, monotonic_at};
 
 /// Larger segments than any common path takes are not worth a run, and the kernel would refuse it.
