@@ -1,7 +1,5 @@
 //! JSON as bytes: how deep it is, and pieces of it that are kept as they came.
 
-use std::sync::Arc;
-
 use serde_json::value::RawValue;
 
 /// Whether brackets nest deeper than `limit`. Does not check that the text is JSON.
@@ -35,23 +33,6 @@ pub(crate) fn is_deeper_than(text: &str, limit: usize) -> bool {
 /// `value` as JSON text; for our own structures, which always serialise.
 pub(crate) fn text<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("our own structures have string keys only")
-}
-
-/// Serialises a shared text.
-pub(crate) fn shared<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(text)
-}
-
-/// [`shared`] for what may be absent.
-pub(crate) mod maybe_shared {
-    use super::Arc;
-
-    pub(crate) fn serialize<S: serde::Serializer>(
-        text: &Option<Arc<str>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serde::Serialize::serialize(&text.as_deref(), serializer)
-    }
 }
 
 /// Serialises Unix seconds as ISO 8601, in UTC.

@@ -90,9 +90,10 @@ impl Hub {
         if let Some(timeline) = self.timelines.get_mut(&call.id) {
             timeline.status = Some(call.status);
         }
-        match call.status.is_over() {
-            true => self.end_timeline(now, &call.id),
-            false => self.write_timeline_now(&call.id),
+        if call.status.is_over() {
+            self.end_timeline(now, &call.id);
+        } else {
+            self.write_timeline_now(&call.id);
         }
     }
 

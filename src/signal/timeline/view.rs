@@ -15,7 +15,6 @@ use crate::signal::json;
 #[derive(Clone, Debug, Serialize)]
 pub struct TimelineView {
     /// The call, or the room.
-    #[serde(serialize_with = "json::shared")]
     pub call_id: Arc<str>,
     /// How the call stands; a room that nobody was called to has no status.
     pub status: Option<CallStatus>,
@@ -39,7 +38,6 @@ pub struct TimelineView {
 #[derive(Clone, Debug, Serialize)]
 pub struct PartyView {
     /// The user, or what a guest calls itself.
-    #[serde(serialize_with = "json::shared")]
     pub who: Arc<str>,
     /// Candidates it has offered, by type and protocol.
     pub candidates: BTreeMap<&'static str, u16>,
@@ -53,7 +51,7 @@ pub struct EventView {
     /// Milliseconds since the timeline began.
     pub after_ms: u32,
     /// Whose it is.
-    #[serde(with = "json::maybe_shared", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub who: Option<Arc<str>>,
     /// What happened.
     #[serde(flatten)]
