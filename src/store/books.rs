@@ -1,7 +1,10 @@
 //! The books: calls, sessions with their attendees and metrics, timelines, and what was relayed for whom. Each record can be
 //! written again and changes nothing then.
 
-use super::{Statement, number, plain};
+use std::collections::BTreeMap;
+
+use super::group::{ROWS, places};
+use super::{Statement, number, plain, statement};
 use crate::signal::{Call, Record, TimelineView, Usage};
 
 /// Rows of each kind that are forgotten in one transaction: few, as writing waits for it.
@@ -36,31 +39,40 @@ pub(super) const FORGOTTEN: &[Forgotten] = &[
     },
 ];
 
-pub(super) fn statements(node: &str, record: &Record) -> Vec<Statement> {
-    match record {
-        Record::Call(call) => vec![put_call(node, call)],
-        Record::Usage(usage) => vec![put_usage(node, usage)],
-        Record::Timeline { name, view } => vec![put_timeline(node, name, view)],
-        Record::Began { session, room, at } => {
-            let sql = "INSERT INTO sessions (session_id, node, room_id, started_at) VALUES ($1, $2, $3, $4) \
-                       ON CONFLICT (session_id) DO NOTHING";
-            let query = sqlx::query(sql).bind(plain(session)).bind(node.to_owned());
-            vec![query.bind(plain(room)).bind(number(*at))]
-        }
-        Record::Ended { session, at } => ended(session, *at),
-        Record::Joined { session, attendee, user, role, peer, at } => {
-            let sql = "INSERT INTO attendees (attendee_id, session_id, user_id, role, peer_id, joined_at) \
-                       VALUES ($1, $2, $3, $4, $5, $6) \
-                       ON CONFLICT (attendee_id) DO UPDATE SET left_at = NULL, reason = NULL, duration_minutes = NULL";
-            let query = sqlx::query(sql).bind(plain(attendee)).bind(plain(session)).bind(plain(user));
-            vec![query.bind(role.as_deref().map(plain)).bind(plain(peer)).bind(number(*at))]
-        }
-        Record::Left { attendee, reason, at } => {
-            let sql = "UPDATE attendees SET left_at = $2, reason = $3, \
-                       duration_minutes = ($2 - joined_at) / 60.0 WHERE attendee_id = $1 AND left_at IS NULL";
-            vec![sqlx::query(sql).bind(plain(attendee)).bind(number(*at)).bind(*reason)]
+/// Records of one group, those of usage together.
+pub(super) fn statements(node: &str, records: &[Record]) -> Vec<Statement> {
+    let mut statements = Vec::with_capacity(records.len());
+    // Of each allocation what was said last: one statement must not write a row twice.
+    let mut usages = BTreeMap::new();
+    for record in records {
+        match record {
+            Record::Call(call) => statements.push(put_call(node, call)),
+            Record::Usage(usage) => drop(usages.insert(&usage.usage, &**usage)),
+            Record::Timeline { name, view } => statements.push(put_timeline(node, name, view)),
+            Record::Began { session, room, at } => {
+                let sql = "INSERT INTO sessions (session_id, node, room_id, started_at) VALUES ($1, $2, $3, $4) \
+                           ON CONFLICT (session_id) DO NOTHING";
+                let query = sqlx::query(sql).bind(plain(session)).bind(node.to_owned());
+                statements.push(query.bind(plain(room)).bind(number(*at)));
+            }
+            Record::Ended { session, at } => statements.extend(ended(session, *at)),
+            Record::Joined { session, attendee, user, role, peer, at } => {
+                let sql = "INSERT INTO attendees (attendee_id, session_id, user_id, role, peer_id, joined_at) \
+                           VALUES ($1, $2, $3, $4, $5, $6) \
+                           ON CONFLICT (attendee_id) DO UPDATE SET left_at = NULL, reason = NULL, duration_minutes = NULL";
+                let query = sqlx::query(sql).bind(plain(attendee)).bind(plain(session)).bind(plain(user));
+                statements.push(query.bind(role.as_deref().map(plain)).bind(plain(peer)).bind(number(*at)));
+            }
+            Record::Left { attendee, reason, at } => {
+                let sql = "UPDATE attendees SET left_at = $2, reason = $3, \
+                           duration_minutes = ($2 - joined_at) / 60.0 WHERE attendee_id = $1 AND left_at IS NULL";
+                statements.push(sqlx::query(sql).bind(plain(attendee)).bind(number(*at)).bind(*reason));
+            }
         }
     }
+    let usages: Vec<_> = usages.into_values().collect();
+    statements.extend(usages.chunks(ROWS).map(|rows| put_usages(node, rows)));
+    statements
 }
 
 /// Closes the session with everybody in it, and draws up its metrics.
@@ -103,26 +115,30 @@ fn put_call(node: &str, call: &Call) -> Statement {
 }
 
 /// Of an allocation that stands, what it has carried so far; the last of it stays where the server is killed.
-fn put_usage(node: &str, usage: &Usage) -> Statement {
-    let sql = "INSERT INTO turn_usage (usage_id, node, user_id, scope, transport, started_at, ended_at, \
-               duration_seconds, packets_to_peer, bytes_to_peer, packets_to_client, bytes_to_client) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (usage_id) DO UPDATE SET \
-               ended_at = excluded.ended_at, duration_seconds = excluded.duration_seconds, \
-               packets_to_peer = excluded.packets_to_peer, bytes_to_peer = excluded.bytes_to_peer, \
-               packets_to_client = excluded.packets_to_client, bytes_to_client = excluded.bytes_to_client";
-    sqlx::query(sql)
-        .bind(plain(&usage.usage))
-        .bind(node.to_owned())
-        .bind(plain(&usage.user))
-        .bind(plain(&usage.scope))
-        .bind(usage.transport.as_str())
-        .bind(number(usage.ended_at.saturating_sub(usage.lasted.as_secs())))
-        .bind(number(usage.ended_at))
-        .bind(usage.lasted.as_secs_f64())
-        .bind(number(usage.to_peer.0))
-        .bind(number(usage.to_peer.1))
-        .bind(number(usage.to_client.0))
-        .bind(number(usage.to_client.1))
+fn put_usages(node: &str, rows: &[&Usage]) -> Statement {
+    let sql = format!(
+        "INSERT INTO turn_usage (node, usage_id, user_id, scope, transport, started_at, ended_at, duration_seconds, \
+         packets_to_peer, bytes_to_peer, packets_to_client, bytes_to_client) VALUES {} \
+         ON CONFLICT (usage_id) DO UPDATE SET \
+         ended_at = excluded.ended_at, duration_seconds = excluded.duration_seconds, \
+         packets_to_peer = excluded.packets_to_peer, bytes_to_peer = excluded.bytes_to_peer, \
+         packets_to_client = excluded.packets_to_client, bytes_to_client = excluded.bytes_to_client",
+        places(rows.len(), 11)
+    );
+    rows.iter().fold(statement(sql).bind(node.to_owned()), |query, usage| {
+        query
+            .bind(plain(&usage.usage))
+            .bind(plain(&usage.user))
+            .bind(plain(&usage.scope))
+            .bind(usage.transport.as_str())
+            .bind(number(usage.ended_at.saturating_sub(usage.lasted.as_secs())))
+            .bind(number(usage.ended_at))
+            .bind(usage.lasted.as_secs_f64())
+            .bind(number(usage.to_peer.0))
+            .bind(number(usage.to_peer.1))
+            .bind(number(usage.to_client.0))
+            .bind(number(usage.to_client.1))
+    })
 }
 
 fn put_timeline(node: &str, name: &str, view: &TimelineView) -> Statement {
@@ -139,4 +155,32 @@ fn put_timeline(node: &str, name: &str, view: &TimelineView) -> Statement {
         .bind(view.verdict.cause.as_str())
         .bind(plain(&view.verdict.sentence))
         .bind(view.to_json())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::RelayTransport;
+
+    fn usage(name: u64, bytes: u64) -> Record {
+        Record::Usage(Box::new(Usage {
+            usage: format!("{name:016x}").into(),
+            user: "ann".into(),
+            scope: "".into(),
+            transport: RelayTransport::Udp,
+            is_over: false,
+            ended_at: 9,
+            lasted: std::time::Duration::from_secs(5),
+            to_peer: (1, bytes),
+            to_client: (0, 0),
+        }))
+    }
+
+    #[test]
+    fn what_many_allocations_have_carried_takes_few_statements() {
+        let records: Vec<_> = (0..120).map(|name| usage(name, 7)).collect();
+        assert_eq!(statements("n", &records).len(), 3, "fifty rows each");
+        let again: Vec<_> = (0..120).map(|bytes| usage(1, bytes)).collect();
+        assert_eq!(statements("n", &again).len(), 1);
+    }
 }

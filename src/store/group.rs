@@ -7,7 +7,7 @@ use super::{Statement, escaped, number, statement};
 use crate::signal::{Change, Record, Row, Table};
 
 /// Rows of one INSERT, and ranges of one DELETE.
-const ROWS: usize = 50;
+pub(super) const ROWS: usize = 50;
 
 type Key = (Table, Box<str>, u64);
 
@@ -75,20 +75,24 @@ fn delete(node: &str, ranges: &[(Table, Box<str>, u64, u64)]) -> Statement {
 }
 
 fn insert(node: &str, rows: &[(&Key, &str)]) -> Statement {
-    let places: Vec<String> = (0..rows.len())
-        .map(|i| {
-            let first = 4 * i + 2;
-            format!("($1, ${}, ${}, ${}, ${})", first, first + 1, first + 2, first + 3)
-        })
-        .collect();
     let sql = format!(
         "INSERT INTO journal (node, kind, owner, number, value) VALUES {} \
          ON CONFLICT (node, kind, owner, number) DO UPDATE SET value = excluded.value",
-        places.join(", ")
+        places(rows.len(), 4)
     );
     rows.iter().fold(statement(sql).bind(node.to_owned()), |query, ((table, owner, at), value)| {
         query.bind(table.as_str()).bind(escaped(owner)).bind(number(*at)).bind(value.to_string())
     })
+}
+
+/// Places for the values of an INSERT: of so many rows the node, which is the first value of all, and so many more
+/// values each.
+pub(super) fn places(rows: usize, each: usize) -> String {
+    let row = |row| {
+        let values = (0..each).map(|value| format!(", ${}", row * each + value + 2));
+        format!("($1{})", values.collect::<String>())
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -101,6 +105,11 @@ mod tests {
 
     fn drop(owner: &str, from: u64, to: u64) -> Change {
         Change::Drop { table: Table::Frame, owner: owner.into(), from, to }
+    }
+
+    #[test]
+    fn all_rows_of_an_insert_have_the_node_in_common() {
+        assert_eq!(places(2, 3), "($1, $2, $3, $4), ($1, $5, $6, $7)");
     }
 
     #[test]

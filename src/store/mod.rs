@@ -175,13 +175,9 @@ impl Store {
             let wipe = sqlx::query("DELETE FROM journal WHERE node = $1").bind(self.node.clone());
             wipe.execute(&mut *transaction).await?;
         }
-        for statement in group.statements(&self.node) {
+        let books = books::statements(&self.node, group.records());
+        for statement in group.statements(&self.node).into_iter().chain(books) {
             statement.execute(&mut *transaction).await?;
-        }
-        for record in group.records() {
-            for statement in books::statements(&self.node, record) {
-                statement.execute(&mut *transaction).await?;
-            }
         }
         Ok(transaction.commit().await?)
     }

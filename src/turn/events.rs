@@ -68,7 +68,7 @@ pub enum Happening {
     FirstByte,
     /// An allocation stands, and has carried more than was told before.
     Carried(Account),
-    /// An allocation has ended.
+    /// An allocation has ended. Told of one that was made for no session only where it may have carried something.
     Ended(Account),
 }
 
@@ -242,13 +242,13 @@ impl Server {
         let Some(allocation) = self.table.get_mut(id) else { return };
         let carried = &mut allocation.carried;
         (carried.since, carried.told_at, carried.name) = (now.mono, now.mono, name);
-        let families = crate::turn::shared::Family::BOTH.map(|family| allocation.relay(family).is_some());
-        let what = Happening::Allocated { transport: allocation.path.five_tuple.transport, families };
-        let event = event(allocation, now.mono, what);
-        if event.session.is_empty() {
+        if session(allocation).is_empty() {
             return;
         }
         allocation.carried.is_awaited = true;
+        let families = crate::turn::shared::Family::BOTH.map(|family| allocation.relay(family).is_some());
+        let what = Happening::Allocated { transport: allocation.path.five_tuple.transport, families };
+        let event = event(allocation, now.mono, what);
         self.events.awaited.push_back(id);
         self.events.push(id, event);
     }
@@ -287,13 +287,19 @@ impl Server {
         }
     }
 
-    /// An allocation is about to end.
+    /// An allocation is about to end. One that carried nothing is of interest to its session only.
     pub(super) fn tell_ended(&mut self, now: Now, id: AllocationId) {
         self.tell_first_byte(id);
         let Some(allocation) = self.table.get(id).filter(|allocation| allocation.opening.is_none()) else {
             return;
         };
-        let event = event(allocation, now.mono, Happening::Ended(account(allocation, now)));
+        let account = account(allocation, now);
+        // What the kernel has relayed may be counted after the end only.
+        let is_all = self.shared.offload().is_none();
+        if is_all && account.usage == Usage::default() && session(allocation).is_empty() {
+            return;
+        }
+        let event = event(allocation, now.mono, Happening::Ended(account));
         self.events.push(id, event);
     }
 
@@ -328,9 +334,11 @@ fn account(allocation: &Allocation, now: Now) -> Account {
 }
 
 fn event(allocation: &Allocation, at: Duration, what: Happening) -> Event {
-    let is_time_limited = allocation.expiry.is_some_and(|expiry| !expiry.ends_allocation);
-    let session = session_of(&allocation.username, is_time_limited).into();
-    Event { user: allocation.user.clone(), session, at, what }
+    Event { user: allocation.user.clone(), session: session(allocation).into(), at, what }
+}
+
+fn session(allocation: &Allocation) -> &str {
+    session_of(&allocation.username, allocation.expiry.is_some_and(|expiry| !expiry.ends_allocation))
 }
 
 /// The session in a time-limited user name; other names have none.

@@ -85,6 +85,12 @@ fn of_others_only_what_was_relayed_is_told() {
     let told = take(&mut lab);
     assert_eq!((told.len(), &*told[0].user, &*told[0].session), (1, "static", ""));
     assert!(matches!(told[0].what, Happening::Ended(account) if account.usage == usage((1, 2), (0, 0))));
+    for _ in 0..10 {
+        client.allocate(&mut lab);
+        assert_eq!(client.bind(&mut lab, 0x4000, PEER), None);
+        client.refresh(&mut lab, 0);
+    }
+    assert_eq!(take(&mut lab), [], "nothing was relayed");
 }
 
 #[test]
@@ -202,8 +208,8 @@ fn who_knows_no_password_cannot_crowd_out_what_is_due_to_others() {
 #[test]
 fn events_that_nobody_takes_are_bounded_and_counted() {
     let mut lab = Lab::new();
-    let client = Client::new(&mut lab, HERE);
-    for _ in 0..5000 {
+    let client = in_session(&mut lab, HERE);
+    for _ in 0..2500 {
         client.allocate(&mut lab);
         client.refresh(&mut lab, 0);
     }
@@ -228,6 +234,23 @@ fn what_is_relayed_elsewhere_counts_for_its_allocation_also_after_its_end() {
     let told = happenings(&mut lab);
     let carried = usage((3, 25), (1, 10));
     assert!(matches!(told[..], [Happening::Ended(account)] if account.usage == carried), "{told:?}");
+}
+
+#[test]
+fn of_an_allocation_all_of_whose_packets_the_kernel_relayed_the_end_is_told() {
+    let shared = turnkey::turn::Shared::new(settings().ports).with_offload(64, &[]);
+    let mut lab = Lab::of(settings(), std::sync::Arc::new(shared));
+    let client = Client::new(&mut lab, HERE);
+    client.allocate(&mut lab);
+    assert_eq!(client.bind(&mut lab, 0x4000, PEER), None);
+    let flow: FlowId = lab.rows.0.values().next().expect("a row").flow;
+    client.refresh(&mut lab, 0);
+    lab.server.count_offloaded(lab.now(), flow, usage((1, 5), (0, 0)));
+    let told = happenings(&mut lab);
+    assert!(
+        matches!(told[..], [Happening::Ended(account)] if account.usage == usage((1, 5), (0, 0))),
+        "{told:?}"
+    );
 }
 
 #[test]

@@ -204,6 +204,9 @@ fn the_books_get_usage_and_the_timeline_of_what_is_over() {
     let usage = &told[1];
     assert_eq!(format!("{}.{}", usage.user, usage.scope), credential);
     assert_eq!((usage.to_peer, usage.to_client, usage.lasted.as_secs()), ((3, 300), (1, 50), 9));
+    let nothing = Carried { to_peer: (0, 0), to_client: (0, 0), ..carried(9) };
+    tell(&mut sim, &credential, RelayStep::Released(nothing));
+    assert!(records(&mut sim).is_empty(), "no row for what relayed nothing");
     for conn in [ann, bob] {
         sim.frame(conn, r#"{"t":"leave"}"#);
     }

@@ -41,7 +41,9 @@ impl Hub {
     /// What the relay did with credentials: it goes into the timeline of their call, and what was relayed into the
     /// books.
     pub fn handle_relay_news(&mut self, now: Now, news: &RelayNews) {
-        if let RelayStep::Carried(carried) | RelayStep::Released(carried) = news.step {
+        if let RelayStep::Carried(carried) | RelayStep::Released(carried) = news.step
+            && carried.is_something()
+        {
             self.record(|| Record::Usage(Box::new(usage(now, news, carried))));
         }
         let Some(what) = news.step.event() else { return };

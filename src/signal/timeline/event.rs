@@ -256,6 +256,13 @@ pub struct Carried {
     pub to_client: (u64, u64),
 }
 
+impl Carried {
+    /// Whether there is anything to count.
+    pub(crate) fn is_something(&self) -> bool {
+        (self.to_peer, self.to_client) != ((0, 0), (0, 0))
+    }
+}
+
 impl RelayStep {
     /// The event of a timeline, if it is one.
     pub(crate) fn event(&self) -> Option<What> {
