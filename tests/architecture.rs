@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("credential", &["stun"]),
     ("dtls", &[]),
     ("turn", &["stun", "credential"]),
-    ("signal", &[]),
+    ("signal", &["credential"]),
     ("proxy", &[]),
     ("fuzzing", &["stun", "credential", "dtls", "turn", "signal", "proxy"]),
     ("io", &[]),
@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["signal"]),
     ("telemetry", &["config"]),
     ("systemd", &[]),
-    ("config", &["credential", "stun", "turn", "http", "signal", "worker"]),
+    ("config", &["credential", "stun", "turn", "http", "signal", "worker", "offload"]),
     (
         "app",
         &[

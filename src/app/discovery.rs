@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
-use crate::config::{Alternate, Config, RelayListener, RelayTransport};
-use crate::turn::{LinkId, Vantage, Vantages};
+use crate::config::{Alternate, Config, RelayListener};
+use crate::turn::{LinkId, Transport, Vantage, Vantages};
 
 /// The four addresses, and where each stands among the UDP listeners.
 pub(super) struct Discovery {
@@ -18,7 +18,7 @@ impl Discovery {
     /// `None` where it is off. `relay` are the relay's listeners.
     pub(super) fn new(config: &Config, relay: &[RelayListener]) -> Option<Self> {
         let alternate = config.relay.alternate?;
-        let udp = relay.iter().filter(|listener| listener.transport == RelayTransport::Udp);
+        let udp = relay.iter().filter(|listener| listener.transport == Transport::Udp);
         let mut udp: Vec<_> = udp.map(|listener| listener.address).collect();
         let of_relay = udp.len();
         let first = *udp.iter().find(|address| address.is_ipv4() == alternate.local.is_ipv4())?;

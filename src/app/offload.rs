@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::settings::Place;
-use crate::config::{self, Config, OffloadMode, RelayTransport};
+use crate::config::{self, Config};
 use crate::offload::{Mode, Offload};
+use crate::turn::Transport;
 
 /// Flows that the kernel relays at a time. The others take the usual way, and are counted.
 const FLOWS: u32 = 16_384;
@@ -19,17 +20,12 @@ pub(super) fn start(config: &Config, place: &Place) -> Result<Option<Arc<Offload
         true => interfaces(place),
         false => wanted.interfaces.clone(),
     };
-    let mode = match wanted.mode {
-        OffloadMode::Auto => Mode::Auto,
-        OffloadMode::Tc => Mode::Tc,
-        OffloadMode::Xdp => Mode::Xdp,
-    };
-    match Offload::start(mode, &interfaces, Instant::now(), FLOWS) {
+    match Offload::start(wanted.mode, &interfaces, Instant::now(), FLOWS) {
         Ok((offload, chosen)) => {
             tracing::info!(%chosen, "offload");
             Ok(Some(Arc::new(offload)))
         }
-        Err(error) if wanted.mode == OffloadMode::Auto => {
+        Err(error) if wanted.mode == Mode::Auto => {
             tracing::info!(chosen = "none", why = %error, "offload");
             Ok(None)
         }
@@ -40,7 +36,7 @@ pub(super) fn start(config: &Config, place: &Place) -> Result<Option<Arc<Offload
 /// Those with an address of the relay, or of a listener that has one of its own.
 fn interfaces(place: &Place) -> Vec<String> {
     let relays: Vec<IpAddr> = place.located().now.relay.iter().map(|address| address.local).collect();
-    let listeners = place.relay.iter().filter(|listener| listener.transport == RelayTransport::Udp);
+    let listeners = place.relay.iter().filter(|listener| listener.transport == Transport::Udp);
     let ours: BTreeSet<IpAddr> = relays.into_iter().chain(listeners.map(|l| l.address.ip())).collect();
     let carries =
         |interface: &if_addrs::Interface| !interface.is_loopback() && ours.contains(&interface.ip());

@@ -20,11 +20,11 @@ use super::settings::{Located, Place};
 use super::tls::{Certificate, FileWatch};
 use super::{Addresses, Current, Handle, Running, unix_now};
 use crate::config::secret::{self, Keys};
-use crate::config::{self, Backend, Config, HttpListener, RelayListener, RelayTransport, address};
+use crate::config::{self, Config, HttpListener, RelayListener, address};
 use crate::credential::{Issued, Nonces, Revoked};
 use crate::offload::Offload;
 use crate::store::{Location, Store, StoreError};
-use crate::turn::Listener;
+use crate::turn::{Listener, Transport};
 use crate::worker::{self, Pool};
 use crate::{admin, http, systemd};
 
@@ -208,7 +208,7 @@ fn relay_listeners(
     if let Some(problem) = problem {
         tracing::info!("no DTLS listeners: {problem}");
     }
-    let is_spoken = |transport| transport != RelayTransport::Dtls || problem.is_none();
+    let is_spoken = |transport| transport != Transport::Dtls || problem.is_none();
     let is_available = |listener: &&RelayListener| {
         let is_available = addresses.is_available(listener.address);
         if !is_available {
@@ -226,9 +226,9 @@ fn resolve_ports(listeners: &mut [RelayListener], pool: &Pool, tcp: &[TcpListene
     let mut tcp = tcp.iter().map(local);
     for listener in listeners {
         let actual = match listener.transport {
-            RelayTransport::Udp => udp.next(),
-            RelayTransport::Dtls => dtls.next(),
-            RelayTransport::Tcp | RelayTransport::Tls => tcp.next(),
+            Transport::Udp => udp.next(),
+            Transport::Dtls => dtls.next(),
+            Transport::Tcp | Transport::Tls => tcp.next(),
         };
         listener.address = actual.unwrap_or(listener.address);
     }
@@ -248,14 +248,10 @@ fn start_workers(
     let added = place.discovery.iter().flat_map(|discovery| discovery.added.iter().copied());
     let setup = worker::Setup {
         workers: config.relay.workers,
-        udp: of(RelayTransport::Udp).chain(added).collect(),
-        dtls: of(RelayTransport::Dtls).collect(),
+        udp: of(Transport::Udp).chain(added).collect(),
+        dtls: of(Transport::Dtls).collect(),
         identity: certificate.and_then(|certificate| certificate.dtls().ok().cloned()),
-        backend: match config.relay.backend {
-            Backend::Auto => worker::Backend::Auto,
-            Backend::Linux => worker::Backend::Linux,
-            Backend::Portable => worker::Backend::Portable,
-        },
+        backend: config.relay.backend,
         offload,
         shared_relay_port: config.relay.ports.shared(),
         sock_buf: config.relay.socket_buffer,
@@ -318,7 +314,7 @@ fn bind_one(config: &Config, key: &str, address: SocketAddr) -> Result<TcpListen
 
 /// The relay's side of a listener that it shares with HTTPS.
 fn shared((socket, _): &(TcpListener, HttpListener)) -> RelayListener {
-    RelayListener { transport: RelayTransport::Tls, address: local(socket) }
+    RelayListener { transport: Transport::Tls, address: local(socket) }
 }
 
 /// Starts the tasks, and says where the server listens.
@@ -337,7 +333,7 @@ fn spawn(running: Arc<Running>, bound: Bound, certificate_files: FileWatch) -> H
     let streams = running.place.relay.iter().filter(|listener| listener.transport.is_stream());
     for (socket, listener) in bound.relay.into_iter().zip(streams) {
         let inside = Inside::Relay(Arc::clone(&running.pool));
-        let is_tls = listener.transport == RelayTransport::Tls;
+        let is_tls = listener.transport == Transport::Tls;
         // For those on their way to a worker, which counts them again: strangers who say nothing hold up no
         // other listener.
         tasks.spawn(running.entrance(socket, is_tls, inside, &places(for_relay)).serve());
@@ -370,9 +366,9 @@ fn addresses(place: &Place, udp: &[SocketAddr], bound: &Bound) -> Addresses {
     };
     Addresses {
         udp: udp.to_vec(),
-        tcp: of(RelayTransport::Tcp).collect(),
-        tls: of(RelayTransport::Tls).collect(),
-        dtls: of(RelayTransport::Dtls).collect(),
+        tcp: of(Transport::Tcp).collect(),
+        tls: of(Transport::Tls).collect(),
+        dtls: of(Transport::Dtls).collect(),
         http: bound.http.iter().map(|(socket, listener)| (local(socket), listener.https)).collect(),
         admin: bound.admin.as_ref().map(local),
     }

@@ -15,8 +15,9 @@ use rustls::{InconsistentKeys, ServerConfig};
 
 use super::Running;
 use super::entrance::stopped;
-use crate::config::{Config, Error, PublicAddress, RelayTransport, Tls, address, secret};
+use crate::config::{Config, Error, PublicAddress, Tls, address, secret};
 use crate::dtls::{Identity, IdentityError};
+use crate::turn::Transport;
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -207,7 +208,7 @@ impl Running {
     pub(super) fn show(&self, certificate: Option<Certificate>) {
         let mut listeners = self.place.relay.iter();
         if let Some(certificate) = certificate.as_ref()
-            && listeners.any(|listener| listener.transport == RelayTransport::Dtls)
+            && listeners.any(|listener| listener.transport == Transport::Dtls)
         {
             match certificate.dtls() {
                 Ok(identity) => self.pool.identify(identity),

@@ -8,7 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use super::source::Error;
-use super::{Config, PublicAddress, RelayListener, RelayTransport, detect};
+use super::{Config, PublicAddress, RelayListener, detect};
+use crate::turn::Transport;
 
 /// The relay's addresses on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Addresses {
     /// `stun:`, `turn:` and `turns:` URLs of listeners, in the order browsers should try them.
     #[must_use]
     pub fn ice_urls(&self, listeners: &[RelayListener]) -> Vec<String> {
-        let mut hosts: Vec<(String, u16, RelayTransport)> = Vec::new();
+        let mut hosts: Vec<(String, u16, Transport)> = Vec::new();
         for listener in listeners {
             if let Some(host) = self.host(listener.address.ip()) {
                 let entry = (host, listener.address.port(), listener.transport);
@@ -95,11 +96,11 @@ impl Addresses {
                 }
             }
         }
-        let of = |wanted: RelayTransport| hosts.iter().filter(move |(_, _, transport)| *transport == wanted);
-        let stun = of(RelayTransport::Udp).take(1).map(|(host, port, _)| format!("stun:{host}:{port}"));
-        let udp = of(RelayTransport::Udp).map(|(host, port, _)| format!("turn:{host}:{port}?transport=udp"));
-        let tcp = of(RelayTransport::Tcp).map(|(host, port, _)| format!("turn:{host}:{port}?transport=tcp"));
-        let tls = of(RelayTransport::Tls).map(|(host, port, _)| format!("turns:{host}:{port}?transport=tcp"));
+        let of = |wanted: Transport| hosts.iter().filter(move |(_, _, transport)| *transport == wanted);
+        let stun = of(Transport::Udp).take(1).map(|(host, port, _)| format!("stun:{host}:{port}"));
+        let udp = of(Transport::Udp).map(|(host, port, _)| format!("turn:{host}:{port}?transport=udp"));
+        let tcp = of(Transport::Tcp).map(|(host, port, _)| format!("turn:{host}:{port}?transport=tcp"));
+        let tls = of(Transport::Tls).map(|(host, port, _)| format!("turns:{host}:{port}?transport=tcp"));
         stun.chain(udp).chain(tcp).chain(tls).collect()
     }
 

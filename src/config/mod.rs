@@ -24,15 +24,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use further::Further;
-pub use relay::{
-    Alternate, Backend, Offload, OffloadMode, PublicAddress, Redirect, Relay, RelayListener, RelayPorts,
-    RelayTransport, StunServer,
-};
+pub use relay::{Alternate, Offload, PublicAddress, Redirect, Relay, RelayListener, RelayPorts, StunServer};
 pub use source::Error;
 pub use values::parse_duration;
 
 use crate::signal::Limits;
-use crate::turn::{Bandwidth, Network};
+use crate::turn::{Bandwidth, Network, Transport};
 use file::File;
 use source::{Place, Sources};
 
@@ -353,7 +350,7 @@ impl Config {
     /// Whether DTLS listeners are asked for by name, not only there because there is a certificate.
     #[must_use]
     pub fn names_dtls(&self) -> bool {
-        let is_dtls = |listener: &RelayListener| listener.transport == RelayTransport::Dtls;
+        let is_dtls = |listener: &RelayListener| listener.transport == Transport::Dtls;
         self.sources.place("relay.listen").is_some() && self.relay.listen.iter().any(is_dtls)
     }
 

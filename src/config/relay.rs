@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::file;
 use super::source::Error;
 use super::values::{Check, is_host_name};
-use crate::turn::Network;
+use crate::offload::Mode;
+use crate::turn::{Network, Transport};
+use crate::worker::Backend;
 
 /// Fewer ports than this serve nobody: a call between two clients takes two, and a closed one rests.
 const MIN_PORTS: u16 = 8;
@@ -79,41 +81,9 @@ pub struct Redirect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayListener {
     /// What carries STUN messages.
-    pub transport: RelayTransport,
+    pub transport: Transport,
     /// Where.
     pub address: SocketAddr,
-}
-
-/// What carries STUN messages between client and server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelayTransport {
-    /// Datagrams.
-    Udp,
-    /// TCP connections.
-    Tcp,
-    /// TLS over TCP.
-    Tls,
-    /// DTLS over UDP.
-    Dtls,
-}
-
-impl RelayTransport {
-    /// Whether it is accepted as a TCP connection.
-    #[must_use]
-    pub fn is_stream(self) -> bool {
-        matches!(self, Self::Tcp | Self::Tls)
-    }
-
-    /// As it is written in `relay.listen`.
-    #[must_use]
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Dtls => "dtls",
-        }
-    }
 }
 
 /// An address the world sees.
@@ -180,36 +150,13 @@ pub struct StunServer {
     pub port: u16,
 }
 
-/// How datagrams are read and written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Backend {
-    /// The best one this host allows.
-    #[default]
-    Auto,
-    /// Batches of Linux system calls.
-    Linux,
-    /// One datagram a call, on any system.
-    Portable,
-}
-
 /// `relay.offload`: bound channels are relayed by the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offload {
     /// Where.
-    pub mode: OffloadMode,
+    pub mode: Mode,
     /// At these interfaces; empty: those that have the relay's addresses.
     pub interfaces: Vec<String>,
-}
-
-/// Where in the kernel packets are relayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OffloadMode {
-    /// Whichever works; it is no error if nothing does.
-    Auto,
-    /// Traffic control.
-    Tc,
-    /// XDP.
-    Xdp,
 }
 
 impl Check<'_> {
@@ -339,7 +286,7 @@ impl Check<'_> {
             }
         };
         let is_candidate = |listener: &&RelayListener| {
-            listener.transport == RelayTransport::Udp && listener.address.is_ipv4() == local.is_ipv4()
+            listener.transport == Transport::Udp && listener.address.is_ipv4() == local.is_ipv4()
         };
         match listen.iter().find(is_candidate).map(|listener| listener.address) {
             Some(first) if first.ip().is_unspecified() || first.port() == 0 => self.fail(
@@ -372,12 +319,8 @@ impl Check<'_> {
     /// `relay.offload` and `relay.offload_interfaces`.
     pub(super) fn offload(&self, relay: &file::Relay) -> Result<Option<Offload>, Error> {
         let key = "relay.offload";
-        let modes = [
-            ("off", None),
-            ("auto", Some(OffloadMode::Auto)),
-            ("tc", Some(OffloadMode::Tc)),
-            ("xdp", Some(OffloadMode::Xdp)),
-        ];
+        let modes =
+            [("off", None), ("auto", Some(Mode::Auto)), ("tc", Some(Mode::Tc)), ("xdp", Some(Mode::Xdp))];
         let Some(mode) = self.one_of(key, &relay.offload, &modes)? else {
             return match relay.offload_interfaces.is_empty() {
                 true => Ok(None),

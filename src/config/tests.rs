@@ -265,7 +265,7 @@ fn design_2_2_a_certificate_adds_tls_and_dtls_listeners_unless_listeners_are_nam
     let transports = |text: &str| {
         let config = Config::from_toml(text).expect("valid");
         assert!(!config.names_dtls());
-        let is_secure = |transport| matches!(transport, RelayTransport::Tls | RelayTransport::Dtls);
+        let is_secure = |transport| matches!(transport, Transport::Tls | Transport::Dtls);
         let secure = config.relay.listen.iter().filter(|listener| is_secure(listener.transport));
         secure.map(|l| format!("{}://{}", l.transport.scheme(), l.address)).collect::<Vec<_>>()
     };
@@ -381,10 +381,10 @@ mod addresses {
             ..Addresses::default()
         };
         let listeners = [
-            listener(RelayTransport::Udp, "0.0.0.0:3478"),
-            listener(RelayTransport::Tcp, "0.0.0.0:3478"),
-            listener(RelayTransport::Udp, "[::]:3478"),
-            listener(RelayTransport::Udp, "127.0.0.1:3479"),
+            listener(Transport::Udp, "0.0.0.0:3478"),
+            listener(Transport::Tcp, "0.0.0.0:3478"),
+            listener(Transport::Udp, "[::]:3478"),
+            listener(Transport::Udp, "127.0.0.1:3479"),
         ];
         assert_eq!(
             found.ice_urls(&listeners),

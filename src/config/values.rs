@@ -10,13 +10,14 @@ use std::time::Duration;
 use super::file::{self, File};
 use super::source::{Error, Sources};
 use super::{
-    Access, Backend, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers, Quota, Relay,
-    RelayListener, RelayTransport, Signaling, StoreUrl, Tls,
+    Access, Config, Credentials, Http, HttpListener, JwtSource, Log, LogFormat, Peers, Quota, Relay,
+    RelayListener, Signaling, StoreUrl, Tls,
 };
 use crate::credential::opaque_string;
 use crate::http::jwks::Source;
 use crate::signal::Limits;
-use crate::turn::{Bandwidth, Network};
+use crate::turn::{Bandwidth, Network, Transport};
+use crate::worker::Backend;
 
 /// Checks everything that can be checked without looking at the host. Relative paths count from `base`.
 pub(super) fn validate(file: &File, sources: Sources, base: Option<&Path>) -> Result<Config, Error> {
@@ -131,11 +132,11 @@ impl Check<'_> {
             return self.fail(key, format!("expected {forms}, found \"{text}\""));
         };
         let transport = match scheme {
-            "udp" => RelayTransport::Udp,
-            "tcp" => RelayTransport::Tcp,
+            "udp" => Transport::Udp,
+            "tcp" => Transport::Tcp,
             "tls" | "dtls" if *tls == Tls::Off => return self.no_certificate(key, scheme),
-            "tls" => RelayTransport::Tls,
-            "dtls" => RelayTransport::Dtls,
+            "tls" => Transport::Tls,
+            "dtls" => Transport::Dtls,
             "https+turns" => {
                 return self.fail(key, "https+turns:// is for http.listen: the port is shared with HTTPS");
             }

@@ -4,6 +4,7 @@
 //! the stateless nonces of the challenge, and the seals on tickets. Pure: time is an argument. Keeps no table of
 //! clients, so there is nothing a stranger could fill. Secrets and keys have no `Debug`.
 
+mod ends;
 mod failure;
 mod issued;
 mod known;
@@ -16,6 +17,7 @@ mod token;
 mod users;
 mod verifier;
 
+pub use ends::Ends;
 pub use failure::AuthFailure;
 pub use issued::Issued;
 pub use known::KnownKeys;

@@ -2,10 +2,9 @@
 //! bpf/turn.bpf.c): addresses as IPv6, ports and channel in network order, the rest in the machine's.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use super::error::InstallError;
-use crate::turn::{FlowId, OffloadRow};
+use crate::turn::{FlowId, OffloadRow, nanos};
 
 /// Words of a row; the first is `expires`.
 pub(super) const WORDS: usize = 13;
@@ -45,10 +44,6 @@ impl Encoded {
 /// A name as keys lead to it.
 fn value(flow: FlowId) -> u64 {
     u64::from(flow.slot) | u64::from(flow.generation) << 32
-}
-
-pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn words(row: &OffloadRow, channel: [u8; 2]) -> [u64; WORDS] {

@@ -11,10 +11,10 @@ use aya::{Ebpf, include_bytes_aligned};
 use super::error::{InstallError, OffloadError};
 use super::maps::{Loaded, Tables};
 use super::outcome::Counters;
-use super::row::{Encoded, WORDS, nanos};
+use super::row::{Encoded, WORDS};
 use super::{Mode, attach, system};
 use crate::io::linux::Words;
-use crate::turn::{FlowId, OffloadRow, Usage};
+use crate::turn::{FlowId, OffloadRow, Usage, nanos};
 
 /// The program, built by bpf/build.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/turn.bpf.o");

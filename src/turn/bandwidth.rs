@@ -167,7 +167,8 @@ pub(super) fn take(meter: &Meter, now: Duration, cost: Duration) -> bool {
     is_open
 }
 
-fn nanos(time: Duration) -> u64 {
+/// A time as meters and rows of offloaded flows have it.
+pub fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

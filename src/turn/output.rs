@@ -39,6 +39,17 @@ impl Transport {
     pub const fn is_stream(self) -> bool {
         matches!(self, Self::Tcp | Self::Tls)
     }
+
+    /// As it is written in `relay.listen`.
+    #[must_use]
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Dtls => "dtls",
+        }
+    }
 }
 
 /// The 5-tuple that identifies an allocation (RFC 8656 §2.2). `server` is the local address the

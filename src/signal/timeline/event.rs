@@ -5,37 +5,20 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::candidate::Candidate;
+use crate::credential::AuthFailure;
 use crate::signal::call::CallStatus;
 
 /// A word out of a few.
 pub(crate) type Word = &'static str;
 
-/// Those there are: why somebody left, and where a credential failed.
-const WORDS: [Word; 18] = [
-    "left",
-    "lost",
-    "kicked",
-    "ended",
-    "incomplete",
-    "bad_algorithms",
-    "unknown_user",
-    "unknown_hash",
-    "expired",
-    "too_far_ahead",
-    "wrong_password",
-    "wrong_realm",
-    "bad_token",
-    "token_expired",
-    "stale_nonce",
-    "foreign_nonce",
-    "other_user",
-    "revoked",
-];
+/// Why somebody left.
+const REASONS: [Word; 4] = ["left", "lost", "kicked", "ended"];
 
-/// Reads a word; one of another version says nothing here.
+/// Reads a reason, or where a credential failed; a word of another version says nothing here.
 fn word<'de, D: Deserializer<'de>>(reader: D) -> Result<Word, D::Error> {
     let text = String::deserialize(reader)?;
-    Ok(WORDS.into_iter().find(|word| *word == text).unwrap_or("unknown"))
+    let mut words = REASONS.into_iter().chain(AuthFailure::STEPS);
+    Ok(words.find(|word| *word == text).unwrap_or("unknown"))
 }
 
 /// One event.
