@@ -136,6 +136,7 @@ function ownName() {
 function begin() {
   const name = ownName();
   showInvite();
+  document.body.toggleAttribute("data-rung", isRung);
   $("#log").replaceChildren();
   $("#messages").replaceChildren();
   show("call");

@@ -37,7 +37,7 @@ const AT_ONCE = 100;
 
 for (const { name, share, make, isRaw } of CLASSES) {
   const count = Math.round(PAIRS * share);
-  test(`s1_09 ${count} pairs, ${name}: nothing is lost, doubled or out of order beyond what is promised`, { timeout: 300_000 }, async (context) => {
+  test(`s1_09 ${count} pairs, ${name}: nothing is lost, doubled or out of order beyond what is promised`, { timeout: 900_000 }, async (context) => {
     context.diagnostic(`LOSS_SEED=${SEED}`);
     const totals = { sent: 0, received: 0, cuts: 0 };
     for (let first = 0; first < count; first += AT_ONCE) {

@@ -1,7 +1,7 @@
 /** The call page's own features, each between two headless Chromium: what breaks and recovers, screens, chat, keys. */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { connected, enter, framesGrow, logOf, stats, twoBrowsers, until } from "./lib/chromium.js";
+import { connected, enter, framesGrow, launch, logOf, newPage, stats, twoBrowsers, until } from "./lib/chromium.js";
 import { loopbackConfig, serve } from "./lib/server.js";
 import { draw } from "../../web/page/qr.js";
 
@@ -24,6 +24,13 @@ async function pair({ path = "auto" } = {}) {
   return { ada: members[0], grace: members[1], members };
 }
 
+/** The paths that a trial is about. */
+const PATHS = {
+  udp: ({ kind, transport }) => kind === "relay" && transport === "tcp",
+  relay: ({ kind }) => kind === "relay",
+  direct: ({ kind }) => kind === "host",
+};
+
 const messages = (one) => one.locator("#messages").innerText();
 
 test("what breaks on purpose recovers, and the page says how", async (t) => {
@@ -40,10 +47,8 @@ test("what breaks on purpose recovers, and the page says how", async (t) => {
     assert.doesNotMatch(told, /not recovered/);
     for (const one of [ada, grace]) await connected(one);
     await framesGrow(ada, 5);
-    const { path } = await stats(ada);
-    if (trial === "udp") assert.deepEqual([path.kind, path.transport], ["relay", "tcp"]);
-    if (trial === "relay") assert.equal(path.kind, "relay");
-    if (trial === "direct") assert.equal(path.kind, "host");
+    // A path that works may be followed by a shorter one.
+    if (PATHS[trial]) await until(ada, stats, ({ path }) => PATHS[trial](path));
   }
   const log = await logOf(ada);
   for (const line of ["Signaling resumed", "with a fresh credential", "candidates get through again"]) assert.ok(log.includes(line), `${line}\n${log}`);
@@ -65,19 +70,47 @@ test("a relay credential that has expired is refused by the relay, renewed, and 
 
 test("s3_28 a shared screen takes the camera's place on the other side, and gives it back", async () => {
   const { ada, grace } = await pair();
-  const width = (one) => one.evaluate(() => document.querySelector(".tile video").videoWidth);
-  const camera = await until(grace, width, Boolean);
+  // On a busy machine pictures get smaller, and keep their shape.
+  const shape = (one) => one.evaluate(() => {
+    const { videoWidth, videoHeight } = document.querySelector(".tile video");
+    return videoWidth / videoHeight;
+  });
+  await until(grace, shape, (now) => now < 2);
   await ada.evaluate(() => {
     const canvas = Object.assign(document.createElement("canvas"), { width: 1000, height: 300 });
     setInterval(() => canvas.getContext("2d").fillRect(Math.random() * 900, 0, 9, 300), 50);
     return globalThis.turnkey.call.shareScreen(canvas.captureStream(20));
   });
-  await until(grace, width, (now) => now !== camera && now % 100 === 0);
+  await until(grace, shape, (now) => now > 3);
   await grace.waitForSelector(".tile[data-screen][data-video=on]");
   assert.equal(await ada.locator("#share").getAttribute("aria-pressed"), "true");
   await ada.click("#share");
-  await until(grace, width, (now) => now === camera);
+  await until(grace, shape, (now) => now < 2);
   assert.equal(await ada.locator("#share").getAttribute("aria-pressed"), "false");
+});
+
+test("another camera is chosen in the middle of a call, and its picture goes on to the other side", async () => {
+  // The second of Chromium's fake cameras measures depths, which nobody can watch.
+  const cameras = await launch({ withCamera: false, flags: ["--use-fake-device-for-media-stream=device-count=3"] });
+  try {
+    const room = `page-${++rooms}`;
+    const members = [await newPage(cameras), await page(1)];
+    for (const [index, name] of ["Ada", "Grace"].entries()) await enter(members[index], `${server.url()}?room=${room}`, name);
+    const [ada, grace] = members;
+    for (const member of members) await framesGrow(member, 1);
+    const camera = () => ada.evaluate(() => globalThis.turnkey.call.stream.getVideoTracks().map((track) => track.getSettings().deviceId).join());
+    const before = await camera();
+    const ids = await ada.locator("[data-device=video] option").evaluateAll((all) => all.map(({ value }) => value));
+    assert.deepEqual([ids.length, before], [3, ids[0]]);
+    const other = ids[2];
+    await ada.locator("summary", { hasText: "Devices" }).click();
+    await ada.selectOption("[data-device=video]", other);
+    await until(ada, camera, (now) => now === other);
+    await framesGrow(grace);
+    assert.deepEqual(ada.errors, []);
+  } finally {
+    await cameras.close();
+  }
 });
 
 test("chat over a channel that is open and carries nothing reaches the other side through the server, once", async () => {
@@ -102,7 +135,7 @@ test("chat over a channel that is open and carries nothing reaches the other sid
 
 test("a reload comes back into the call, a closed tab has left at once, and the heartbeat ticks in a worker", async () => {
   const { ada, grace } = await pair();
-  assert.equal(ada.workers().length, 1);
+  await until(ada, () => ada.workers().length, (count) => count === 1);
   await ada.reload();
   await ada.waitForFunction(() => globalThis.turnkey?.call.state === "joined");
   await connected(grace);

@@ -86,7 +86,9 @@ test("page: a user is called by name, accepts and talks, hangs up; declines; is 
   for (const one of [ann, bob]) {
     await connected(one);
     await framesGrow(one);
+    assert.equal(await one.locator("#copy").isVisible(), false, "a token of a user is no invitation");
   }
+  assert.equal(await ann.locator(".tile .who").innerText(), "bob");
   await bob.click("#hangup");
   await says(ann, "#ended-text", "Bob ended the call.");
   for (const one of [ann, bob]) await one.click("#again");

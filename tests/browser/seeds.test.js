@@ -269,7 +269,7 @@ test("s3_18 s3_19 the component as it stands, with React itself and the hook of 
     assert.deepEqual(await one.evaluate(() => [...document.querySelectorAll("main video")].map(({ srcObject }) => srcObject?.getTracks().length)), [2, 2]);
   }
   await caller.click("button");
-  assert.equal(await connection(caller), "Connection: closed");
+  await until(caller, connection, (text) => text === "Connection: closed");
   const ended = await until(caller, () => api("caller", "GET", `/calls/${call_id}`), ({ status }) => status === "ended");
   t.diagnostic(`the call is ${ended.status}`);
   for (const one of pages) assert.deepEqual(one.said.filter((line) => /Error/.test(line)), []);

@@ -62,7 +62,8 @@ export async function connected(page, timeout = PATIENCE) {
     const { call } = globalThis.turnkey;
     return call.members.some(({ id }) => call.connection(id)?.connectionState === "connected");
   }, null, { timeout });
-  return stats(page);
+  // Chromium answers with a report it has, which may be of the moment before.
+  return until(page, stats, Boolean, timeout);
 }
 
 export function stats(page) {
