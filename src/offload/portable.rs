@@ -1,13 +1,12 @@
 //! Systems without BPF: an offload that cannot be started.
 
 use std::convert::Infallible;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use super::Mode;
 use super::error::{InstallError, OffloadError};
 use super::outcome::Counters;
-use crate::turn::{FlowId, OffloadRow, Usage};
+use crate::turn::{FlowId, OffloadRow, SharedWords, Usage};
 
 /// Cannot be made on this system.
 pub struct Offload(Infallible);
@@ -32,7 +31,7 @@ impl Offload {
     }
 
     /// The words of the meters.
-    pub fn meters(&self) -> &'static [AtomicU64] {
+    pub fn meters(&self) -> SharedWords {
         match self.0 {}
     }
 

@@ -1,7 +1,7 @@
 //! The program at work: its rows, its clock, and what it has counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use aya::maps::MapError;
@@ -14,7 +14,7 @@ use super::outcome::Counters;
 use super::row::{Encoded, WORDS};
 use super::{Mode, attach, system};
 use crate::io::linux::Words;
-use crate::turn::{FlowId, OffloadRow, Usage, nanos};
+use crate::turn::{FlowId, OffloadRow, SharedWords, Usage, nanos};
 
 /// The program, built by bpf/build.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/turn.bpf.o");
@@ -25,7 +25,7 @@ pub struct Offload {
     capacity: u32,
     flows: Words,
     pub(super) control: Words,
-    meters: &'static [AtomicU64],
+    meters: Arc<Words>,
     state: Mutex<State>,
     /// What keeps the program loaded and attached.
     #[cfg_attr(not(test), expect(dead_code, reason = "only kept"))]
@@ -103,7 +103,7 @@ impl Offload {
             capacity,
             flows: loaded.flows,
             control: loaded.control,
-            meters: loaded.meters.leak(),
+            meters: Arc::new(loaded.meters),
             state: Mutex::new(State { tables: loaded.tables, installed, refused: 0 }),
             programs: loaded.programs,
             _links: links,
@@ -121,8 +121,8 @@ impl Offload {
     }
 
     /// The words of the meters, two a pair: to peers, to clients. Zero at the start.
-    pub fn meters(&self) -> &'static [AtomicU64] {
-        self.meters
+    pub fn meters(&self) -> SharedWords {
+        self.meters.clone()
     }
 
     /// Bytes a second of an allocation, a user and all together, in each direction; 0 for no limit.

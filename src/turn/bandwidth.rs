@@ -5,6 +5,8 @@
 //! and counts the payload of what is relayed. What exceeds it is dropped, as a narrow link would drop it.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -107,17 +109,20 @@ impl Meters {
     }
 }
 
+/// Words that something outside of this program reads and writes as well.
+pub type SharedWords = Arc<dyn Deref<Target = [AtomicU64]> + Send + Sync>;
+
 /// Meters that something outside of this program reads and writes as well, by the rule of [`take`].
-#[derive(Debug)]
 pub(super) struct Lender {
-    all: &'static [Meter],
+    all: SharedWords,
     /// Pairs nobody has, the one that was given back last at the end.
     free: Mutex<VecDeque<u32>>,
 }
 
 impl Lender {
-    pub(super) fn new(all: &'static [Meter]) -> Self {
-        Self { all, free: Mutex::new((0..all.len() as u32 / 2).collect()) }
+    pub(super) fn new(all: SharedWords) -> Self {
+        let free = Mutex::new((0..all.len() as u32 / 2).collect());
+        Self { all, free }
     }
 
     /// A pair of meters that are at rest; of this program's own when there are no more.
@@ -126,6 +131,12 @@ impl Lender {
         let words = &self.all[2 * pair as usize..][..2];
         words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         Meters::Lent(Lent { of: Arc::clone(self), pair })
+    }
+}
+
+impl fmt::Debug for Lender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lender of {} words", self.all.len())
     }
 }
 

@@ -35,7 +35,7 @@ mod table;
 mod tcp_relaying;
 mod timers;
 
-pub use bandwidth::{Bandwidth, nanos};
+pub use bandwidth::{Bandwidth, SharedWords, nanos};
 pub use events::{Account, Event, Happening};
 pub use failures::AuthReport;
 pub use icmp::Icmp;

@@ -8,12 +8,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::allocation::{Allocation, Relayed};
-use super::bandwidth::Lender;
+use super::bandwidth::{Lender, SharedWords};
 use super::output::{Now, Output, Transport};
 use super::policy::Listener;
 use super::reach::own_address;
@@ -119,7 +118,7 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    pub(super) fn new(capacity: u32, words: &'static [AtomicU64]) -> Self {
+    pub(super) fn new(capacity: u32, words: SharedWords) -> Self {
         Self { slots: Mutex::new(Slots::new(capacity)), meters: Arc::new(Lender::new(words)) }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 
-use super::bandwidth::Meters;
+use super::bandwidth::{Meters, SharedWords};
 use super::offload::Ground;
 use super::one_port::OnePort;
 pub(super) use super::ports::Parity;
@@ -111,7 +111,7 @@ impl Shared {
     /// Flows are offloaded, at most `slots` of them, by something that counts what it relays on `meters` too.
     /// Of those the first pair is that of the whole server.
     #[must_use]
-    pub fn with_offload(self, slots: u32, meters: &'static [AtomicU64]) -> Self {
+    pub fn with_offload(self, slots: u32, meters: SharedWords) -> Self {
         let ground = Ground::new(slots, meters);
         Self { meters: ground.meters.lend(), offload: Some(ground), ..self }
     }

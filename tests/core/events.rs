@@ -1,10 +1,11 @@
 //! What the core tells for timelines and books: of whom, when, and how much at most.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use turnkey::credential::{AuthFailure, Secrets, id, mint};
 use turnkey::stun::{AttributeType as A, ErrorCode, IntegrityKey, Method};
-use turnkey::turn::{Count, Event, FlowId, Happening, Transport, Usage};
+use turnkey::turn::{Count, Event, FlowId, Happening, Shared, Transport, Usage};
 
 use crate::lab::{Client, Lab, PEER, REALM, UDP, path, settings};
 
@@ -218,10 +219,15 @@ fn events_that_nobody_takes_are_bounded_and_counted() {
     assert!(told > 4000 && told + lab.server.stats().events_dropped == 5000, "{told}");
 }
 
+/// A lab whose flows are offloaded.
+fn offloading() -> Lab {
+    let shared = Shared::new(settings().ports).with_offload(64, Arc::new(Vec::new()));
+    Lab::of(settings(), Arc::new(shared))
+}
+
 #[test]
 fn what_is_relayed_elsewhere_counts_for_its_allocation_also_after_its_end() {
-    let shared = turnkey::turn::Shared::new(settings().ports).with_offload(64, &[]);
-    let mut lab = Lab::of(settings(), std::sync::Arc::new(shared));
+    let mut lab = offloading();
     let client = in_session(&mut lab, HERE);
     client.allocate(&mut lab);
     assert_eq!(client.bind(&mut lab, 0x4000, PEER), None);
@@ -238,8 +244,7 @@ fn what_is_relayed_elsewhere_counts_for_its_allocation_also_after_its_end() {
 
 #[test]
 fn of_an_allocation_all_of_whose_packets_the_kernel_relayed_the_end_is_told() {
-    let shared = turnkey::turn::Shared::new(settings().ports).with_offload(64, &[]);
-    let mut lab = Lab::of(settings(), std::sync::Arc::new(shared));
+    let mut lab = offloading();
     let client = Client::new(&mut lab, HERE);
     client.allocate(&mut lab);
     assert_eq!(client.bind(&mut lab, 0x4000, PEER), None);

@@ -144,7 +144,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let nonces = Nonces::new([4; 32]).with_lifetime(Duration::from_secs(1 << 40));
         let settings = settings(&nonces, false, true);
-        let meters = Vec::leak((0..64).map(|_| AtomicU64::new(0)).collect());
+        let meters = Arc::new(Vec::from_iter((0..64).map(|_| AtomicU64::new(0))));
         let shared = Arc::new(Shared::new(PORTS).with_offload(256, meters));
         let server = |n: usize| {
             Server::new(settings.clone(), Arc::clone(&shared), WorkerId(n as u8), [n as u8 + 1; 32])

@@ -17,9 +17,9 @@ const HERE: &str = "192.0.2.9:40000";
 const THERE: &str = "192.0.2.10:40000";
 const OTHER: &str = "8.8.4.4:5000";
 
-fn shared(slots: u32, meters: usize) -> (Arc<Shared>, &'static [AtomicU64]) {
-    let words: &'static [AtomicU64] = Vec::leak((0..2 * meters).map(|_| AtomicU64::new(7)).collect());
-    (Arc::new(Shared::new(settings().ports).with_offload(slots, words)), words)
+fn shared(slots: u32, meters: usize) -> (Arc<Shared>, Arc<Vec<AtomicU64>>) {
+    let words = Arc::new(Vec::from_iter((0..2 * meters).map(|_| AtomicU64::new(7))));
+    (Arc::new(Shared::new(settings().ports).with_offload(slots, words.clone())), words)
 }
 
 /// A lab that offloads.

@@ -36,15 +36,6 @@ impl Words {
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         Ok(Self { start, count })
     }
-
-    /// Keeps the mapping, and with it the array, until the process ends.
-    #[must_use]
-    pub fn leak(self) -> &'static [AtomicU64] {
-        let (start, count) = (self.start, self.count);
-        std::mem::forget(self);
-        // SAFETY: see `deref`; nothing unmaps it any more.
-        unsafe { std::slice::from_raw_parts(start.as_ptr(), count) }
-    }
 }
 
 impl Deref for Words {
