@@ -13,6 +13,7 @@ mod clock;
 mod connections;
 mod desk;
 mod dtls;
+mod effects;
 mod moving;
 mod neighbours;
 mod offload;

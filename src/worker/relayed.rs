@@ -15,7 +15,8 @@ use mio::{Interest, Token};
 
 use super::connections::Connection;
 use super::desk::Place;
-use super::run::{Worker, refusal};
+use super::effects::refusal;
+use super::run::Worker;
 use crate::io::splice::{Flow, Pipe};
 use crate::io::stream::Socket;
 use crate::io::{Datagrams, SocketRef, tcp};
