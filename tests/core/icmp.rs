@@ -22,6 +22,18 @@ fn told(lab: &Lab, client: &Client, events: &[Event]) -> (String, Vec<u8>) {
     (peer.to_string(), answer.value(AttributeType::ICMP).unwrap())
 }
 
+/// A client that relays to this peer.
+fn permitted(lab: &mut Lab, peer: &str) -> Client {
+    let client = Client::new(lab, HERE);
+    if peer == SIX {
+        client.allocate_v6(lab)
+    } else {
+        client.allocate(lab)
+    };
+    client.permit(lab, peer);
+    client
+}
+
 fn drops(lab: &Lab, reason: DropReason) -> u64 {
     lab.server.stats().drops[reason as usize]
 }
@@ -42,13 +54,7 @@ fn rfc8656_11_5_errors_of_both_families_are_told_with_type_code_and_mtu() {
     ];
     for (peer, kind, code, data, last) in table {
         let mut lab = Lab::new();
-        let client = Client::new(&mut lab, HERE);
-        if peer == SIX {
-            client.allocate_v6(&mut lab)
-        } else {
-            client.allocate(&mut lab)
-        };
-        client.permit(&mut lab, peer);
+        let client = permitted(&mut lab, peer);
         let events = lab.peer_error(peer, Icmp { kind, code, data });
         let (from, value) = told(&lab, &client, &events);
         assert_eq!((from.as_str(), &value[..2], &value[2..]), (peer, &[0, 0][..], &last[..]));
@@ -59,13 +65,7 @@ fn rfc8656_11_5_errors_of_both_families_are_told_with_type_code_and_mtu() {
 fn rfc8656_11_5_other_types_are_ignored() {
     for (peer, kinds) in [(PEER, [0, 1, 2, 4, 5, 12, 255]), (SIX, [0, 4, 11, 127, 128, 137, 255])] {
         let mut lab = Lab::new();
-        let client = Client::new(&mut lab, HERE);
-        if peer == SIX {
-            client.allocate_v6(&mut lab)
-        } else {
-            client.allocate(&mut lab)
-        };
-        client.permit(&mut lab, peer);
+        permitted(&mut lab, peer);
         for kind in kinds {
             assert_eq!(lab.peer_error(peer, Icmp { kind, code: 0, data: 0 }), [], "{peer} {kind}");
         }

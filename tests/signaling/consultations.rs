@@ -44,10 +44,14 @@ pub(crate) fn code(answer: Answer) -> Code {
 }
 
 pub(crate) fn socket(sim: &mut Sim) -> ConnId {
+    socket_of(sim, Identity::nobody())
+}
+
+pub(crate) fn socket_of(sim: &mut Sim, identity: Identity) -> ConnId {
     let conn = sim.connect(Connect {
         dialect: Dialect::SocketIo(Vocabulary::Invite),
         ip: ip(3),
-        identity: Some(Identity::nobody()),
+        identity: Some(identity),
         key: browser(3),
         room: None,
         wants_events: true,

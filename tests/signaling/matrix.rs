@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use turnkey::signal::dialect::socketio::Vocabulary;
-use turnkey::signal::{CallAction, ConnId, Connect, Dialect, Identity, Limits};
+use turnkey::signal::{CallAction, ConnId, Connect, Dialect, Limits};
 
-use crate::sim::{Sim, browser, ip, raw_connect, token};
+use crate::consultations::socket_of;
+use crate::sim::{Sim, browser, raw_connect, token};
 
 /// Who speaks how.
 const ALL: [Dialect; 8] = [
@@ -64,7 +65,7 @@ impl Client {
                 connect.key.declared = Some(user.into());
                 sim.connect(Connect { dialect, identity: Some(identity), ..connect })
             }
-            Dialect::SocketIo(_) => socket(sim, identity),
+            Dialect::SocketIo(_) => socket_of(sim, identity),
             Dialect::Native => sim.native_socket(Some(identity)),
         };
         let client = Self { dialect, user, room: room.into(), conn };
@@ -92,7 +93,7 @@ impl Client {
 
     /// Calls `callee` in seed 001's words.
     fn invite(sim: &mut Sim, user: &'static str, callee: &str) -> Self {
-        let conn = socket(sim, token(user, None));
+        let conn = socket_of(sim, token(user, None));
         sim.frame(conn, &format!(r#"21["call.invite",{{"to":"{callee}"}}]"#));
         let answer = sim.take(conn).into_iter().find(|text| text.starts_with("31[")).expect("an answer");
         let answer: Value = serde_json::from_str(&answer[2..]).expect("json");
@@ -274,20 +275,6 @@ impl Client {
             (_, _) => return None,
         })
     }
-}
-
-fn socket(sim: &mut Sim, identity: Identity) -> ConnId {
-    let conn = sim.connect(Connect {
-        dialect: Dialect::SocketIo(Vocabulary::Invite),
-        ip: ip(3),
-        identity: Some(identity),
-        key: browser(3),
-        room: None,
-        wants_events: true,
-    });
-    sim.frame(conn, "0");
-    sim.take(conn);
-    conn
 }
 
 fn peerjs_word(text: &str) -> Option<Word> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnkey::worker::{self, Backend, Setup};
+use turnkey::worker::{self, Backend, Pool, Setup};
 
 use crate::client::{Client, Data};
 use crate::everyday::{CHANNEL, call_each_other, relays_in_channels_and_indications};
@@ -167,36 +167,39 @@ fn a_busy_connection_does_not_starve_others(backend: Backend) {
     flood.join().unwrap();
 }
 
+/// Floods a client that does not read meanwhile.
+pub(crate) fn loses_media_and_costs_no_memory(pool: &Pool, mut slow: Client) {
+    let relayed = slow.allocate(1);
+    let (peer, address) = peer("127.0.0.1");
+    slow.bind(CHANNEL, address);
+    let flood = |packets: usize| {
+        for n in 0..packets {
+            let _ = peer.send_to(&payload(n, 1200), relayed);
+            if n % 50 == 0 {
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        }
+    };
+    while pool.io_stats().stream_drops == 0 {
+        flood(5_000);
+    }
+    let before = resident();
+    flood(50_000);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 1 << 20, "{grown} bytes more");
+    // A request still gets its answer, behind the media that waits, and the stream is whole.
+    assert_eq!(slow.mapped(), slow.local());
+    peer.send_to(b"again", relayed).unwrap();
+    while slow.recv() != Data::Channel(CHANNEL, b"again".to_vec()) {}
+    assert_eq!(pool.io_stats().streams_stuck, 0);
+}
+
 #[test]
 fn a_slow_reader_loses_media_and_costs_no_memory() {
     in_own_process("streams::a_slow_reader_loses_media_and_costs_no_memory", || {
         let pool = Arc::new(pool(Backend::Auto));
-        let mut slow = Client::tcp(accept(&pool, "127.0.0.1"));
-        let relayed = slow.allocate(1);
-        let (peer, address) = peer("127.0.0.1");
-        slow.bind(CHANNEL, address);
-        let flood = |packets: usize| {
-            let mut sent = 0;
-            for n in 0..packets {
-                sent += usize::from(peer.send_to(&payload(n, 1200), relayed).is_ok());
-                if n % 50 == 0 {
-                    std::thread::sleep(Duration::from_micros(500));
-                }
-            }
-            sent
-        };
-        while pool.io_stats().stream_drops == 0 {
-            flood(5_000);
-        }
-        let before = resident();
-        flood(50_000);
-        let grown = resident().saturating_sub(before);
-        assert!(grown < 1 << 20, "{grown} bytes more");
-        // A request still gets its answer, behind the media that waits.
-        assert_eq!(slow.mapped(), slow.local());
-        peer.send_to(b"again", relayed).unwrap();
-        while slow.recv() != Data::Channel(CHANNEL, b"again".to_vec()) {}
-        assert_eq!(pool.io_stats().streams_stuck, 0);
+        let slow = Client::tcp(accept(&pool, "127.0.0.1"));
+        loses_media_and_costs_no_memory(&pool, slow);
     });
 }
 

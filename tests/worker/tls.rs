@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -12,7 +11,8 @@ use turnkey::worker::{Arrival, Backend, Pool};
 
 use crate::client::{Client, Data, Link};
 use crate::everyday::{CHANNEL, call_each_other, relays_in_channels_and_indications};
-use crate::rig::{accept, echo, four, in_own_process, payload, peer, pool, resident, until};
+use crate::rig::{accept, echo, four, in_own_process, payload, pool, until};
+use crate::streams::loses_media_and_costs_no_memory;
 
 on_each_backend!(
     a_tls_client_relays_in_channels_and_indications,
@@ -199,29 +199,6 @@ fn a_slow_tls_reader_loses_media_and_costs_no_memory() {
     in_own_process("tls::a_slow_tls_reader_loses_media_and_costs_no_memory", || {
         let pool = Arc::new(pool(Backend::Auto));
         let (address, config) = accept_tls(&pool);
-        let mut slow = Client::tls(address, &config);
-        let relayed = slow.allocate(1);
-        let (peer, address) = peer("127.0.0.1");
-        slow.bind(CHANNEL, address);
-        let flood = |packets: usize| {
-            for n in 0..packets {
-                let _ = peer.send_to(&payload(n, 1200), relayed);
-                if n % 50 == 0 {
-                    std::thread::sleep(Duration::from_micros(500));
-                }
-            }
-        };
-        while pool.io_stats().stream_drops == 0 {
-            flood(5_000);
-        }
-        let before = resident();
-        flood(50_000);
-        let grown = resident().saturating_sub(before);
-        assert!(grown < 1 << 20, "{grown} bytes more");
-        // A request still gets its answer, behind the media that waits, and the stream is whole.
-        assert_eq!(slow.mapped(), slow.local());
-        peer.send_to(b"again", relayed).unwrap();
-        while slow.recv() != Data::Channel(CHANNEL, b"again".to_vec()) {}
-        assert_eq!(pool.io_stats().streams_stuck, 0);
+        loses_media_and_costs_no_memory(&pool, Client::tls(address, &config));
     });
 }
