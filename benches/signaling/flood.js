@@ -1,15 +1,14 @@
 /**
  * What a flood from one address costs the others: their latency without it and beside it.
  *   node flood.js BINARY [--quick]
- * A process of its own floods from 127.0.0.99: sockets without end, and frames as fast as each takes them. It leaves the
- * processor to whoever else wants it: what it costs the server is the question, not the machine. The others are pairs on
+ * A process of its own floods from 127.0.0.99: sockets without end, and frames as fast as each takes them. It runs when
+ * nobody else wants its core, the server's: what it costs the server is the question, not the machine. The others are pairs on
  * addresses of their own. The server has the limits it comes with, and is another one in each round.
  */
 import { fork } from "node:child_process";
-import { constants, setPriority } from "node:os";
 import { fileURLToPath } from "node:url";
 import { frame, Peer } from "./peer.js";
-import { raw, turnkey } from "./servers.js";
+import { onServerCores, raw, turnkey } from "./servers.js";
 
 const FLOODER = "127.0.0.99";
 const FRAMES = 5_000; // of the flood, a second
@@ -42,6 +41,7 @@ async function connect(port, room, open, codes) {
   try {
     let isOver = false;
     const peer = await Peer.open(port, `/ws/signaling/${room}`, FLOODER, (code) => {
+      if (Object.keys(codes).length === 0) process.send("refused");
       codes[code] = (codes[code] ?? 0) + 1;
       isOver = true;
     });
@@ -91,9 +91,9 @@ async function round(binary) {
     ends.push([a, b], [b, a]);
   }
   const alone = await latency(ends);
-  const flooder = fork(fileURLToPath(import.meta.url), ["flood", server.port]);
-  setPriority(flooder.pid, constants.priority.PRIORITY_LOW);
-  await sleep(1);
+  const [execPath, execArgv] = onServerCores("chrt", ["--idle", "0", process.execPath]);
+  const flooder = fork(fileURLToPath(import.meta.url), ["flood", server.port], { execPath, execArgv });
+  await new Promise((resolve) => flooder.once("message", resolve));
   const beside = await latency(ends);
   const codes = await new Promise((resolve) => (flooder.once("message", resolve), flooder.send("end")));
   ends.forEach(([a]) => a.close());

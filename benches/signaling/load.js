@@ -1,6 +1,7 @@
 /**
  * Signaling load, side by side: messages a second, latency, processor time a message, memory of idle connections.
- *   node load.js BINARY [--quick] [--only PATTERN]
+ *   node load.js BINARY [--quick] [--only PATTERN] [--paced ROUNDS]
+ * --paced: only the latency at a steady rate, with what lies beyond p99.
  */
 import { servers } from "./servers.js";
 
@@ -79,21 +80,26 @@ async function latency(all, server) {
   let [next, total, turn] = [now(), 0, 0];
   let [counted, cpu] = [0, 0];
   const end = next + (WARM_UP + SECONDS) * 1000;
-  while (now() < end) {
-    if (!isMeasured && now() > end - SECONDS * 1000) {
-      isMeasured = true;
-      [counted, cpu] = [count, server.cpu()];
-    }
-    // A late timer is made up for; a message is timed from when it is written.
-    for (; next <= now(); next += 1000 / RATE, total++) ends[turn++ % ends.length]();
-    await new Promise((resolve) => setImmediate(resolve));
-  }
+  // Without a promise for each turn: the generator's collector is not what is measured.
+  await new Promise((resolve) => {
+    const go = () => {
+      if (now() >= end) return resolve();
+      if (!isMeasured && now() > end - SECONDS * 1000) {
+        isMeasured = true;
+        [counted, cpu] = [count, server.cpu()];
+      }
+      // A late timer is made up for; a message is timed from when it is written.
+      for (; next <= now(); next += 1000 / RATE, total++) ends[turn++ % ends.length]();
+      setImmediate(go);
+    };
+    go();
+  });
   const [done, spent] = [count - counted, server.cpu() - cpu];
   for (let n = 0; n < 200 && count !== total; n++) await sleep(0.1);
   if (count !== total) throw new Error(`${total - count} of ${total} messages were lost`);
   times.sort((x, y) => x - y);
   const at = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
-  return { p50: at(0.5), p99: at(0.99), cpu: (spent / done) * 1e6 };
+  return { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), cpu: (spent / done) * 1e6 };
 }
 
 async function idle({ words }, server) {
@@ -127,11 +133,30 @@ const withPairs = (subject, measure) => async (server) => {
   return figures;
 };
 
+/** Latency alone, the servers in turn. */
+async function paced(count) {
+  for (let n = 0; n < count; n++) {
+    for (const subject of busy) {
+      const figures = await fresh(subject, withPairs(subject, latency));
+      rows.get(subject).rounds.push(figures);
+    }
+  }
+  const keys = ["p50", "p90", "p99", "p999", "cpu"];
+  console.log(`| server | ${keys.join(" | ")} | p99 of each round |\n|---|---|---|---|---|---|---|`);
+  for (const subject of busy) {
+    const { rounds } = rows.get(subject);
+    const each = rounds.map(({ p99 }) => p99.toFixed(2)).join(" ");
+    console.log(`| ${subject.name} | ${keys.map((key) => median([...rounds], key).toFixed(2)).join(" | ")} | ${each} |`);
+  }
+  process.exit(0);
+}
+
 const median = (all, key) => all.map((one) => one[key]).sort((x, y) => x - y)[all.length >> 1];
 
 const subjects = servers(process.argv[2]).filter(({ name }) => new RegExp(only).test(name));
 const rows = new Map(subjects.map((subject) => [subject, { rounds: [], most: [] }]));
 const busy = subjects.filter(({ isIdle }) => !isIdle);
+if (process.argv.includes("--paced")) await paced(Number(process.argv[process.argv.indexOf("--paced") + 1]));
 for (const subject of subjects) Object.assign(rows.get(subject), await fresh(subject, (server) => idle(subject, server)));
 // What else goes on for a moment on the machine meets all of them alike.
 for (let round = 0; round < ROUNDS; round++) {

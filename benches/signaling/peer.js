@@ -9,6 +9,10 @@ const TEXT = 1;
 const CLOSE = 8;
 const PING = 9;
 const PONG = 10;
+const NOTHING = Buffer.alloc(0);
+
+/** All sockets read into this: 64 KiB for each read would keep the collector busy, on the servers' core, too. */
+const READ = Buffer.alloc(64 * 1024);
 
 /** A masked frame of a client. */
 export function frame(payload, opcode = TEXT) {
@@ -25,7 +29,7 @@ export class Peer {
   onClose = (code, reason) => {
     throw new Error(`the server closed: ${code} ${reason}`);
   };
-  #rest = Buffer.alloc(0);
+  #rest = NOTHING;
   #waiting = [];
 
   /** Resolves when the upgrade was answered. */
@@ -33,24 +37,24 @@ export class Peer {
     const peer = new Peer();
     peer.onClose = onClose ?? peer.onClose;
     return new Promise((resolve, reject) => {
-      const socket = connect({ port, host: "127.0.0.1", localAddress, noDelay: true });
+      const onread = { buffer: READ, callback: (length) => take(READ.subarray(0, length)) };
+      const socket = connect({ port, host: "127.0.0.1", localAddress, noDelay: true, onread });
       peer.socket = socket;
       socket.once("error", reject);
       socket.once("close", () => reject(new Error("closed before the upgrade")));
       const key = randomBytes(16).toString("base64");
       socket.write(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\n\r\n`);
       let head = Buffer.alloc(0);
-      const answered = (bytes) => {
+      let take = (bytes) => {
         head = Buffer.concat([head, bytes]);
         const end = head.indexOf("\r\n\r\n");
-        if (end < 0) return;
+        if (end < 0) return true;
         if (!head.subarray(0, 12).equals(Buffer.from("HTTP/1.1 101"))) return reject(new Error(head.toString()));
-        socket.off("data", answered);
-        socket.on("data", (more) => peer.#take(more));
+        take = (more) => peer.#take(more);
         peer.#take(head.subarray(end + 4));
         resolve(peer);
+        return true;
       };
-      socket.on("data", answered);
     });
   }
 
@@ -80,7 +84,9 @@ export class Peer {
       this.#frame(data[0] & 15, data.subarray(start, start + length));
       data = data.subarray(start + length);
     }
-    this.#rest = data;
+    // A copy: the next read is into the same memory.
+    this.#rest = data.length ? Buffer.from(data) : NOTHING;
+    return true;
   }
 
   #frame(opcode, payload) {

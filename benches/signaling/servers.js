@@ -92,6 +92,12 @@ export function servers(binary) {
   ];
 }
 
+/** Runs a program on the cores that the generator leaves. */
+export function onServerCores(program, args) {
+  const cores = process.env.SERVER_CORES;
+  return cores ? ["taskset", ["-c", cores, program, ...args]] : [program, args];
+}
+
 /** turnkey with all bounds out of the way, or with those it comes with. */
 export function turnkey(binary, signaling = UNBOUNDED) {
   const state = mkdtempSync(join(tmpdir(), "turnkey-bench-"));
@@ -107,12 +113,12 @@ max_connections = 100000
 [admin]
 listen = ""
 ${signaling}`);
-  const child = spawn(binary, ["serve", "--config", file], { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, STATE_DIRECTORY: state, NO_COLOR: "1" } });
+  const child = spawn(...onServerCores(binary, ["serve", "--config", file]), { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, STATE_DIRECTORY: state, NO_COLOR: "1" } });
   return started(child, child.stderr, /url=http:\/\/127\.0\.0\.1:(\d+)/, () => rmSync(state, { recursive: true, force: true }));
 }
 
 function node(script) {
-  const child = spawn(process.execPath, [join(here, script)], { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NODE_ENV: "production" } });
+  const child = spawn(...onServerCores(process.execPath, [join(here, script)]), { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NODE_ENV: "production" } });
   return started(child, child.stdout, /listening (\d+)/, () => {});
 }
 

@@ -127,7 +127,7 @@ impl Default for Limits {
             ping: Duration::from_secs(15),
             heartbeat: (Duration::from_secs(25), Duration::from_secs(20)),
             confirm: Duration::from_millis(100),
-            confirm_candidate: Duration::from_millis(900),
+            confirm_candidate: Duration::from_millis(750),
             probe: Duration::from_secs(5),
             doubt: Duration::from_secs(1),
             chats: 8,

@@ -45,6 +45,9 @@ pub(crate) struct Outbox {
     /// The reserved number that is written down.
     #[serde(skip)]
     promised: u64,
+    /// The lost number that is written down.
+    #[serde(skip)]
+    told: u64,
     /// The last frame that was written down, and the last one whose row is gone again.
     #[serde(skip)]
     written: u64,
@@ -130,13 +133,28 @@ impl Outbox {
         self.promised == self.reserved
     }
 
+    /// Whether the journal's rows of it are out of date, or a frame up to this one has none.
+    pub(crate) fn differs(&self, upto: u64) -> bool {
+        let has_rowless = self.frames.iter().take_while(|f| f.seq <= upto).any(|f| f.seq > self.written);
+        has_rowless
+            || self.last_cleared() > self.cleared
+            || self.lost != self.told
+            || self.promised != self.reserved
+            || !self.stale.is_empty()
+    }
+
+    /// The last frame that was written down and is gone, as are all before it.
+    fn last_cleared(&self) -> u64 {
+        self.frames.front().map_or(self.last, |f| f.seq - 1).min(self.written)
+    }
+
     /// What has changed since the last time, for the journal; frames up to the one with this number.
     pub(crate) fn take_changes(&mut self, owner: &str, upto: u64, changes: &mut Vec<Change>) {
         let mut drop =
             |from, to| changes.push(Change::Drop { table: Table::Frame, owner: owner.into(), from, to });
-        self.promised = self.reserved;
+        (self.promised, self.told) = (self.reserved, self.lost);
         let upto = upto.min(self.last).max(self.written);
-        let gone = self.frames.front().map_or(self.last, |f| f.seq - 1).min(self.written);
+        let gone = self.last_cleared();
         if gone > self.cleared {
             drop(self.cleared + 1, gone);
             self.cleared = gone;
@@ -152,7 +170,7 @@ impl Outbox {
     /// Goes on from what was written down of it, before its frames come back.
     pub(crate) fn resume(&mut self) {
         (self.last, self.promised, self.written) = (self.reserved, self.reserved, self.reserved);
-        self.gone = self.lost;
+        (self.gone, self.told) = (self.lost, self.lost);
     }
 
     /// Whether frames wait for confirmation that are not written down.

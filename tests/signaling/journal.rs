@@ -312,6 +312,27 @@ fn what_is_due_to_be_written_is_taken_some_at_a_time_so_that_messages_go_between
 }
 
 #[test]
+fn what_is_confirmed_by_a_pong_before_it_is_due_is_never_written() {
+    let mut sim = journaling();
+    let (ann, bob) = (sim.raw("room", browser(1)), sim.raw("room", browser(2)));
+    sim.frame(ann, &format!(r#"{{"type":"offer","offer":{OFFER}}}"#));
+    sim.frame(bob, &format!(r#"{{"type":"answer","answer":{ANSWER}}}"#));
+    for _ in 0..20 {
+        sim.frame(ann, &format!(r#"{{"type":"ice-candidate","candidate":{CANDIDATE}}}"#));
+    }
+    sim.pass(Duration::from_secs(3));
+    sim.hub.take_changes();
+    write_later(&mut sim, &mut Disk::default());
+    for _ in 0..50 {
+        sim.frame(ann, &format!(r#"{{"type":"ice-candidate","candidate":{CANDIDATE}}}"#));
+        // Clients answer each ping.
+        sim.pass(Duration::from_millis(100));
+        assert!(sim.hub.take_changes().is_empty(), "neither row nor timeline");
+        assert!(sim.hub.take_later(sim.now).is_empty(), "nothing to write, nothing to clear away");
+    }
+}
+
+#[test]
 fn after_a_crash_no_number_is_given_to_two_frames_and_who_has_them_all_recovers() {
     let (mut sim, mut disk) = (journaling(), Disk::default());
     let (ann, bob, pid) = two_in_a_room(&mut sim);

@@ -117,7 +117,10 @@ impl Hub {
         {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.is_written_later = false;
-            self.write_session(id, last, &mut changes);
+            // Its recipient has confirmed it by now, as nearly always.
+            if session.outbox.differs(last) {
+                self.write_session(id, last, &mut changes);
+            }
             if self.sessions.get(&id).is_some_and(|s| s.outbox.has_unwritten()) {
                 self.touch_later(now, id);
             }

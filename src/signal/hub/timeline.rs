@@ -101,8 +101,9 @@ impl Hub {
 
     /// Something has happened in a room or a call.
     fn note(&mut self, now: Now, room: &Arc<str>, at: Duration, who: Option<&Actor>, what: What) {
-        self.timelines.note(room, at, who, what);
-        self.touch_timeline(now, room);
+        if self.timelines.note(room, at, who, what) {
+            self.touch_timeline(now, room);
+        }
     }
 
     fn begin_call(&mut self, now: Now, call: &Call) {

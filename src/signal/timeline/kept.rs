@@ -46,13 +46,14 @@ impl Timelines {
         }
     }
 
-    /// Takes an event in; one that nobody keeps a timeline for is let go.
-    pub(crate) fn note(&mut self, room: &Arc<str>, at: Duration, who: Option<&Actor>, what: What) {
-        let Some(timeline) = self.all.get_mut(room) else { return };
-        timeline.note(at, who, what);
+    /// Takes an event in; one that nobody keeps a timeline for is let go. Whether it has to be written down.
+    pub(crate) fn note(&mut self, room: &Arc<str>, at: Duration, who: Option<&Actor>, what: What) -> bool {
+        let Some(timeline) = self.all.get_mut(room) else { return false };
+        let is_news = timeline.note(at, who, what);
         if let Some(session) = who.and_then(|who| who.session).filter(|_| what == What::Joined) {
             self.of_session.insert(session, room.clone());
         }
+        is_news
     }
 
     /// The call or the room is over; for a while its timeline can be looked at.

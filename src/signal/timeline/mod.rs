@@ -22,7 +22,7 @@ pub use view::{EventView, PartyView, TimelineView};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::call::CallStatus;
 use super::{Now, SessionId};
@@ -39,6 +39,10 @@ const PARTIES: usize = 32;
 /// Sessions of one side that are remembered: a page that is loaded again has another one.
 const SESSIONS: usize = 16;
 
+/// Candidates of one kind and side that the journal counts. There are seldom more, and a client that sends them without
+/// end must not cost a row each time.
+const COUNTED: u16 = 8;
+
 /// One side of a call.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Party {
@@ -48,7 +52,13 @@ pub(crate) struct Party {
     pub(crate) is_person: bool,
     sessions: Vec<SessionId>,
     /// Candidates it has offered, by [`Candidate::ALL`].
+    #[serde(serialize_with = "counted")]
     candidates: [u16; Candidate::ALL.len()],
+}
+
+/// The numbers as the journal has them.
+fn counted<S: Serializer>(counts: &[u16; Candidate::ALL.len()], to: S) -> Result<S::Ok, S::Error> {
+    counts.map(|count| count.min(COUNTED)).serialize(to)
 }
 
 /// Who does something.
@@ -121,13 +131,16 @@ impl Timeline {
         (self.before + at).saturating_sub(self.since)
     }
 
-    /// Takes an event in.
-    pub(crate) fn note(&mut self, at: Duration, who: Option<&Actor>, what: What) {
+    /// Takes an event in; whether it has to be written down.
+    pub(crate) fn note(&mut self, at: Duration, who: Option<&Actor>, what: What) -> bool {
         let who = match who {
             Some(actor) => match self.party(actor) {
                 Some(party) => Some(party),
                 // Beyond the bound nobody could say whose it is.
-                None => return self.omitted += 1,
+                None => {
+                    self.omitted += 1;
+                    return true;
+                }
             },
             None => None,
         };
@@ -137,7 +150,7 @@ impl Timeline {
             let count = &mut party.candidates[candidate.index()];
             *count = count.saturating_add(1);
             if *count > 1 {
-                return;
+                return *count <= COUNTED;
             }
         }
         if self.events.len() == EVENTS {
@@ -148,6 +161,7 @@ impl Timeline {
         // The relay tells a moment later what it did.
         let place = self.events.iter().rposition(|event| event.at <= at).map_or(0, |before| before + 1);
         self.events.insert(place, Event { at, who, what });
+        true
     }
 
     /// The side's place among the parties; a new one gets the next.
