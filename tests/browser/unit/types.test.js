@@ -26,8 +26,10 @@ test("turnkey.d.ts declares what turnkey.js exports, and every error code has a 
   for (const code of codes) assert.ok(new client.TurnkeyError(code, "").hint.length > 10, code);
 });
 
-test("the page needs no inline script or style, and loads nothing from elsewhere", () => {
-  const page = read("index.html");
-  assert.doesNotMatch(page, /<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=/i);
-  assert.doesNotMatch(page, /(src|href)="(https?:)?\/\//i);
-});
+for (const name of ["index.html", "dialects.html"]) {
+  test(`${name} needs no inline script or style, and loads nothing from elsewhere`, () => {
+    const page = read(name);
+    assert.doesNotMatch(page, /<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=/i);
+    assert.doesNotMatch(page, /(src|href)="(https?:)?\/\//i);
+  });
+}
