@@ -273,7 +273,7 @@ function wire() {
   });
   document.addEventListener("keydown", onKey);
   offerFindings({ url: new URL("/v1/ws", location.href).href.replace(/^http/, "ws"), ...(token && { token }) });
-  if (token) /** @type {HTMLAnchorElement} */ ($("#dialects-link a")).search = new URLSearchParams({ token, room }).toString();
+  if (token) /** @type {HTMLAnchorElement} */ ($("#dialects-link a")).search = new URLSearchParams({ token, ...(room && { room }) }).toString();
   offerTrials(() => call, choosePath);
   if (token && !roomOf(token)) offerRinging(token, { enter: enterRung, leave: leaveRung, log });
   setInterval(showSignaling, SIGNALING_INTERVAL);

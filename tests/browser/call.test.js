@@ -130,6 +130,11 @@ test("s3_31 page: the connection check names what works", async (t) => {
   t.diagnostic(findings.replace(/\n+/g, " | "));
   assert.match(findings, /Relay over UDP[^]*both ways[^]*Relay over TCP[^]*both ways[^]*Everything a call needs works/);
   assert.equal(await ada.locator("#findings .bad").count(), 0);
+  assert.match(findings, /Server\s+it answers over HTTP/);
+  await ada.context().setOffline(true);
+  await ada.click("#examine");
+  await ada.waitForFunction(() => /The server cannot be reached from here/.test(document.querySelector("#findings p").textContent));
+  assert.match(await ada.locator("#findings .bad").innerText(), /no answer over HTTP, and the browser is offline/);
 });
 
 test("page: without a camera the call goes on, and says why", async () => {

@@ -239,15 +239,35 @@ export class Session extends Emitter {
     this.emit("lost", why);
   }
 
-  /** @param {string} event */
-  #onWake(event) {
-    if (event === "offline") return void (this.#wasOffline = true);
+  /**
+   * Browsers say offline of a network that still carries everything, and online of one that leads nowhere, so the server is asked.
+   * @param {string} event
+   */
+  async #onWake(event) {
+    if (event === "offline") {
+      this.#wasOffline = true;
+      if (await this.#isReachable()) this.#wasOffline = false;
+      else this.probe();
+      return;
+    }
     if (globalThis.document?.visibilityState === "hidden") return;
-    const isNew = event === "online" && this.#wasOffline;
-    this.#wasOffline &&= !isNew;
-    this.emit("wake", isNew ? "network" : event === "change" ? "perhaps" : "page");
+    const isBack = this.#wasOffline && (await this.#isReachable()) && this.#wasOffline; // another event may have come first
+    if (this.#stopped) return;
+    this.#wasOffline &&= !isBack;
+    this.emit("wake", isBack ? "network" : event === "change" ? "perhaps" : "page");
     if (this.#socket) this.probe();
     else this.#connect();
+  }
+
+  /** Whether a HEAD request gets through. */
+  async #isReachable() {
+    const url = new URL("/health", this.options.url.replace(/^ws/, "http"));
+    try {
+      await fetch(url, { method: "HEAD", mode: "no-cors", cache: "no-store", signal: AbortSignal.timeout(PROBE_TIMEOUT) });
+      return true; // whatever it answers
+    } catch {
+      return false;
+    }
   }
 
   /** @param {boolean} on */
@@ -295,6 +315,8 @@ export class Session extends Emitter {
     this.#beat((d.ping ?? 15) * 1000);
     this.#renewTokenInTime();
     this.emit("open", d);
+    if (this.#wasOffline) this.emit("wake", "network"); // the server was not there yet when the browser said so
+    this.#wasOffline = false;
   }
 
   /** @param {Frame} frame */

@@ -35,6 +35,7 @@ export async function examine({ url, token, onFinding }) {
     }
   };
   const hasMedia = await attempt("Devices", checkDevices);
+  if (!(await attempt("Server", () => reach(url)))) return "The server cannot be reached from here, so no call can start. It may be down, or a firewall keeps this network from it.";
   const entering = enter(url, token);
   const isSignaling = await attempt("Signaling", () => entering.then(() => `the server answers${url.startsWith("wss:") ? " over TLS" : ", without TLS"}`));
   if (!isSignaling) return "The server does not let this page signal, so no call can start.";
@@ -87,6 +88,14 @@ async function checkDevices() {
   const [cameras, microphones] = [count("videoinput"), count("audioinput")];
   if (cameras + microphones === 0) throw new Error("there is neither");
   return `cameras: ${cameras}, microphones: ${microphones}`;
+}
+
+/** Asks for a head over plain HTTP, as a socket that is refused says nothing, and browsers are wrong about being offline. @param {string} url */
+async function reach(url) {
+  const { status } = await fetch(new URL("/health", url.replace(/^ws/, "http")), { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(GATHER_TIMEOUT) })
+    .catch(() => Promise.reject(new Error(navigator.onLine ? "no answer over HTTP" : "no answer over HTTP, and the browser is offline")));
+  if (status >= 500) throw new Error(`the server, or a proxy in front of it, answers ${status}`);
+  return `it answers over HTTP${navigator.onLine ? "" : ", though the browser says that it is offline"}`;
 }
 
 /**

@@ -145,28 +145,72 @@ test("when restarts find no path, connections begin anew, unless another member 
   assert.ok(codes(ada).includes("path_failed"));
 });
 
-test("another network: after being offline the path restarts at once, on a hint only if nothing arrives", async () => {
+/** The browser's events of a page, and whether its server answers. */
+function network() {
   const target = new EventTarget();
-  const hint = new EventTarget();
+  const found = { hint: new EventTarget(), isThere: true, asked: [], says: (event) => target.dispatchEvent(new Event(event)) };
   for (const method of ["addEventListener", "removeEventListener"]) stub(method, target[method].bind(target));
-  stub("navigator", { connection: hint });
+  stub("navigator", { connection: found.hint });
+  stub("fetch", async (url, { method }) => {
+    found.asked.push(`${method} ${url}`);
+    if (!found.isThere) throw new TypeError("Failed to fetch");
+  });
+  return found;
+}
+
+test("another network: after being offline the path restarts at once, on a hint only if nothing arrives", async () => {
+  const web = network();
   const { ada, bob } = await pair();
   const pc = connection(ada, bob);
-  target.dispatchEvent(new Event("online"));
+  web.says("online");
   assert.equal(said(ada, "Restarting"), 0, "nothing says that it was away");
-  target.dispatchEvent(new Event("offline"));
-  target.dispatchEvent(new Event("online"));
+  assert.deepEqual(web.asked, []);
+  web.isThere = false;
+  web.says("offline");
+  web.isThere = true;
+  web.says("online");
   await until(() => pc.restarts === 1, "the restart");
+  assert.deepEqual(new Set(web.asked), new Set(["HEAD http://fake/health"]));
   pc.setIce("connected");
   hurry(2500);
   const arriving = pc.getStats;
   pc.getStats = () => ((pc.received += 1000), arriving.call(pc));
-  hint.dispatchEvent(new Event("change"));
+  web.hint.dispatchEvent(new Event("change"));
   await new Promise((resolve) => setTimeout(resolve, 30));
   assert.equal(said(ada, "Restarting"), 1, "bytes still arrive");
   pc.getStats = arriving;
-  hint.dispatchEvent(new Event("change"));
+  web.hint.dispatchEvent(new Event("change"));
   await until(() => said(ada, "Restarting") === 2, "the second restart");
+  room.end();
+});
+
+test("a browser that says offline while the server answers changes nothing", async () => {
+  const web = network();
+  const { hub, ada } = await pair();
+  web.says("offline");
+  await until(() => web.asked.length >= 2, "both sides ask"); // the pages of this test share their events
+  await new Promise(setImmediate);
+  const pings = hub.log.filter(({ t }) => t === "ping").length;
+  web.says("online");
+  await until(() => hub.log.filter(({ t }) => t === "ping").length === pings + 2, "it was a wake-up like any other");
+  assert.equal(said(ada, "Restarting"), 0);
+  assert.equal(ada.WebSocket.opened, 1);
+  room.end();
+});
+
+test("a browser that says online too early: the path restarts once the server is there", async () => {
+  const web = network();
+  const { hub, ada, bob } = await pair();
+  web.isThere = false;
+  web.says("offline");
+  await until(() => web.asked.length >= 2, "both sides ask");
+  web.says("online");
+  await until(() => web.asked.length >= 4, "and again");
+  await new Promise(setImmediate);
+  assert.equal(said(ada, "Restarting"), 0, "it leads nowhere");
+  hub.drop();
+  await until(() => said(ada, "Restarting") === 1 && ada.call.state === "joined", "the restart");
+  assert.equal(connection(ada, bob).restarts, 1);
   room.end();
 });
 
