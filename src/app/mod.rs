@@ -12,6 +12,7 @@ mod journal;
 mod moving;
 mod news;
 mod offload;
+mod past;
 mod settings;
 mod start;
 mod tls;

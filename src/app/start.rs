@@ -16,6 +16,7 @@ use super::entrance::{self, CurrentCertificate, Entrance, Gate, Inside};
 use super::health::Health;
 use super::journal;
 use super::offload;
+use super::past;
 use super::settings::{Located, Place};
 use super::tls::{Certificate, FileWatch};
 use super::{Addresses, Current, Handle, Running, unix_now};
@@ -110,13 +111,13 @@ pub(super) async fn start(config: Config) -> Result<Handle, StartError> {
     resolve_ports(&mut place.relay, &pool, &bound.relay);
     // Only now the ports are known that no peer may be at.
     pool.reconfigure(place.relay_settings(&config, &keys));
-    let (journal, keeper, books) = match open_store(&config).await? {
-        Some((journal, keeper, books)) => (Some(journal), Some(keeper), Some(books)),
-        None => (None, None, None),
+    let (journal, past, keeper, books) = match open_store(&config).await? {
+        Some(Kept { journal, past, keeper, books }) => (Some(journal), Some(past), Some(keeper), Some(books)),
+        None => (None, None, None, None),
     };
     let pool = Arc::new(pool);
     let (told, revocations) = mpsc::channel(1);
-    let outside = http::Outside { journal, revoke: Some(revoke(Arc::clone(&place.revoked), told)) };
+    let outside = http::Outside { journal, past, revoke: Some(revoke(Arc::clone(&place.revoked), told)) };
     let web = http::App::with(place.http_settings(&config, &keys), secret::random(), outside);
     tokio::spawn(end_revoked(Arc::clone(&pool), revocations));
     if let Some(keeper) = keeper {
@@ -164,10 +165,16 @@ async fn end_revoked(pool: Arc<Pool>, mut revocations: mpsc::Receiver<()>) {
     }
 }
 
+/// What the database is used by.
+struct Kept {
+    journal: http::Journal,
+    past: mpsc::Sender<http::Lookup>,
+    keeper: journal::Keeper,
+    books: journal::Books,
+}
+
 /// Opens the database, unless there is to be none.
-async fn open_store(
-    config: &Config,
-) -> Result<Option<(http::Journal, journal::Keeper, journal::Books)>, config::Error> {
+async fn open_store(config: &Config) -> Result<Option<Kept>, config::Error> {
     let Some(location) = store_location(config)? else { return Ok(None) };
     let (node, salt) = secret::node(config)?;
     let problem = |error: StoreError| match &location {
@@ -186,7 +193,9 @@ async fn open_store(
         }
         result => result.map_err(problem)?,
     };
-    journal::open(store, salt, config.store_keep).await.map(Some).map_err(problem)
+    let archive = store.archive();
+    let (journal, keeper, books) = journal::open(store, salt, config.store_keep).await.map_err(problem)?;
+    Ok(Some(Kept { journal, past: past::start(archive), keeper, books }))
 }
 
 fn store_location(config: &Config) -> Result<Option<Location>, config::Error> {

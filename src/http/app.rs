@@ -13,6 +13,7 @@ use axum::extract::ws::Utf8Bytes;
 use foldhash::quality::FixedState;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -23,8 +24,8 @@ use super::outgoing::{Command, Link};
 use super::settings::{Access, Settings};
 use crate::credential::{Credential, MintError, mint};
 use crate::signal::{
-    Admission, Call, CallAction, ConnId, Connect, Consultation, ConsultationAction, Hub, Identity, Now,
-    Output, PerClient, Refusal, RelayNews, RelayStep, Stats, TimelineView, lease_name,
+    Admission, Call, CallAction, Code, ConnId, Connect, Consultation, ConsultationAction, Hub, Identity, Now,
+    Output, PerClient, Refusal, RelayNews, RelayStep, Stats, TimelineView, lease_name, read_timeline,
 };
 
 /// Inputs that wait for the hub; beyond it sockets wait, which their peers feel as back pressure.
@@ -56,6 +57,7 @@ pub struct App {
     requests: Mutex<PerClient>,
     openings: Mutex<PerClient>,
     rng: Mutex<StdRng>,
+    past: Option<mpsc::Sender<Lookup>>,
     pub(super) hasher: FixedState,
 }
 
@@ -67,8 +69,18 @@ pub type Revoke = Box<dyn Fn(String, u64) + Send>;
 pub struct Outside {
     /// What it is restored from, and what it writes down; without one, all of it is in memory.
     pub journal: Option<Journal>,
+    /// What answers from the books; without it, what is over is forgotten after a while.
+    pub past: Option<mpsc::Sender<Lookup>>,
     /// The relay, which ends what a credential was used for.
     pub revoke: Option<Revoke>,
+}
+
+/// A question about a call or a room that is over.
+pub struct Lookup {
+    /// Which one.
+    pub room: Box<str>,
+    /// Takes its newest timeline, in JSON; dropped where the database does not answer.
+    pub answer: oneshot::Sender<Option<String>>,
 }
 
 /// What the relay tells of a credential that was made here.
@@ -183,6 +195,7 @@ impl App {
             requests: Mutex::new(PerClient::new(RATED_CLIENTS)),
             openings: Mutex::new(PerClient::new(RATED_CLIENTS)),
             rng: Mutex::new(rng),
+            past: outside.past,
             hasher: FixedState::with_seed(salt),
         })
     }
@@ -307,6 +320,16 @@ impl App {
         let (answer, answered) = oneshot::channel();
         self.inputs.send(Input::Timeline { who: Box::new(who), id, answer }).await.ok()?;
         answered.await.ok()
+    }
+
+    /// The timeline that the books have of a call, by the rules of those in memory.
+    pub(super) async fn past_timeline(&self, who: &Identity, id: &str) -> Result<Box<RawValue>, Refusal> {
+        let Some(past) = &self.past else { return read_timeline(who, id, None) };
+        let silent = || Refusal::later(Code::Busy, "the database does not answer", Duration::from_secs(1));
+        let (answer, answered) = oneshot::channel();
+        past.try_send(Lookup { room: id.into(), answer }).map_err(|_| silent())?;
+        let found = answered.await.map_err(|_| silent())?;
+        read_timeline(who, id, found)
     }
 
     /// What the relay has done. Where the hub has too much to do it is let go, and counted.

@@ -17,7 +17,7 @@ use super::access::Question;
 use super::app::App;
 use super::rest::{answered, user};
 use super::{ice, rest};
-use crate::signal::{Call, CallAction, Identity};
+use crate::signal::{Call, CallAction, Code, Identity, Refusal};
 
 /// Body of `POST /calls/initiate`.
 #[derive(Deserialize)]
@@ -130,9 +130,18 @@ pub(super) async fn timeline(
         Ok(who) => who,
         Err(response) => return *response,
     };
-    match answered(app.timeline(who, id).await) {
-        Ok(timeline) => ice::private(Json(timeline)),
-        Err(response) => *response,
+    match app.timeline(who.clone(), id.clone()).await {
+        // Not here, or not any more.
+        Some(Err(Refusal { code: Code::NoSuchCall, .. })) => {
+            match answered(Some(app.past_timeline(&who, &id).await)) {
+                Ok(timeline) => ice::private(Json(timeline)),
+                Err(response) => *response,
+            }
+        }
+        found => match answered(found) {
+            Ok(timeline) => ice::private(Json(timeline)),
+            Err(response) => *response,
+        },
     }
 }
 

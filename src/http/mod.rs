@@ -32,7 +32,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use app::{App, News, Outside, Revoke};
+pub use app::{App, Lookup, News, Outside, Revoke};
 pub use journal::{Batch, Journal, Progress};
 pub use settings::{Access, IceServer, Settings};
 

@@ -40,7 +40,7 @@ pub use rate::{Bucket, PerClient, client_key};
 pub use stats::Stats;
 pub use timeline::{
     Candidate, CandidateKind, Carried, Cause, EventView, Families, PartyView, PeerState, Protocol, RelayNews,
-    RelayStep, RelayTransport, TimelineView, Verdict, What,
+    RelayStep, RelayTransport, TimelineView, Verdict, What, read_timeline,
 };
 
 use std::fmt;

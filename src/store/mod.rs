@@ -4,6 +4,7 @@
 //! binary. Owns the connection, the statements and how a group of changes becomes one transaction. Decides nothing
 //! about rooms, and never holds up who does: `app` writes through it on a task of its own.
 
+mod archive;
 mod books;
 mod group;
 
@@ -17,6 +18,8 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection as _, Row as _};
 
 use crate::signal::{Change, Row, Table};
+
+pub use archive::Archive;
 
 use group::Group;
 
@@ -141,6 +144,12 @@ impl Store {
         Ok(rows.iter().filter_map(row).collect())
     }
 
+    /// What reads the books beside it.
+    #[must_use]
+    pub fn archive(&self) -> Archive {
+        Archive { url: self.url.clone(), node: self.node.clone(), connection: None }
+    }
+
     /// Forgets some of the calls and sessions that were over before `before` (Unix seconds); whether there may be
     /// more of them.
     ///
@@ -191,6 +200,13 @@ async fn connect(url: &str) -> Result<AnyConnection, StoreError> {
 }
 
 async fn connect_here(url: &str) -> Result<AnyConnection, StoreError> {
+    let mut connection = session(url).await?;
+    MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migration)?;
+    Ok(connection)
+}
+
+/// A connection with the settings that hold for each.
+async fn session(url: &str) -> Result<AnyConnection, StoreError> {
     let mut connection = AnyConnection::connect(url).await?;
     // SQLite: a process that is killed loses nothing of what it has handed to the kernel.
     let settings: &[&'static str] = match url.starts_with("sqlite:") {
@@ -200,7 +216,6 @@ async fn connect_here(url: &str) -> Result<AnyConnection, StoreError> {
     for setting in settings {
         sqlx::query(*setting).execute(&mut connection).await?;
     }
-    MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migration)?;
     Ok(connection)
 }
 

@@ -25,6 +25,7 @@ mod public;
 mod refused;
 mod reload;
 mod revoked;
+mod secrets;
 mod service;
 mod sessions;
 mod store;

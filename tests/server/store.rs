@@ -211,13 +211,13 @@ impl Cluster {
         assert!(output.expect("it starts").success(), "{} failed", program.display());
     }
 
-    fn start(&self) {
+    pub(crate) fn start(&self) {
         let options = format!("-k {} -c listen_addresses= -c fsync=off", self.directory.path().display());
         let log = self.directory.path().join("log").display().to_string();
         self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-w", "-o", &options, "start"]);
     }
 
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
     }
 

@@ -1,6 +1,9 @@
 //! What the relay did for a call stands in its timeline and in the books, whatever becomes of the server meanwhile.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use turnkey::http::token::{Claims, mint};
 
 use crate::harness::{Client, Home, LOOPBACK, Process, eventually, get, until};
 use crate::revoked::Relayed;
@@ -9,10 +12,13 @@ use crate::store::{Cluster, Socket, kill, post, token};
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 fn config(cluster: &Cluster) -> String {
+    format!("{}[store]\nurl = \"{}\"\n", embedded(), cluster.url())
+}
+
+/// With the embedded database.
+fn embedded() -> String {
     format!(
-        "{LOOPBACK}[peers]\nallow = [\"127.0.0.1/32\"]\n[signaling]\naccess = \"token\"\njwt_secret = \"{KEY}\"\n\
-         [store]\nurl = \"{}\"\n",
-        cluster.url()
+        "{LOOPBACK}[peers]\nallow = [\"127.0.0.1/32\"]\n[signaling]\naccess = \"token\"\njwt_secret = \"{KEY}\"\n"
     )
 }
 
@@ -187,4 +193,90 @@ fn what_was_relayed_until_kill_9_stands_in_the_books() {
     let _relayed = Relayed::new(process.address("udp"), &call.ice_servers);
     assert_eq!(process.terminate(), Some(0));
     assert_eq!(cluster.psql("SELECT count(*) FROM turn_usage WHERE user_id = 'ann'"), ["2"]);
+}
+
+/// What a user with this token is told of a call or a room.
+fn ask(process: &Process, id: &str, claims: Claims) -> (u16, Value) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let token = mint(KEY.as_bytes(), claims, now.as_secs(), Duration::from_secs(600)).expect("a token");
+    let answer = get(process.address("http"), &format!("/v1/calls/{id}/timeline?token={token}"));
+    (answer.status, serde_json::from_str(&answer.body).expect("JSON"))
+}
+
+fn user(name: &str) -> Claims {
+    Claims { sub: name.into(), ..Claims::default() }
+}
+
+/// A call and a room come to their ends, the server is killed, and the next one says of both what the first one said.
+fn the_past_outlives_the_process(config: &str) {
+    let home = Home::new();
+    let mut process = home.serve(config);
+    let call = InCall::new(&process);
+    let [mut a, mut b] = call.enter(&process);
+    a.send(json!({ "type": "offer", "offer": { "type": "offer", "sdp": "v=0\r\n" } }).to_string());
+    b.until("offer");
+    post(process.address("http"), &format!("/calls/end/{}", call.id), &call.users[0], "");
+    let mut members = ["ann", "cat"].map(|user| {
+        let hello = json!({ "token": token(KEY, user) });
+        Socket::native(process.address("http"), &hello).0
+    });
+    members.iter_mut().for_each(|member| member.join("the room"));
+    let offer = json!({ "t": "offer", "id": "o", "d": { "type": "offer", "sdp": "v=0\r\n" } });
+    members[0].send(offer.to_string());
+    members[1].frame("offer");
+    members.iter_mut().for_each(|member| member.send(r#"{"t":"bye"}"#));
+    let room = "the%20room";
+    let ended = || ask(&process, room, user("cat"));
+    let room_before = eventually(ended, |(_, timeline)| timeline["ended_at"].is_string());
+    let call_before = ask(&process, &call.id, user("ann"));
+    assert_eq!((call_before.0, &call_before.1["status"]), (200, &json!("ended")), "{}", call_before.1);
+    kill(&mut process);
+
+    let process = home.serve(config);
+    for (id, before) in [(&*call.id, call_before), (room, room_before)] {
+        assert_eq!(ask(&process, id, user("ann")), before);
+        assert_eq!(ask(&process, id, user("eve")).0, 404, "not of hers");
+        let admin = Claims { role: Some("admin".into()), ..user("root") };
+        assert_eq!(ask(&process, id, admin), before);
+    }
+    let named = |room: &str| Claims { room: Some(room.into()), ..user("eve") };
+    assert_eq!(ask(&process, &call.id, named(&call.id)).0, 200, "her token names it");
+    assert_eq!(ask(&process, &call.id, named("another")).0, 404);
+    assert_eq!(ask(&process, "call_0", user("ann")).0, 404);
+    assert_eq!(get(process.address("http"), &format!("/v1/calls/{}/timeline", call.id)).status, 401);
+    // A room that is in use again has a new timeline.
+    let (mut ann, _) = Socket::native(process.address("http"), &json!({ "token": call.users[0] }));
+    ann.join("the room");
+    assert_eq!(ask(&process, room, user("ann")).1["ended_at"], Value::Null);
+}
+
+#[test]
+fn a_call_that_is_over_has_its_timeline_after_a_restart() {
+    the_past_outlives_the_process(&embedded());
+}
+
+#[test]
+fn a_call_that_is_over_has_its_timeline_after_a_restart_with_postgresql_and_through_an_outage() {
+    let cluster = Cluster::new();
+    the_past_outlives_the_process(&config(&cluster));
+    let home = Home::new();
+    let process = home.serve(&config(&cluster));
+    let status = || ask(&process, "call_0", user("ann")).0;
+    assert_eq!(status(), 404);
+    cluster.stop();
+    until(&503, status);
+    cluster.start();
+    until(&404, status);
+}
+
+#[test]
+fn without_a_database_what_is_over_goes_with_the_process() {
+    let home = Home::new();
+    let config = format!("{}[store]\nurl = \"none\"\n", embedded());
+    let mut process = home.serve(&config);
+    let call = InCall::new(&process);
+    post(process.address("http"), &format!("/calls/end/{}", call.id), &call.users[0], "");
+    assert_eq!(ask(&process, &call.id, user("bob")).0, 200);
+    kill(&mut process);
+    assert_eq!(ask(&home.serve(&config), &call.id, user("bob")).0, 404);
 }

@@ -440,6 +440,59 @@ async fn s3_06_s3_24_a_token_travels_in_each_place_and_no_compression_is_negotia
 }
 
 #[tokio::test]
+async fn s3_06_s3_07_the_first_frame_of_a_call_socket_may_bring_the_token() {
+    let server = Server::start(guarded()).await;
+    let call = post(&server, "/calls/initiate", "ann", r#"{"callee_id":"bob"}"#).await.1;
+    let id = call["call_id"].as_str().expect("an id");
+    post(&server, &format!("/calls/accept/{id}"), "bob", "").await;
+    let path = format!("/ws/webrtc/{id}");
+    let auth = |user: &str| json!({ "type": "auth", "token": jwt(user, None) }).to_string();
+    let mut bob = server.ws(&path).await;
+    bob.send(&auth("bob")).await;
+    let mut ann = server.ws(&path).await;
+    ann.send(&auth("ann")).await;
+    ann.send(OFFER).await;
+    assert_eq!(bob.text().await, OFFER);
+    for (first, code) in [
+        (OFFER.to_owned(), 4401),
+        (r#"{"type":"auth","token":"nonsense"}"#.to_owned(), 4401),
+        (auth("eve"), 4403),
+    ] {
+        let mut socket = server.ws(&path).await;
+        socket.send(&first).await;
+        let end = socket.end().await;
+        assert_eq!(end.0, Some(code), "{first} {end:?}");
+    }
+}
+
+#[test]
+fn s3_06_a_call_socket_without_a_token_has_little_time_and_no_say() {
+    let mut sim = Sim::new();
+    let id = ongoing(&mut sim);
+    let stranger = |sim: &mut Sim| {
+        let connect = raw_connect(&id, browser(1));
+        sim.connect(Connect { dialect: Dialect::Call, identity: None, ..connect })
+    };
+    let (silent, bob) = (stranger(&mut sim), stranger(&mut sim));
+    sim.frame(bob, r#"{"type":"auth","token":"good:bob"}"#);
+    sim.pass(Limits::default().hello);
+    assert_eq!((sim.closed(silent), sim.closed(bob)), (Some(4408), None));
+    assert_eq!(sim.hub.stats().sessions, 1, "a stranger has none");
+    let early = stranger(&mut sim);
+    sim.frame(early, ANSWER);
+    assert_eq!(sim.closed(early), Some(4401));
+    // What comes right behind the token is the user's own.
+    let ann = stranger(&mut sim);
+    sim.frame(ann, r#"{"type":"token_refresh","token":"good:ann"}"#);
+    sim.frame(ann, OFFER);
+    assert_eq!(sim.take(bob), [OFFER]);
+    // A token of another user's later on changes nothing.
+    sim.frame(ann, r#"{"type":"auth","token":"good:bob"}"#);
+    assert!(sim.take(ann).iter().any(|text| text.contains("another user's")));
+    assert_eq!(sim.closed(ann), None);
+}
+
+#[tokio::test]
 async fn s3_16_s3_17_c13_debug_views_are_for_parties_and_admins() {
     let server = Server::start(guarded()).await;
     let (_, call) = post(&server, "/calls/initiate", "ann", r#"{"user_id":"bob"}"#).await;

@@ -40,7 +40,7 @@ async fn a_journal_that_falls_behind_holds_up_who_speaks_and_nothing_is_answered
     let many = 1_000_000;
     let limits =
         Limits { frame_rate: many, frame_burst: many, message_ids: 2 * MESSAGES, ..Limits::default() };
-    let outside = Outside { journal: Some(journal), revoke: None };
+    let outside = Outside { journal: Some(journal), ..Outside::default() };
     let server = Server::with(Settings { limits, ..open() }, outside).await;
     let (mut ann, _) = server.native("/v1/ws", r#"{"t":"hello"}"#).await;
     ann.join("r").await;

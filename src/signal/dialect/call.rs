@@ -22,7 +22,7 @@ pub enum Request {
     /// A message to the other party.
     Relay(Envelope),
     /// A new token for the old one, which is about to end.
-    TokenRefresh(String),
+    Token(String),
     /// Are you there?
     Ping,
 }
@@ -62,9 +62,9 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Request, Refusal> {
         .map_err(|e| Refusal::new(Code::BadFrame, format!("the message cannot be read: {e}")))?;
     let (kind, payload) = match message.kind.as_str() {
         "ping" => return Ok(Request::Ping),
-        "token_refresh" => {
-            let needed = || Refusal::new(Code::BadFrame, "token_refresh needs token");
-            return message.token.ok_or_else(needed).map(Request::TokenRefresh);
+        "auth" | "token_refresh" => {
+            let needed = || Refusal::new(Code::BadFrame, "auth and token_refresh need token");
+            return message.token.ok_or_else(needed).map(Request::Token);
         }
         "offer" => (Kind::Offer, native::description(message.offer, "offer", limits)?),
         "answer" => (Kind::Answer, native::description(message.answer, "answer", limits)?),

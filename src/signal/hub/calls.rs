@@ -238,9 +238,14 @@ impl Hub {
     /// A frame of a call socket.
     pub(super) fn call_frame(&mut self, now: Now, id: ConnId, text: &str) {
         match call::parse(text, &self.limits) {
+            Ok(call::Request::Relay(_)) if self.conns.get(&id).is_some_and(|c| c.unproven.is_some()) => {
+                let why =
+                    r#"a token is needed first: ?token=, a bearer subprotocol, or {"type":"auth","token":…}"#;
+                self.raw_refused(now, id, &Refusal::new(Code::Unauthenticated, why));
+            }
             Ok(call::Request::Relay(envelope)) => self.raw_message(now, id, envelope),
             Ok(call::Request::Ping) => self.send(id, r#"{"type":"pong"}"#.into()),
-            Ok(call::Request::TokenRefresh(token)) => {
+            Ok(call::Request::Token(token)) => {
                 if let Err(wait) = self.take_join(now, id) {
                     return self.refuse(id, None, &too_many_tokens(wait));
                 }

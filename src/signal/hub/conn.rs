@@ -25,6 +25,8 @@ pub(super) struct Conn {
     pub(super) identity: Option<Identity>,
     pub(super) key: ClientKey,
     pub(super) session: Option<SessionId>,
+    /// A socket of a call that has brought no token yet.
+    pub(super) unproven: Option<Box<Connect>>,
     /// A hello whose token is being checked.
     pub(super) greeting: Option<Hello>,
     /// The secret with which a Socket.IO session was recovered on this socket.
@@ -70,13 +72,15 @@ pub(super) enum Life {
 
 impl Conn {
     pub(super) fn new(now: Now, connect: &Connect, limits: &Limits) -> Self {
-        let says_hello = connect.dialect.acknowledges();
+        let brings_token = connect.dialect == Dialect::Call && connect.identity.is_none();
+        let says_hello = connect.dialect.acknowledges() || brings_token;
         Self {
             dialect: connect.dialect,
             ip: connect.ip,
             identity: connect.identity.clone(),
             key: connect.key.clone(),
             session: None,
+            unproven: None,
             greeting: None,
             pid: None,
             has_asked: false,

@@ -70,6 +70,11 @@ impl Hub {
             self.join_checked(now, id, &pending, result);
             return self.touch_conn(id);
         }
+        if let Some(connect) = conn.unproven.take() {
+            self.raw_proven(now, id, *connect, result);
+            self.touch_conn(id);
+            return self.arm_conn(id);
+        }
         let Some(hello) = conn.greeting.take() else {
             self.renew(now, id, result);
             return self.touch_conn(id);

@@ -14,13 +14,20 @@ use super::conn::Conn;
 use super::{Connect, Hub, Now, Output, close};
 use crate::signal::dialect::{Dialect, broadcast};
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
-use crate::signal::identity::ClientKey;
+use crate::signal::identity::{ClientKey, Identity};
 use crate::signal::room::Member;
 use crate::signal::session::Doubt;
 use crate::signal::{ConnId, MemberId, SessionId};
 
 impl Hub {
     pub(super) fn raw_connected(&mut self, now: Now, id: ConnId, connect: Connect) {
+        if connect.dialect == Dialect::Call && connect.identity.is_none() {
+            // Its first frame brings the token.
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.unproven = Some(Box::new(connect));
+            }
+            return;
+        }
         let Some(identity) = connect.identity else {
             return self.close(
                 now,
@@ -63,6 +70,27 @@ impl Hub {
                 self.suspect(now, id, suspect, is_strong);
             }
         }
+    }
+
+    /// The token of a call socket's first frame was checked.
+    pub(super) fn raw_proven(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        mut connect: Connect,
+        result: Result<Identity, String>,
+    ) {
+        let identity = match result {
+            Ok(identity) => identity,
+            Err(why) => return self.raw_refused(now, id, &Refusal::new(Code::Unauthenticated, why)),
+        };
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.said_hello();
+            conn.identity = Some(identity.clone());
+        }
+        connect.key.user = identity.names_a_person().then(|| identity.user.clone());
+        connect.identity = Some(identity);
+        self.raw_connected(now, id, connect);
     }
 
     pub(super) fn raw_refused(&mut self, now: Now, id: ConnId, refusal: &Refusal) {

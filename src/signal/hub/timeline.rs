@@ -7,16 +7,16 @@ use std::time::Duration;
 use super::{Hub, Now};
 use crate::signal::call::{Call, CallStatus};
 use crate::signal::dialect::peerjs;
-use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
+use crate::signal::envelope::{Envelope, Kind, Refusal};
 use crate::signal::identity::Identity;
 use crate::signal::journal::{Record, Usage};
 use crate::signal::room::Member;
 use crate::signal::timeline::{
-    Actor, Carried, PeerState, RelayNews, RelayStep, Timeline, TimelineView, What, candidates,
+    Actor, Carried, PeerState, RelayNews, RelayStep, Timeline, TimelineView, What, candidates, may_read, none,
 };
 use crate::signal::{MemberId, SessionId};
 
-/// How late the relay may tell of an allocation's end and still change what is in the books.
+/// How late something may still change what is in the books: the relay tells of an allocation's end, members leave.
 const AFTERMATH: Duration = Duration::from_secs(60);
 
 impl Hub {
@@ -27,15 +27,11 @@ impl Hub {
     /// Why not, in words.
     pub fn handle_timeline(&mut self, now: Now, who: &Identity, id: &str) -> Result<TimelineView, Refusal> {
         let timeline = self.timelines.get(id).filter(|timeline| {
-            let takes_part = who.names_a_person() && timeline.has_person(&who.user);
             let is_remembered =
                 timeline.ended.is_none_or(|ended| ended.mono + self.limits.call_memory > now.mono);
-            is_remembered && (takes_part || who.rooms.names(id) || who.is_admin())
+            is_remembered && may_read(who, id, |user| timeline.has_person(user))
         });
-        match timeline {
-            Some(timeline) => Ok(timeline.view(id.into(), now.mono)),
-            None => Err(Refusal::new(Code::NoSuchCall, "you have no such call")),
-        }
+        timeline.map(|timeline| timeline.view(id.into(), now.mono)).ok_or_else(none)
     }
 
     /// What the relay did with credentials: it goes into the timeline of their call, and what was relayed into the
@@ -49,10 +45,15 @@ impl Hub {
         let Some(what) = news.step.event() else { return };
         let Some((room, actor)) = self.credential_of(news) else { return };
         self.note(now, &room, news.at, Some(&actor), what);
-        if let Some(ended) = self.timelines.get(&room).and_then(|timeline| timeline.ended)
+        self.record_aftermath(now, &room);
+    }
+
+    /// What comes a little after the end goes into the books as well.
+    fn record_aftermath(&mut self, now: Now, room: &Arc<str>) {
+        if let Some(ended) = self.timelines.get(room).and_then(|timeline| timeline.ended)
             && now.mono.saturating_sub(ended.mono) < AFTERMATH
         {
-            self.record_timeline(now, &room);
+            self.record_timeline(now, room);
         }
     }
 
@@ -186,10 +187,12 @@ impl Hub {
         }
     }
 
-    /// The last member has left. A call ends by itself.
+    /// The last member has left. A call ends by itself, and sends them away then.
     pub(super) fn end_room_timeline(&mut self, now: Now, room: &Arc<str>) {
-        if self.timelines.get(room).is_some_and(|timeline| timeline.status.is_none()) {
-            self.end_timeline(now, room);
+        match self.timelines.get(room).map(|timeline| timeline.status) {
+            Some(None) => self.end_timeline(now, room),
+            Some(Some(_)) => self.record_aftermath(now, room),
+            None => {}
         }
     }
 

@@ -8,6 +8,7 @@
 mod candidate;
 mod event;
 mod kept;
+mod past;
 mod verdict;
 mod view;
 
@@ -16,6 +17,8 @@ pub use candidate::{Candidate, CandidateKind, Protocol};
 pub(crate) use event::Event;
 pub use event::{Carried, Families, PeerState, RelayNews, RelayStep, RelayTransport, What};
 pub(crate) use kept::Timelines;
+pub use past::read_timeline;
+pub(crate) use past::{may_read, none};
 pub use verdict::{Cause, Verdict};
 pub use view::{EventView, PartyView, TimelineView};
 

@@ -39,6 +39,8 @@ pub struct TimelineView {
 pub struct PartyView {
     /// The user, or what a guest calls itself.
     pub who: Arc<str>,
+    /// Whether a token names this user.
+    pub is_person: bool,
     /// Candidates it has offered, by type and protocol.
     pub candidates: BTreeMap<&'static str, u16>,
     /// What it said last about its connection.
@@ -98,6 +100,7 @@ impl Timeline {
         });
         PartyView {
             who: party.label.clone(),
+            is_person: party.is_person,
             candidates: counts.filter(|(_, n)| *n > 0).map(|((_, name), n)| (*name, n)).collect(),
             connection_state: said,
         }
