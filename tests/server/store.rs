@@ -1,7 +1,7 @@
 //! The database of a server: what a `kill -9` in mid-call leaves, what `psql` reads after a call, what an outage
 //! means.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 use turnkey::http::token::{Claims, mint};
 
 use crate::harness::{Home, LOOPBACK, PATIENCE, Process, eventually, get, mode, until};
@@ -30,11 +30,21 @@ impl Socket {
         self.0.send(Message::text(text.into())).expect("sent");
     }
 
+    /// The next message. A process that was stopped for a while finds its reading interrupted.
+    fn read(&mut self) -> Result<Message, Error> {
+        loop {
+            match self.0.read() {
+                Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
     /// The next text that contains this one.
     #[track_caller]
     pub(crate) fn until(&mut self, wanted: &str) -> String {
         loop {
-            match self.0.read().expect("a frame") {
+            match self.read().expect("a frame") {
                 Message::Text(text) if text.contains(wanted) => return text.to_string(),
                 Message::Text(text) if text == "2" => self.send("3"),
                 _ => {}
@@ -77,7 +87,7 @@ impl Socket {
     pub(crate) fn close_code(&mut self) -> Option<u16> {
         let mut code = None;
         loop {
-            match self.0.read() {
+            match self.read() {
                 Ok(Message::Close(frame)) => code = frame.map(|frame| frame.code.into()),
                 Ok(_) => {}
                 Err(_) => return code,

@@ -8,13 +8,14 @@ import { connect, createServer } from "node:net";
 const LATE = 15; // ms, at most, for bytes
 const LINGER = 150; // ms, at most, for the news that the other end is gone
 
-export async function proxy(target, chance) {
+/** `least`: how late, in ms, bytes are in any case. */
+export async function proxy(target, chance, least = 0) {
   let port = target;
   const open = new Set();
   const server = createServer({ noDelay: true }, (client) => {
     const upstream = connect({ port, host: "127.0.0.1", noDelay: true });
-    lateBytes(client, upstream, chance);
-    lateBytes(upstream, client, chance);
+    lateBytes(client, upstream, chance, least);
+    lateBytes(upstream, client, chance, least);
     for (const socket of [client, upstream]) {
       open.add(socket);
       socket.on("error", () => {});
@@ -34,7 +35,7 @@ export async function proxy(target, chance) {
 }
 
 /** Carries bytes and the end of `from` to `to`, each late. */
-function lateBytes(from, to, chance) {
+function lateBytes(from, to, chance, least) {
   const queue = [];
   let due = 0;
   const later = (delay, action) => {
@@ -42,6 +43,6 @@ function lateBytes(from, to, chance) {
     queue.push(action);
     setTimeout(() => queue.shift()(), due - performance.now());
   };
-  from.on("data", (bytes) => later(chance() * LATE, () => to.destroyed || to.write(bytes)));
+  from.on("data", (bytes) => later(least + chance() * LATE, () => to.destroyed || to.write(bytes)));
   from.on("close", () => later(chance() < 0.5 ? 0 : chance() * LINGER, () => to.destroy()));
 }
