@@ -58,26 +58,40 @@ pub(super) trait Load: Sized {
     fn finish(self, plan: &Plan);
 }
 
+/// The share of an interval by which the place of a packet differs from the one before: of all numbers the one whose
+/// multiples are spread most evenly.
+const GOLDEN: f64 = 0.618_033_988_749_895;
+
 /// Tells how many packets of a rate are due.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     start: Instant,
     per_second: f64,
     tick: Duration,
+    phase: f64,
     done: u64,
 }
 
 impl Schedule {
     /// Begins at `start`.
     pub(super) fn new(start: Instant, per_second: f64, tick: Duration) -> Self {
-        Self { start, per_second, tick, done: 0 }
+        Self { start, per_second, tick, phase: 0.0, done: 0 }
+    }
+
+    /// Schedules whose packets leave at other times than each other's: `phase` is a share of the interval.
+    pub(super) fn shifted(self, phase: f64) -> Self {
+        Self { phase, ..self }
     }
 
     /// Packets that should have left by now and have not. What is very late is skipped: a generator
     /// that was held up shows as a lower rate, not as a burst that fills the server's buffers.
     pub(super) fn due(&mut self, now: Instant) -> u64 {
         let elapsed = self.quantized(now.saturating_duration_since(self.start));
-        let wanted = (elapsed.as_secs_f64() * self.per_second) as u64;
+        let intervals = elapsed.as_secs_f64() * self.per_second;
+        let mut wanted = intervals as u64;
+        if self.tick.is_zero() {
+            wanted += u64::from(self.place(wanted) <= intervals.fract());
+        }
         let patience = if self.tick.is_zero() { EVEN_PATIENCE } else { BURST_PATIENCE.max(self.tick * 2) };
         let most = ((self.per_second * patience.as_secs_f64()) as u64).max(1);
         self.done = self.done.max(wanted.saturating_sub(most));
@@ -97,6 +111,12 @@ impl Schedule {
         }
         let elapsed = now.saturating_duration_since(self.start);
         (self.quantized(elapsed) + self.tick).saturating_sub(elapsed)
+    }
+
+    /// Where in its interval packet `number` leaves without ticks, as a share of it. Packets a whole number of
+    /// milliseconds apart would fall into step with the timers of the machine, for better or worse as it happens.
+    fn place(&self, number: u64) -> f64 {
+        (number as f64).mul_add(GOLDEN, self.phase).fract()
     }
 
     fn quantized(&self, elapsed: Duration) -> Duration {
@@ -128,8 +148,27 @@ mod tests {
     fn without_ticks_packets_are_due_one_by_one() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start, 10_000.0, Duration::ZERO);
-        assert_eq!(schedule.due(start + Duration::from_micros(250)), 2);
+        assert_eq!(schedule.due(start), 1);
+        assert_eq!(schedule.due(start + Duration::from_micros(250)), 3);
+        assert_eq!(schedule.due(start + Duration::from_micros(220)), 2);
         assert_eq!(schedule.wait(start), Duration::ZERO);
+    }
+
+    #[test]
+    fn two_directions_leave_at_different_times() {
+        let start = Instant::now();
+        let mut one = Schedule::new(start, 1_000.0, Duration::ZERO);
+        let mut other = one.shifted(0.5);
+        let mut left = [0, 0];
+        for micros in 0..1_000_000 {
+            let now = start + Duration::from_micros(micros);
+            let due = [one.due(now), other.due(now)];
+            assert!(due.iter().sum::<u64>() <= 1, "{micros} µs: {due:?}");
+            one.sent(due[0]);
+            other.sent(due[1]);
+            left = [left[0] + due[0], left[1] + due[1]];
+        }
+        assert_eq!(left, [1_000, 1_000]);
     }
 
     #[test]

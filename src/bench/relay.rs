@@ -263,11 +263,13 @@ impl Relay {
             (_, [false, true]) => &[1],
             _ => &[0, 1],
         };
-        let driver = || match spec.pace {
-            Pace::Rate { per_second, tick } => Driver::Schedule(Schedule::new(spec.start, per_second, tick)),
+        let driver = |way: usize| match spec.pace {
+            Pace::Rate { per_second, tick } => {
+                Driver::Schedule(Schedule::new(spec.start, per_second, tick).shifted(way as f64 / 2.0))
+            }
             Pace::Window(window) => Driver::Window(u64::from(window)),
         };
-        let lane = |&way| Lane { way, pace: driver(), turn: 0, moved: spec.start, waiting: 0 };
+        let lane = |&way| Lane { way, pace: driver(way), turn: 0, moved: spec.start, waiting: 0 };
         ways.iter().map(lane).collect()
     }
 
