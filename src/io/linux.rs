@@ -9,6 +9,7 @@ mod control;
 mod recv;
 mod send;
 mod sys;
+mod timer;
 mod words;
 
 use std::os::fd::AsRawFd;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use super::{Capabilities, Counters, Datagrams, PeerError, RecvBatch, SendBatch, Sockets, UdpSocket};
 use recv::Receiver;
 use send::Sender;
+pub(super) use timer::Timer;
 pub use words::{Words, monotonic_at};
 
 /// Larger segments than any common path takes are not worth a run, and the kernel would refuse it.

@@ -6,6 +6,7 @@
 //! datagram on any system, [`linux`] receives and sends many with one call. Both take the same
 //! batches ([`RecvBatch`], [`SendBatch`]) and put the same packets on the wire.
 
+mod alarm;
 mod batch;
 mod counters;
 #[cfg(target_os = "linux")]
@@ -17,6 +18,7 @@ pub mod splice;
 pub mod stream;
 pub mod tcp;
 
+pub use alarm::Alarm;
 pub use batch::{
     Fields, Flow, Packet, Received, RecvBatch, Route, Run, RunLimits, SLOT_LEN, SLOTS, STAGE_LEN, SendBatch,
 };

@@ -22,7 +22,7 @@ use super::reserved::Reserved;
 use super::ring::Ends;
 use crate::io::portable::Portable;
 use crate::io::{
-    Counters, Datagrams, RecvBatch, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets, UdpSocket,
+    Alarm, Counters, Datagrams, RecvBatch, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets, UdpSocket,
 };
 use crate::turn::{
     self, ClientPath, FiveTuple, IpFields, LinkId, Now, RelayId, Transport, Verdict, WorkerId,
@@ -30,6 +30,9 @@ use crate::turn::{
 
 /// The token of the waker; sockets have their names as tokens.
 pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// The token of the alarm, which only ends a wait.
+const ALARM: Token = Token(usize::MAX - 1);
 
 /// Datagrams taken from a listener in one turn before others have theirs.
 const LISTENER_SHARE: usize = SLOTS;
@@ -102,6 +105,7 @@ pub(super) struct Worker<D> {
     pub(super) core: turn::Server,
     pub(super) io: D,
     pub(super) poll: Poll,
+    alarm: Alarm,
     /// Listeners first, then relay sockets by their `RelayId`.
     pub(super) sockets: Sockets,
     pub(super) listeners: u32,
@@ -151,6 +155,7 @@ impl<D: Datagrams> Worker<D> {
         Ok(Self {
             core: turn::Server::new((*kit.settings).clone(), kit.shared, kit.worker, kit.seed),
             io,
+            alarm: Alarm::new(kit.poll.registry(), ALARM),
             poll: kit.poll,
             sockets,
             listeners,
@@ -184,7 +189,8 @@ impl<D: Datagrams> Worker<D> {
         let mut events = Events::with_capacity(EVENTS);
         let mut ready = Vec::with_capacity(EVENTS);
         loop {
-            if let Err(error) = self.poll.poll(&mut events, Some(self.patience()))
+            let timeout = self.alarm.timeout(self.now.mono, self.patience());
+            if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "waiting for sockets failed");
@@ -241,11 +247,14 @@ impl<D: Datagrams> Worker<D> {
         let some_left = !self.unfinished.is_empty();
         ready.append(&mut self.unfinished);
         for event in events {
-            if event.token() == WAKER {
-                woken = true;
-                continue;
-            }
-            let name = SocketRef(event.token().0 as u32);
+            let name = match event.token() {
+                ALARM => continue,
+                WAKER => {
+                    woken = true;
+                    continue;
+                }
+                Token(name) => SocketRef(name as u32),
+            };
             if name.is_stream()
                 && (event.is_read_closed() || event.is_error())
                 && let Some(connection) = self.connections.get_mut(name)

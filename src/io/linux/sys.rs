@@ -4,7 +4,7 @@
 use std::io;
 use std::mem::size_of;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::control::{Control, Told};
@@ -159,6 +159,33 @@ pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
         libc::clock_getcpuclockid(pid, &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0
     };
     is_read.then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
+}
+
+/// A timer on the monotonic clock that nobody waits for in `read`.
+pub(super) fn timer() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointer; a descriptor that is not negative is new and nobody else's.
+    unsafe {
+        match libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) {
+            fd if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Sets a timer to `wait` from now; zero would stop it and counts as a nanosecond.
+pub(super) fn set_timer(fd: RawFd, wait: Duration) -> io::Result<()> {
+    let wait = wait.max(Duration::from_nanos(1));
+    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let time = libc::itimerspec {
+        it_interval: never,
+        it_value: libc::timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        },
+    };
+    // SAFETY: the first pointer is to a live itimerspec, and no old value is asked for.
+    let result = unsafe { libc::timerfd_settime(fd, 0, &raw const time, std::ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 pub(in crate::io) fn trim_memory() {
