@@ -49,7 +49,11 @@ export function twoBrowsers() {
 
 /** Goes through the lobby of the call page. */
 export async function enter(page, url, name) {
-  await page.goto(url);
+  // Chromium gives a page up when it sees an interface come or go, as those of the lab do.
+  await page.goto(url).catch((error) => {
+    if (!error.message.includes("ERR_NETWORK_CHANGED")) throw error;
+    return page.goto(url);
+  });
   await page.waitForFunction(() => document.querySelector("#preview").srcObject);
   await page.fill("#name", name);
   await page.click("#start");
