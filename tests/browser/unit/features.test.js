@@ -200,7 +200,7 @@ test("a browser that says offline while the server answers changes nothing", asy
 
 test("a browser that says online too early: the path restarts once the server is there", async () => {
   const web = network();
-  const { hub, ada } = await pair();
+  const { hub, ada, bob } = await pair();
   web.isThere = false;
   web.says("offline");
   await until(() => web.asked.length >= 2, "both sides ask");
@@ -210,6 +210,8 @@ test("a browser that says online too early: the path restarts once the server is
   assert.equal(said(ada, "Restarting"), 0, "it leads nowhere");
   hub.drop();
   await until(() => said(ada, "Restarting") === 1 && ada.call.state === "joined", "the restart");
+  // It asks for fresh credentials first.
+  await until(() => connection(ada, bob).restarts === 1, "that of its path");
   room.end();
 });
 
