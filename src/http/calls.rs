@@ -9,7 +9,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -133,15 +133,16 @@ pub(super) async fn timeline(
     match app.timeline(who.clone(), id.clone()).await {
         // Not here, or not any more.
         Some(Err(Refusal { code: Code::NoSuchCall, .. })) => {
-            match answered(Some(app.past_timeline(&who, &id).await)) {
-                Ok(timeline) => ice::private(Json(timeline)),
-                Err(response) => *response,
-            }
+            private(Some(app.past_timeline(&who, &id).await))
         }
-        found => match answered(found) {
-            Ok(timeline) => ice::private(Json(timeline)),
-            Err(response) => *response,
-        },
+        found => private(found),
+    }
+}
+
+fn private<T: Serialize>(found: Option<Result<T, Refusal>>) -> Response {
+    match answered(found) {
+        Ok(found) => ice::private(Json(found)),
+        Err(response) => *response,
     }
 }
 
