@@ -135,12 +135,16 @@ impl Outbox {
 
     /// Whether the journal's rows of it are out of date, or a frame up to this one has none.
     pub(crate) fn differs(&self, upto: u64) -> bool {
-        let has_rowless = self.frames.iter().take_while(|f| f.seq <= upto).any(|f| f.seq > self.written);
-        has_rowless
+        self.rowless(upto).next().is_some()
             || self.last_cleared() > self.cleared
             || self.lost != self.told
-            || self.promised != self.reserved
+            || !self.keeps_its_numbers()
             || !self.stale.is_empty()
+    }
+
+    /// Frames up to the one with this number that are not written down.
+    fn rowless(&self, upto: u64) -> impl Iterator<Item = &Queued> {
+        self.frames.iter().take_while(move |f| f.seq <= upto).filter(|f| f.seq > self.written)
     }
 
     /// The last frame that was written down and is gone, as are all before it.
@@ -160,7 +164,7 @@ impl Outbox {
             self.cleared = gone;
         }
         std::mem::take(&mut self.stale).into_iter().filter(|n| *n > gone).for_each(|n| drop(n, n));
-        for frame in self.frames.iter().filter(|f| f.seq > self.written && f.seq <= upto) {
+        for frame in self.rowless(upto) {
             let value = FrameValue { text: (&*frame.text).into(), about: frame.about };
             changes.push(Change::Put(journal::row(Table::Frame, owner, frame.seq, &value)));
         }
