@@ -33,6 +33,15 @@ const FINAL_CLOSE = {
  * @property {string} key of what is kept in the storage
  */
 
+/**
+ * Asks the server for a head over plain HTTP.
+ * @param {string} url of its socket
+ * @param {number} timeout in ms
+ */
+export function askHead(url, timeout) {
+  return fetch(new URL("/health", url.replace(/^ws/, "http")), { method: "HEAD", mode: "no-cors", cache: "no-store", signal: AbortSignal.timeout(timeout) });
+}
+
 /** @extends {Emitter<{open: any, lost: string, frame: Frame, wake: "page" | "perhaps" | "network", stop: TurnkeyError}>} */
 export class Session extends Emitter {
   /** @type {WebSocket | null} */ #socket = null;
@@ -261,9 +270,8 @@ export class Session extends Emitter {
 
   /** Whether a HEAD request gets through. */
   async #isReachable() {
-    const url = new URL("/health", this.options.url.replace(/^ws/, "http"));
     try {
-      await fetch(url, { method: "HEAD", mode: "no-cors", cache: "no-store", signal: AbortSignal.timeout(PROBE_TIMEOUT) });
+      await askHead(this.options.url, PROBE_TIMEOUT);
       return true; // whatever it answers
     } catch {
       return false;

@@ -3,6 +3,7 @@
  * The connection doctor: tries what a call needs one thing after the other, each transport of the relay alone, and says in words what works.
  * @module
  */
+import { askHead } from "../client/session.js";
 
 const GATHER_TIMEOUT = 8_000;
 const ECHO_TIMEOUT = 10_000;
@@ -90,9 +91,9 @@ async function checkDevices() {
   return `cameras: ${cameras}, microphones: ${microphones}`;
 }
 
-/** Asks for a head over plain HTTP, as a socket that is refused says nothing, and browsers are wrong about being offline. @param {string} url */
+/** Over plain HTTP, as a socket that is refused says nothing, and browsers are wrong about being offline. @param {string} url */
 async function reach(url) {
-  const { status } = await fetch(new URL("/health", url.replace(/^ws/, "http")), { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(GATHER_TIMEOUT) })
+  const { status } = await askHead(url, GATHER_TIMEOUT)
     .catch(() => Promise.reject(new Error(navigator.onLine ? "no answer over HTTP" : "no answer over HTTP, and the browser is offline")));
   if (status >= 500) throw new Error(`the server, or a proxy in front of it, answers ${status}`);
   return `it answers over HTTP${navigator.onLine ? "" : ", though the browser says that it is offline"}`;
