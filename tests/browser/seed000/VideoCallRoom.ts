@@ -37,14 +37,20 @@ const peerConnectionRef = useRef<RTCPeerConnection | null>(peerConnection);
 for (const track of localStream.getTracks()) peerConnection.addTrack(track, localStream);
 peerConnection.ontrack = ({ streams }) => (document.querySelector("video")!.srcObject = streams[0]);
 
-const useChannel = (channel: RTCDataChannel) => {
-  channel.onmessage = ({ data }) => received.push(data);
-  // A channel of the other side's may open before this is told of it, and its event has then been.
-  const greet = (): unknown => (channel.readyState === "open" ? channel.send(`from the ${params.get("role")}`) : setTimeout(greet, 20));
-  greet();
-};
-if (params.get("role") === "doctor") useChannel(peerConnection.createDataChannel("chat"));
-else peerConnection.ondatachannel = ({ channel }) => useChannel(channel);
+const greet = (channel: RTCDataChannel) => channel.send(`from the ${params.get("role")}`);
+const useChannel = (channel: RTCDataChannel) => (channel.onmessage = ({ data }) => received.push(data));
+if (params.get("role") === "doctor") {
+  const channel = peerConnection.createDataChannel("chat");
+  useChannel(channel);
+  channel.onopen = () => greet(channel);
+} else {
+  peerConnection.ondatachannel = ({ channel }) => {
+    useChannel(channel);
+    // Chromium tells of a channel of the other side's as open before it is, and loses what it is given until then. Once something has
+    // come over it, it is.
+    channel.addEventListener("message", () => greet(channel), { once: true });
+  };
+}
 
 // ---- verbatim: frontend.txt
 // Add to VideoCallRoom.tsx

@@ -16,15 +16,21 @@ export async function iceServers(origin: string): Promise<RTCIceServer[]> {
 /** Shows what comes from the other side. */
 export function remote(pc: RTCPeerConnection) {
   pc.addEventListener("track", ({ streams }) => (document.querySelector<HTMLVideoElement>("#remoteVideo")!.srcObject = streams[0]));
-  pc.addEventListener("datachannel", ({ channel }) => useChannel(channel));
+  pc.addEventListener("datachannel", ({ channel }) => {
+    channel.onmessage = ({ data }) => receive(data);
+    // Chromium tells of a channel of the other side's as open before it is, and loses what it is given until then. Once something has
+    // come over it, it is.
+    channel.addEventListener("message", () => greet(channel), { once: true });
+  });
 }
 
+/** A channel that this side has made. */
 export function useChannel(channel: RTCDataChannel) {
   channel.onmessage = ({ data }) => receive(data);
-  // A channel of the other side's may open before this is told of it, and its event has then been.
-  const greet = (): unknown => (channel.readyState === "open" ? channel.send(`from the ${params.get("role")}`) : setTimeout(greet, 20));
-  greet();
+  channel.onopen = () => greet(channel);
 }
+
+const greet = (channel: RTCDataChannel) => channel.send(`from the ${params.get("role")}`);
 
 /** Shows the tests what they may touch. */
 export const ready = (room: Record<string, unknown>) => Object.assign(globalThis, { room: { ...room, received } });
