@@ -9,9 +9,15 @@ use std::ops::Range;
 
 use super::socket::SocketRef;
 
-/// Bytes of a slot: the largest datagram or frame, rounded to an odd number of cache lines, so that
-/// the first lines of different slots do not fall into the same set of the cache.
-pub const SLOT_LEN: usize = 1033 * 64;
+/// Bytes of a slot: the largest datagram or frame.
+pub const SLOT_LEN: usize = STEP - HEAD;
+
+/// From slot to slot: an odd number of cache lines, so that the first lines of different slots do not fall into the same
+/// set of the cache.
+const STEP: usize = 1035 * 64;
+
+/// Bytes before each slot, for a prefix.
+const HEAD: usize = 64;
 
 /// Slots of a batch.
 pub const SLOTS: usize = 64;
@@ -71,11 +77,7 @@ impl RecvBatch {
     /// A batch of [`SLOTS`] slots. Memory is touched only as it is filled.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            buffer: vec![0; SLOTS * SLOT_LEN].into_boxed_slice(),
-            used: 0,
-            list: Vec::with_capacity(SLOTS),
-        }
+        Self { buffer: vec![0; SLOTS * STEP].into_boxed_slice(), used: 0, list: Vec::with_capacity(SLOTS) }
     }
 
     /// Slots that can still be filled before [`RecvBatch::recycle`].
@@ -112,7 +114,7 @@ impl RecvBatch {
         if self.used == SLOTS {
             return None;
         }
-        let start = self.used * SLOT_LEN;
+        let start = self.next_start();
         self.used += 1;
         Some((start, &mut self.buffer[start..start + SLOT_LEN]))
     }
@@ -133,15 +135,39 @@ impl RecvBatch {
         self.list.clear();
     }
 
-    /// The memory of the vacant slots.
-    pub(super) fn vacant_memory(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.used * SLOT_LEN..]
+    /// Writes `prefix` right before `body`, a part of the datagram that begins at `start`: over the rest of that datagram,
+    /// or into the room before a slot. Where both lie together then; `None` if there is no such room.
+    pub fn prepend(&mut self, prefix: &[u8], start: usize, body: &Range<usize>) -> Option<Range<usize>> {
+        // Behind an empty datagram the next one begins at the same place.
+        let head = if start % STEP == HEAD && !body.is_empty() { HEAD } else { 0 };
+        (prefix.len() <= body.start - start + head).then(|| {
+            let whole = body.start - prefix.len()..body.end;
+            self.buffer[whole.start..body.start].copy_from_slice(prefix);
+            whole
+        })
     }
 
-    /// The memory of all slots.
+    /// Where the next vacant slot begins.
+    fn next_start(&self) -> usize {
+        self.used * STEP + HEAD
+    }
+
+    /// The memory of the next vacant slot; there is one.
+    pub(super) fn vacant_memory(&mut self) -> &mut [u8] {
+        let start = self.next_start();
+        &mut self.buffer[start..start + SLOT_LEN]
+    }
+
+    /// The memory of all slots and of what is before each.
     #[cfg(target_os = "linux")]
     pub(super) fn memory(&mut self) -> &mut [u8] {
         &mut self.buffer
+    }
+
+    /// The memory of each slot.
+    #[cfg(target_os = "linux")]
+    pub(super) fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.buffer.chunks_exact_mut(STEP).map(|slot| &mut slot[HEAD..])
     }
 
     /// Records that the next vacant slot was filled.
@@ -153,7 +179,7 @@ impl RecvBatch {
         stride: usize,
         tos: u8,
     ) {
-        let start = (self.used * SLOT_LEN) as u32;
+        let start = self.next_start() as u32;
         self.used += 1;
         self.list.push(Received { from, to, start, len: len as u32, stride: stride as u32, tos });
     }
@@ -188,7 +214,8 @@ pub struct Fields {
 /// One packet to send: a prefix, a body that stays where it is, and zero bytes after it.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    prefix: [u8; PREFIX_LEN],
+    /// Where among the prefixes of its batch it has its own.
+    prefix: u32,
     prefix_len: u8,
     pad: u8,
     media: bool,
@@ -227,7 +254,8 @@ impl Packet {
     pub fn parts<'a>(&'a self, batch: &'a SendBatch, received: &'a RecvBatch) -> [&'a [u8]; 3] {
         let range = self.start as usize..(self.start + self.len) as usize;
         let body = if self.staged { &batch.stages[range] } else { received.bytes(range) };
-        [&self.prefix[..usize::from(self.prefix_len)], body, &ZEROS[..usize::from(self.pad)]]
+        let prefix = &batch.prefixes[self.prefix as usize..][..usize::from(self.prefix_len)];
+        [prefix, body, &ZEROS[..usize::from(self.pad)]]
     }
 }
 
@@ -276,6 +304,7 @@ pub struct SendBatch {
     /// Newest flow of a bucket. A flow that lost its bucket to another is complete: later packets of
     /// the same route start a new flow further back, so the order within a route holds.
     buckets: Box<[u16; BUCKETS]>,
+    prefixes: Vec<u8>,
     stages: Box<[u8]>,
     staged: usize,
     has_links: bool,
@@ -289,6 +318,7 @@ impl SendBatch {
             packets: Vec::with_capacity(PACKETS),
             flows: Vec::with_capacity(PACKETS),
             buckets: Box::new([EMPTY; BUCKETS]),
+            prefixes: Vec::with_capacity(PACKETS * PREFIX_LEN),
             stages: vec![0; STAGES * STAGE_LEN].into_boxed_slice(),
             staged: 0,
             has_links: false,
@@ -349,8 +379,9 @@ impl SendBatch {
         staged: bool,
     ) {
         let index = self.packets.len() as u32;
-        let mut packet = Packet {
-            prefix: [0; PREFIX_LEN],
+        debug_assert!(prefix.len() <= PREFIX_LEN);
+        let packet = Packet {
+            prefix: self.prefixes.len() as u32,
             prefix_len: prefix.len() as u8,
             pad,
             media: !staged,
@@ -360,7 +391,7 @@ impl SendBatch {
             len: body.len() as u32,
             next: NONE,
         };
-        packet.prefix[..prefix.len()].copy_from_slice(prefix);
+        self.prefixes.extend_from_slice(prefix);
         self.packets.push(packet);
         self.has_links |= !route.socket.is_socket();
         let bucket = bucket_of(&route);
@@ -430,6 +461,7 @@ impl SendBatch {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.packets.clear();
+        self.prefixes.clear();
         self.flows.clear();
         self.buckets.fill(EMPTY);
         self.staged = 0;

@@ -48,7 +48,7 @@ impl Datagrams for Portable {
         let mut room = limit.min(into.vacant());
         while room > 0 {
             counters.recv_calls += 1;
-            match socket.inner.recv_from(&mut into.vacant_memory()[..SLOT_LEN]) {
+            match socket.inner.recv_from(into.vacant_memory()) {
                 Ok((len, from)) => {
                     into.filled(from, None, len, len, 0);
                     counters.recv_packets += 1;

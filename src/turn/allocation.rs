@@ -1,6 +1,7 @@
 //! One allocation with its permissions and channels, and their lifetimes (RFC 8656 §7.2, §9, §12).
 
 use std::cell::Cell;
+use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -61,9 +62,9 @@ pub(super) struct Opening {
 /// allocations each packet finds its own in memory that was last used long ago.
 #[repr(C)]
 pub(super) struct Allocation {
+    recent: Cell<Option<Recent>>,
     /// Given by the table.
     pub(super) id: AllocationId,
-    recent: Cell<Option<Recent>>,
     pub(super) path: ClientPath,
     /// What it has carried so far.
     pub(super) carried: Carried,
@@ -128,13 +129,15 @@ struct Channel {
     expires: Duration,
 }
 
-/// The channel that a packet went by last, until it or the permission of its peer ends: packets follow each other,
-/// and need not look either up again.
+/// The channel that a packet went by last, until it or the permission of its peer ends, or a relay of this allocation:
+/// packets follow each other, and need not look any of it up again.
 #[derive(Clone, Copy, Debug)]
 struct Recent {
     number: ChannelNumber,
     peer: SocketAddr,
     until: Duration,
+    /// What [`Shared::changes`](super::shared::Shared::changes) said when the peer was found to be outside; zero before.
+    outside: u64,
 }
 
 /// Why a channel cannot be bound.
@@ -192,6 +195,11 @@ impl Allocation {
         };
         allocation.scheduled = allocation.next_deadline();
         allocation
+    }
+
+    /// Reads where each packet does. Nothing comes of it but that it is near when the next packet is there.
+    pub(super) fn touch(&self) {
+        black_box((self.recent.get().is_some(), self.path.link, self.carried.is_any()));
     }
 
     /// The relay of a family, if there is one.
@@ -270,7 +278,7 @@ impl Allocation {
         }
         if let Ok(at) = self.permission_index(channel.peer.ip()) {
             let until = channel.expires.min(self.permissions[at].expires);
-            self.recent.set(Some(Recent { number, peer: channel.peer, until }));
+            self.recent.set(Some(Recent { number, peer: channel.peer, until, outside: 0 }));
         }
         Some(channel.peer)
     }
@@ -283,6 +291,20 @@ impl Allocation {
         let at = self.peer_index(peer).ok()?;
         let number = self.channels_by_peer[at].1;
         self.peer_of(number, now).map(|_| number)
+    }
+
+    /// Whether the peer was found to be outside when there had been so many changes.
+    pub(super) fn is_outside(&self, peer: SocketAddr, changes: u64) -> bool {
+        self.recent.get().is_some_and(|recent| recent.outside == changes && recent.peer == peer)
+    }
+
+    /// Remembers that, if packets go to the peer by a channel.
+    pub(super) fn note_outside(&self, peer: SocketAddr, changes: u64) {
+        let recent = self.recent.get().map(|recent| match recent.peer == peer {
+            true => Recent { outside: changes, ..recent },
+            false => recent,
+        });
+        self.recent.set(recent);
     }
 
     fn recent(&self, now: Duration) -> Option<Recent> {

@@ -104,6 +104,11 @@ pub(super) struct Carried {
 }
 
 impl Carried {
+    /// Whether there was a packet.
+    pub(super) fn is_any(&self) -> bool {
+        !self.first.get().is_zero()
+    }
+
     /// Counts one packet.
     pub(super) fn count(&self, direction: Direction, bytes: usize, now: Now) {
         if self.first.get().is_zero() {

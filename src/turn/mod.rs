@@ -302,6 +302,12 @@ impl Server {
         self.forward_to_client(result)
     }
 
+    /// Packets of these relay sockets are about to come. With thousands of allocations each lies in memory that was last used
+    /// long ago: looked at together, they are waited for together.
+    pub fn expect_peers(&self, relays: impl Iterator<Item = RelayId>) {
+        relays.filter_map(|relay| self.table.named_by(relay)).for_each(Allocation::touch);
+    }
+
     /// What a client of another worker has sent to the relayed address of an allocation of this one: the
     /// payload of a [`Via::Neighbour`], from that client's relayed address.
     pub fn handle_neighbour(

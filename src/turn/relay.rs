@@ -82,9 +82,13 @@ impl DataPath<'_> {
         len: usize,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
+        let allocation = self.table.named_by(relay).ok_or(DropReason::RelayGone)?;
+        if allocation.is_outside(peer, self.shared.changes()) {
+            return self.deliver(allocation, peer, 0..len, rng);
+        }
         let allocation = self.table.of_relay(relay).ok_or(DropReason::RelayGone)?;
         let peer = self.as_seen_from_outside(allocation, peer);
-        if reach(self.settings, self.shared, peer) == Reach::Nowhere {
+        if self.reach(allocation, peer) == Reach::Nowhere {
             return Err(DropReason::PeerForbidden);
         }
         self.deliver(allocation, peer, 0..len, rng)
@@ -99,7 +103,7 @@ impl DataPath<'_> {
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
         let allocation = self.table.get(allocation).ok_or(DropReason::RelayGone)?;
-        if reach(self.settings, self.shared, peer) == Reach::Nowhere {
+        if self.reach(allocation, peer) == Reach::Nowhere {
             return Err(DropReason::PeerForbidden);
         }
         self.deliver(allocation, peer, 0..len, rng)
@@ -133,20 +137,22 @@ impl DataPath<'_> {
         dont_fragment: bool,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
-        let relayed = allocation.relayed_for(peer.ip()).ok_or(DropReason::NoPermission)?;
         if !allocation.is_permitted(peer.ip(), self.now.mono) {
             return Err(DropReason::NoPermission);
         }
         self.charge(allocation, Direction::ToPeer, payload.len())?;
-        let via = match reach(self.settings, self.shared, peer) {
+        let via = match self.reach(allocation, peer) {
             Reach::Outside => Via::Relay(allocation.id.relay(Family::of(peer.ip())), peer),
-            Reach::Relay(owner) if owner.worker == self.worker => {
-                let (bytes, to) = (payload.len(), self.neighbour(owner)?);
-                return self
-                    .deliver(to, relayed, payload, rng)
-                    .inspect(|_| allocation.carried.count(Direction::ToPeer, bytes, self.now));
+            Reach::Relay(owner) => {
+                let relayed = allocation.relayed_for(peer.ip()).ok_or(DropReason::NoPermission)?;
+                if owner.worker == self.worker {
+                    let (bytes, to) = (payload.len(), self.neighbour(owner)?);
+                    return self
+                        .deliver(to, relayed, payload, rng)
+                        .inspect(|_| allocation.carried.count(Direction::ToPeer, bytes, self.now));
+                }
+                Via::Neighbour(owner, relayed)
             }
-            Reach::Relay(owner) => Via::Neighbour(owner, relayed),
             Reach::Nowhere => return Err(DropReason::PeerForbidden),
         };
         allocation.carried.count(Direction::ToPeer, payload.len(), self.now);
@@ -189,6 +195,19 @@ impl DataPath<'_> {
             true => Ok(()),
             false => Err(DropReason::OverBandwidth),
         }
+    }
+
+    /// Where packets for a permitted peer go: as before, while no relay socket has opened or closed.
+    fn reach(&self, allocation: &Allocation, peer: SocketAddr) -> Reach {
+        let changes = self.shared.changes();
+        if allocation.is_outside(peer, changes) {
+            return Reach::Outside;
+        }
+        let found = reach(self.settings, self.shared, peer);
+        if found == Reach::Outside {
+            allocation.note_outside(peer, changes);
+        }
+        found
     }
 
     /// Translates the local address of another relay socket of this server to its public name, under

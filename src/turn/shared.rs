@@ -68,6 +68,8 @@ pub struct Shared {
     pub(super) reservations: Mutex<HashMap<Token, Reservation>>,
     users: Mutex<HashMap<Box<str>, User>>,
     total: AtomicU32,
+    /// Counts the relay sockets that have opened or closed, from one.
+    changes: AtomicU64,
     /// Bytes relayed.
     pub(super) meters: Meters,
     /// Where flows are offloaded.
@@ -103,6 +105,7 @@ impl Shared {
             reservations: Mutex::default(),
             users: Mutex::default(),
             total: AtomicU32::new(0),
+            changes: AtomicU64::new(1),
             meters: Meters::default(),
             offload: None,
         }
@@ -203,7 +206,13 @@ impl Shared {
     pub(super) fn set_owner(&self, bind: SocketAddr, owner: Option<Owner>) {
         if let Some(place) = self.owner_at(bind) {
             place.store(owner.map_or(Owner::NOBODY, Owner::to_bits), Ordering::Relaxed);
+            self.changes.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Stands still as long as no relay socket opens or closes: what [`Self::owner_of`] says after it holds until then.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Whose relay socket is open at the local address.

@@ -188,8 +188,13 @@ impl Table {
     }
 
     pub(super) fn of_relay(&self, relay: RelayId) -> Option<&Allocation> {
-        let allocation = self.at(relay.0 / 2)?;
+        let allocation = self.named_by(relay)?;
         allocation.relay(family_of(relay)).map(|_| allocation)
+    }
+
+    /// The allocation that its relay sockets are called after; it may have lost this one.
+    pub(super) fn named_by(&self, relay: RelayId) -> Option<&Allocation> {
+        self.at(relay.0 / 2)
     }
 
     /// The allocation a relay socket belongs to, and the family of the socket.

@@ -26,7 +26,10 @@ impl<D: Datagrams> Worker<D> {
                     }
                 };
                 let fields = Fields { tos: ip.tos, dont_fragment };
-                self.outgoing.push(route, fields, prefix.as_bytes(), body, pad);
+                match self.received.prepend(prefix.as_bytes(), start, &body) {
+                    Some(whole) => self.outgoing.push(route, fields, &[], whole, pad),
+                    None => self.outgoing.push(route, fields, prefix.as_bytes(), body, pad),
+                }
             }
             Verdict::Reply { path, len } | Verdict::Join { path, len, .. } => {
                 let route = self.route_to(&path);

@@ -1,5 +1,6 @@
 //! The loop: wait, receive a batch, ask the core, send a batch.
 
+use std::hint::black_box;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,6 +43,9 @@ const RELAY_SHARE: usize = 32;
 
 /// The loop turns at least this often, so that a stall can be told from silence.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Sockets whose packets are looked forward to at once.
+const AHEAD: usize = 16;
 
 /// Readiness taken from the poll at once.
 const EVENTS: usize = 1024;
@@ -201,9 +205,11 @@ impl<D: Datagrams> Worker<D> {
             let woken = self.note(&events, &mut ready);
             self.report_errors();
             let served = ready.len();
-            for name in ready.drain(..) {
-                self.serve(name);
+            for names in ready.chunks(AHEAD) {
+                self.look_ahead(names);
+                names.iter().for_each(|name| self.serve(*name));
             }
+            ready.clear();
             self.serve_rings();
             self.attend_handshakes();
             self.wake_others();
@@ -271,6 +277,15 @@ impl<D: Datagrams> Worker<D> {
             ready.dedup();
         }
         woken
+    }
+
+    /// Lets what the packets of these sockets need come nearer, all of it at once.
+    fn look_ahead(&self, names: &[SocketRef]) {
+        let relays = names.iter().filter(|name| name.is_socket() && name.0 >= self.listeners);
+        for name in relays.clone() {
+            black_box(self.sockets.get(*name).is_some());
+        }
+        self.core.expect_peers(relays.map(|name| self.relay_of(*name)));
     }
 
     fn serve(&mut self, name: SocketRef) {

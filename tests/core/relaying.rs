@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnkey::stun::{AttributeType, Class, MessageWriter, Method};
-use turnkey::turn::{DropReason, IpFields, Output, Settings, Shared, Transport, WorkerId};
+use turnkey::turn::{DropReason, IpFields, Output, PeerPolicy, Settings, Shared, Transport, WorkerId};
 
 use crate::lab::{Client, Event, Lab, PEER, addr, channel_data, data_indication, path, settings};
 
@@ -158,6 +158,51 @@ fn design_4_4_an_own_address_is_reachable_only_where_an_allocation_lives() {
     assert_eq!(client.channel(&mut lab, 0x4000, b"x").len(), 1);
     other.refresh(&mut lab, 0);
     assert_eq!(client.channel(&mut lab, 0x4000, b"x"), [], "gone with the allocation");
+}
+
+#[test]
+fn design_4_4_an_own_address_that_may_be_reached_leads_out_only_while_no_relay_is_there() {
+    let mut settings = settings();
+    let own = settings.addresses[0].bind;
+    settings.addresses[0].public = own;
+    settings.ports = 50_000..=50_001;
+    let allow = vec!["10.0.0.1/32".parse().unwrap()];
+    settings.peers = Arc::new(PeerPolicy::new(allow, vec![], vec![], vec![own]));
+    let mut lab = Lab::of(settings.clone(), Arc::new(Shared::new(settings.ports.clone())));
+    let client = Client::new(&mut lab, HERE);
+    let relayed = client.allocate(&mut lab);
+    // The port that is left.
+    let peer = SocketAddr::new(own, relayed.port() ^ 1);
+    assert_eq!(client.bind(&mut lab, 0x4000, &peer.to_string()), None);
+    let leaves = |events: Vec<Event>| matches!(&events[..], [Event::ToPeer(_, to, _)] if *to == peer);
+    let arrives = |events: Vec<Event>| to_client(&events) == channel_data(0x4000, b"x");
+    let relay = lab.relays()[0].1;
+    for _ in 0..2 {
+        assert!(leaves(client.channel(&mut lab, 0x4000, b"x")));
+        assert!(arrives(lab.peer_sends(relay, &peer.to_string(), b"x")));
+    }
+
+    let other = Client::new(&mut lab, "192.0.2.10:1");
+    assert_eq!(other.allocate(&mut lab), peer);
+    other.permit(&mut lab, &relayed.to_string());
+    for _ in 0..2 {
+        let events = client.channel(&mut lab, 0x4000, b"x");
+        assert!(
+            matches!(&events[..], [Event::ToClient(path, _)] if *path == other.path),
+            "inside: {events:?}"
+        );
+    }
+    other.refresh(&mut lab, 0);
+    for _ in 0..2 {
+        assert!(leaves(client.channel(&mut lab, 0x4000, b"x")));
+        assert!(arrives(lab.peer_sends(relay, &peer.to_string(), b"x")));
+    }
+
+    // What was allowed before is not remembered.
+    settings.peers = Arc::new(PeerPolicy::new(vec![], vec![], vec![], vec![own]));
+    lab.reconfigure(settings);
+    assert_eq!(client.channel(&mut lab, 0x4000, b"x"), []);
+    assert_eq!(lab.peer_sends(relay, &peer.to_string(), b"x"), []);
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn flows_collect_interleaved_packets_in_order() {
         batch.push(route(n as u32 % 2, 7), Fields::default(), &[n], 0..0, 0);
     }
     assert_eq!(batch.flows().len(), 2);
-    let order = |flow| batch.packets(flow).map(|p| p.prefix[0]).collect::<Vec<_>>();
+    let order = |flow| batch.packets(flow).map(|p| batch.prefixes[p.prefix as usize]).collect::<Vec<_>>();
     assert_eq!(order(&batch.flows()[0]), [0, 2, 4]);
     assert_eq!(order(&batch.flows()[1]), [1, 3, 5]);
 }
@@ -77,7 +77,7 @@ fn the_order_within_a_route_survives_any_collision() {
     let mut last = std::collections::HashMap::new();
     for flow in batch.flows() {
         for packet in batch.packets(flow) {
-            let n = u32::from_be_bytes(packet.prefix[..4].try_into().unwrap());
+            let n = u32::from_be_bytes(batch.prefixes[packet.prefix as usize..][..4].try_into().unwrap());
             let key = (flow.route.socket.0, flow.route.to.port());
             assert!(last.insert(key, n).is_none_or(|before| before < n), "{key:?}");
         }
@@ -91,7 +91,7 @@ fn a_packet_is_prefix_body_and_padding() {
     received.vacant_memory()[..4].copy_from_slice(b"body");
     received.filled(([127, 0, 0, 1], 9).into(), None, 4, 4, 0);
     let mut batch = SendBatch::new();
-    batch.push(route(0, 1), Fields::default(), b"pre", 1..4, 2);
+    batch.push(route(0, 1), Fields::default(), b"pre", HEAD + 1..HEAD + 4, 2);
     batch.stage()[..2].copy_from_slice(b"ok");
     batch.push_staged(route(0, 1), 2);
     let wire: Vec<Vec<u8>> =
@@ -130,9 +130,27 @@ fn received_splits_by_stride() {
 fn slots_are_claimed_until_none_is_vacant() {
     let mut received = RecvBatch::new();
     for n in 0..SLOTS {
-        assert_eq!(received.claim().expect("a vacant slot").0, n * SLOT_LEN);
+        assert_eq!(received.claim().expect("a vacant slot").0, n * STEP + HEAD);
     }
     assert!(received.claim().is_none());
     received.recycle();
     assert_eq!(received.vacant(), SLOTS);
+}
+
+#[test]
+fn a_prefix_goes_where_nothing_else_is() {
+    let mut received = RecvBatch::new();
+    let (first, _) = received.claim().expect("a vacant slot");
+    let (second, _) = received.claim().expect("a vacant slot");
+    received.bytes_mut(first..first + 12).copy_from_slice(b"HEADbodynext");
+    let next = first + 8..first + 12;
+    assert_eq!(received.prepend(b"pre", next.start, &next), None, "that of another datagram");
+    let whole = received.prepend(b"pre", first, &(first + 4..first + 8)).expect("its own header");
+    assert_eq!(received.bytes(whole), b"prebody");
+    assert_eq!(received.prepend(&[0; 5], next.start, &(next.start + 4..next.end)), None);
+    let whole = received.prepend(&[7; HEAD], second, &(second..second + 1)).expect("the room before a slot");
+    assert_eq!(whole, second - HEAD..second + 1);
+    assert_eq!(received.prepend(&[7; HEAD + 1], second, &(second..second + 1)), None);
+    assert_eq!(received.prepend(b"pre", second, &(second..second)), None, "the next one begins there too");
+    assert_eq!(received.bytes(next), b"next");
 }

@@ -90,11 +90,10 @@ impl Receiver {
     /// Points each header at the slot of its number, which they keep to while the memory is the same. The kernel
     /// knows addresses only: what lets it write to them is that each call exposes the memory anew.
     fn aim(&mut self, into: &mut RecvBatch) {
-        let memory = into.memory();
-        let start = memory.as_mut_ptr().expose_provenance();
+        let start = into.memory().as_mut_ptr().expose_provenance();
         if self.aimed_at != start {
             self.aimed_at = start;
-            for (iovec, slot) in self.iovecs.iter_mut().zip(memory.chunks_exact_mut(SLOT_LEN)) {
+            for (iovec, slot) in self.iovecs.iter_mut().zip(into.slots()) {
                 iovec.iov_base = slot.as_mut_ptr().cast();
             }
         }

@@ -305,8 +305,10 @@ fn a_reply_leaves_from_the_address_the_request_came_to() {
         let server = socket.destination(received.to);
         assert_eq!(server, SocketAddr::new(address.parse().unwrap(), port));
         let route = Route { socket: RELAY, to: received.from, from: socket.source(server) };
-        rig.batch.push(route, Fields::default(), b"oh, ", 0..5, 0);
-        rig.batch.push(route, Fields::default(), b"oh, ", 0..5, 0);
+        let start = received.start as usize;
+        for _ in 0..2 {
+            rig.batch.push(route, Fields::default(), b"oh, ", start..start + 5, 0);
+        }
         rig.send();
         let mut buffer = [0; 100];
         for _ in 0..2 {
