@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use turnkey::app::Handle;
 use turnkey::config::address::literal;
@@ -27,12 +28,17 @@ pub(super) fn run(mut options: Options, args: Args) -> Result<()> {
     options.public = args.public;
     let config = Config::load(&options)?;
     let level = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(signaling_threads())
-        .enable_all()
-        .build()
-        .context("no threads")?;
+    let runtime = runtime(signaling_threads()).context("no threads")?;
     runtime.block_on(serve(&options, config, &level))
+}
+
+/// One thread needs no scheduler for several, which costs each message something.
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
+    let mut builder = match threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(threads).enable_all().build()
 }
 
 /// Half of the cores: the relay has threads of its own, and a message that stays on one thread on its way from
@@ -82,7 +88,10 @@ async fn serve(options: &Options, config: Config, level: &Level) -> Result<()> {
 
 async fn reload(options: &Options, handle: &Handle, level: &Level) {
     systemd::reloading();
-    let result = match Config::load(options) {
+    // Reading takes a moment, which signaling may not wait for: it may be on this thread.
+    let options = options.clone();
+    let read = tokio::task::spawn_blocking(move || Config::load(&options)).await;
+    let result = match read.expect("reading a configuration does not panic") {
         Ok(config) => {
             let log = config.log.clone();
             handle.reload(config).await.map(|fixed| (log, fixed))
