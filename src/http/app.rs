@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::access;
@@ -406,14 +408,18 @@ impl Task {
         let now = self.now();
         self.drain(now);
         self.settle(now);
+        // Set anew only for what is due earlier: that it rings too early now and then costs less than a timer for each turn.
+        let mut alarm = pin!(sleep_until(self.start.into()));
         loop {
-            let later = self.hub.poll_later().filter(|_| self.held.has_room());
-            let next = [self.hub.poll_timeout(), later].into_iter().flatten().min();
-            let deadline = next.map(|at| tokio::time::Instant::from_std(self.start + at));
+            if let Some(due) = self.due()
+                && (alarm.is_elapsed() || due < alarm.deadline())
+            {
+                alarm.as_mut().reset(due);
+            }
             let received = tokio::select! {
                 // A journal that falls behind holds back those who speak: what it lacks may not be answered.
                 received = inputs.recv_many(&mut batch, 64), if self.held.has_room() => Some(received),
-                () = sleep_until(deadline) => None,
+                () = &mut alarm, if !alarm.is_elapsed() => None,
                 () = self.held.changed() => None,
             };
             match received {
@@ -433,6 +439,13 @@ impl Task {
             self.settle(now);
             *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.hub.stats();
         }
+    }
+
+    /// When there is something to do although nothing comes in.
+    fn due(&self) -> Option<tokio::time::Instant> {
+        let later = self.hub.poll_later().filter(|_| self.held.has_room());
+        let next = [self.hub.poll_timeout(), later].into_iter().flatten().min();
+        next.map(|at| (self.start + at).into())
     }
 
     fn now(&self) -> Now {
@@ -575,12 +588,5 @@ impl Task {
             Output::Authenticate { .. } | Output::NeedIce { .. } | Output::Revoke { .. } | Output::Log(_) => {
             }
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
