@@ -3,6 +3,7 @@
  *   node load.js BINARY [--quick] [--only PATTERN] [--paced ROUNDS]
  * --paced: only the latency at a steady rate, with what lies beyond p99.
  */
+import { readFileSync } from "node:fs";
 import { servers } from "./servers.js";
 
 const quick = process.argv.includes("--quick");
@@ -12,6 +13,7 @@ const WINDOW = 4; // messages of each peer under way, when as many as possible a
 const RATE = quick ? 500 : 5_000; // messages a second, when latency is measured
 const IDLE = quick ? 200 : 10_000;
 const ROUNDS = quick ? 1 : 3; // the servers in turn
+const STOOD = 0.25; // ms; the generator never sleeps, and looks at the clock more often than this while it runs
 const [WARM_UP, SECONDS, SETTLE] = quick ? [0.2, 1, 0.5] : [1, 4, 5];
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
@@ -63,19 +65,42 @@ async function throughput(all, server) {
   return { rate: done / seconds, cpuAtMost: (spent / done) * 1e6 };
 }
 
-/** RATE messages a second, evenly over the pairs. */
+/** Milliseconds that a hypervisor has taken from this machine. */
+function stolen() {
+  try {
+    return Number(readFileSync("/proc/stat", "utf8").split("\n")[0].trim().split(/ +/)[8]) * 10;
+  } catch {
+    return NaN;
+  }
+}
+
+/**
+ * RATE messages a second, evenly over the pairs. A message that was under way while the generator itself stood still
+ * (something else ran on its core, or its collector) is left out: that time is no server's.
+ */
 async function latency(all, server) {
   const times = [];
-  let [count, isMeasured] = [0, false];
+  let [count, isMeasured, measured] = [0, false, 0];
+  let [looked, stoodAt, stood, taken] = [now(), 0, 0, 0];
+  const look = () => {
+    const at = now();
+    if (at - looked > STOOD) {
+      stoodAt = at;
+      stood += isMeasured ? at - looked : 0;
+    }
+    return (looked = at);
+  };
   const ends = all.flatMap(({ a, b, bytes }) => [[a, b, bytes], [b, a, bytes]]).map(([from, to, bytes]) => {
     const sent = [];
     to.onText = (text) => {
       if (!text.includes("candidate:")) return;
       count++;
-      const at = sent.shift();
-      if (isMeasured) times.push(now() - at);
+      const [at, arrived] = [sent.shift(), look()];
+      if (!isMeasured) return;
+      measured++;
+      if (at > stoodAt) times.push(arrived - at);
     };
-    return () => (sent.push(now()), from.send(bytes));
+    return () => (sent.push(look()), from.send(bytes));
   });
   let [next, total, turn] = [now(), 0, 0];
   let [counted, cpu] = [0, 0];
@@ -83,10 +108,10 @@ async function latency(all, server) {
   // Without a promise for each turn: the generator's collector is not what is measured.
   await new Promise((resolve) => {
     const go = () => {
-      if (now() >= end) return resolve();
-      if (!isMeasured && now() > end - SECONDS * 1000) {
+      if (look() >= end) return resolve();
+      if (!isMeasured && looked > end - SECONDS * 1000) {
         isMeasured = true;
-        [counted, cpu] = [count, server.cpu()];
+        [counted, cpu, taken] = [count, server.cpu(), stolen()];
       }
       // A late timer is made up for; a message is timed from when it is written.
       for (; next <= now(); next += 1000 / RATE, total++) ends[turn++ % ends.length]();
@@ -95,11 +120,12 @@ async function latency(all, server) {
     go();
   });
   const [done, spent] = [count - counted, server.cpu() - cpu];
+  const machine = { left: (1 - times.length / measured) * 100, stood: stood / SECONDS, stolen: (stolen() - taken) / SECONDS };
   for (let n = 0; n < 200 && count !== total; n++) await sleep(0.1);
   if (count !== total) throw new Error(`${total - count} of ${total} messages were lost`);
   times.sort((x, y) => x - y);
   const at = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
-  return { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), cpu: (spent / done) * 1e6 };
+  return { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), cpu: (spent / done) * 1e6, ...machine };
 }
 
 async function idle({ words }, server) {
@@ -142,11 +168,16 @@ async function paced(count) {
     }
   }
   const keys = ["p50", "p90", "p99", "p999", "cpu"];
-  console.log(`| server | ${keys.join(" | ")} | p99 of each round |\n|---|---|---|---|---|---|---|`);
+  console.log(`| server | ${keys.join(" | ")} | p50 of each round | p99 of each round |\n|---|---|---|---|---|---|---|---|`);
   for (const subject of busy) {
     const { rounds } = rows.get(subject);
-    const each = rounds.map(({ p99 }) => p99.toFixed(2)).join(" ");
-    console.log(`| ${subject.name} | ${keys.map((key) => median([...rounds], key).toFixed(2)).join(" | ")} | ${each} |`);
+    const each = (key) => rounds.map((one) => one[key].toFixed(key === "p50" ? 3 : 2)).join(" ");
+    console.log(`| ${subject.name} | ${keys.map((key) => median([...rounds], key).toFixed(3)).join(" | ")} | ${each("p50")} | ${each("p99")} |`);
+  }
+  console.log("\nOf each second, in the same rounds: ms for which the generator stood still, ms that the hypervisor took; % of messages left out");
+  for (const { name, rounds } of busy.map((subject) => ({ ...subject, ...rows.get(subject) }))) {
+    const each = (key) => rounds.map((one) => one[key].toFixed(1)).join(" ");
+    console.log(`- ${name}: ${each("stood")}; ${each("stolen")}; ${each("left")}`);
   }
   process.exit(0);
 }
@@ -171,7 +202,7 @@ console.log("|---|---|---|---|---|---|---|");
 for (const [{ name, isIdle }, { rounds, most, memory }] of rows) {
   const [p50, p99, cpu] = ["p50", "p99", "cpu"].map((key) => median(rounds, key));
   const [rate, cpuAtMost] = ["rate", "cpuAtMost"].map((key) => median(most, key));
-  const figures = [`${Math.round(rate).toLocaleString("en")}`, `${p50?.toFixed(2)} ms`, `${p99?.toFixed(2)} ms`, `${cpuAtMost?.toFixed(1)} µs`, `${cpu?.toFixed(1)} µs`];
+  const figures = [`${Math.round(rate).toLocaleString("en")}`, `${p50?.toFixed(3)} ms`, `${p99?.toFixed(2)} ms`, `${cpuAtMost?.toFixed(1)} µs`, `${cpu?.toFixed(1)} µs`];
   console.log(`| ${name} | ${(isIdle ? figures.map(() => "") : figures).join(" | ")} | ${memory.toFixed(1)} KiB |`);
 }
 process.exit(0);
