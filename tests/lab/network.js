@@ -54,6 +54,9 @@ export class Network {
     const name = `${PREFIX}-${process.pid}-${role}`;
     ip("netns", "add", name);
     this.#names.push(name);
+    // An interface would get its link-local address a second or two after it is up. To Chromium that is another network: it gives
+    // up what it is loading, be it a page (ERR_NETWORK_CHANGED) or, without a word, a script of it.
+    this.run(name, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1");
     ip("-n", name, "link", "set", "lo", "up");
     return name;
   }
