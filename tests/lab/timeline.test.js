@@ -98,12 +98,13 @@ test("each cause has its sentence", async (t) => {
     const bare = await call("bare", (page) => page.addInitScript(WITHOUT_TURN));
     const lost = await call("lost");
     for (const page of lost.pages) assert.equal((await connected(page)).path.kind, "relay");
-    const steps = ["joined", "credentials", "candidate", "allocated", "first_byte"];
-    const isWhole = (found) => NAMES.every((who) => steps.every((type) => types(found, who).includes(type)));
+    const steps = ["joined", "credentials", "candidate", "allocated"];
+    const isThere = (found, who) => steps.every((type) => types(found, who).includes(type)) && of(found, who).candidates["relay/udp"] > 0;
+    // Of two relays ICE may take one, and leave the other without a byte.
+    const isWhole = (found) => NAMES.every((who) => isThere(found, who)) && NAMES.some((who) => types(found, who).includes("first_byte"));
     const fine = await judged("lost", "connected", isWhole);
     say(fine);
     assert.match(fine.verdict.sentence, /^The call connected [\d.]+ s after the first offer\.$/);
-    for (const who of NAMES) assert.ok(of(fine, who).candidates["relay/udp"] > 0, JSON.stringify(fine.parties));
     assert.doesNotMatch(JSON.stringify(fine), /10\.77\.|203\.0\.113\./, "no address is kept");
 
     lab.network.blockRelay(0);
