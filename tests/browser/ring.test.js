@@ -20,19 +20,22 @@ afterEach(() => lines.splice(0).forEach((one) => one.close()));
 after(() => server?.stop());
 
 /** The line of a user, and what it has told. */
-async function line(user, token = server.token("--user", user, "--room", "*")) {
+async function line(user, token = server.token("--user", user, "--room", "*"), options = {}) {
   const url = `${server.url().replace(/^http/, "ws")}v1/ws`;
-  const opened = openLine({ url, token, WebSocket });
-  const [heard, waiting] = [[], []];
+  const opened = openLine({ url, token, WebSocket, ...options });
+  const [heard, waiting, rang] = [[], [], []];
   const tell = (what) => (heard.push(what), waiting.splice(0).forEach((look) => look()));
-  opened.on("call", ({ ring, incoming }) => tell(`${incoming ? "in" : "out"} ${ring.status}`));
+  opened.on("call", ({ ring, incoming }) => {
+    if (ring.status === "pending") rang.push(ring.id);
+    tell(`${incoming ? "in" : "out"} ${ring.status}`);
+  });
   opened.on("error", ({ error }) => tell(error.code));
   lines.push(opened);
   const hears = async (what) => {
     while (!heard.includes(what)) await new Promise((resolve) => waiting.push(resolve));
     heard.splice(0);
   };
-  return Object.assign(opened, { heard, hears });
+  return Object.assign(opened, { heard, hears, rang });
 }
 
 test("s1_07 a call rings on all lines of a user, also on one that is opened late; the first answer wins", async () => {
@@ -51,6 +54,32 @@ test("s1_07 a call rings on all lines of a user, also on one that is opened late
   const again = await ann.call("bob");
   await first.reject(again.id);
   await ann.hears("out rejected");
+});
+
+test("a call that ends while a new line still asks what rings does not ring there", async () => {
+  const ann = await line("ann");
+  const ring = await ann.call("bob");
+  const answers = [];
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
+  // The answer is there, and takes its time.
+  const slow = async (...request) => {
+    const answer = await fetch(...request);
+    answers.push(await answer.clone().json());
+    await released;
+    return answer;
+  };
+  const bob = await line("bob", undefined, { fetch: slow });
+  while (answers.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.deepEqual(answers[0].calls.map(({ status }) => status), ["pending"]);
+  await ann.end(ring.id);
+  await bob.hears("in cancelled");
+  release();
+  const next = await ann.call("bob");
+  await bob.hears("in pending");
+  assert.deepEqual(bob.rang, [next.id]);
+  // None rings on for the tests after this one.
+  await ann.end(next.id);
 });
 
 test("a line says why: nobody to call, no such call, no token", async () => {
@@ -97,10 +126,14 @@ test("page: a user is called by name, accepts and talks, hangs up; declines; is 
   await says(bob, "#ringing-title", "ann is calling");
   await bob.click("#ring-decline");
   await says(ann, "#ring-text", "Bob declined.");
+  for (const one of [bob, elsewhere]) await says(one, "#ring-text", "You declined.");
 
   await ring(ann, "bob");
+  // Each page learns of the call in its own time: the Escape key is for a dialog that is there.
+  await says(ann, "#ringing-title", "Ringing bob");
   await says(bob, "#ringing-title", "ann is calling");
   await ann.keyboard.press("Escape");
   await says(bob, "#ring-text", "Ann hung up before anybody answered.");
+  await says(ann, "#ring-text", "You hung up before anybody answered.");
   assert.deepEqual([...ann.errors, ...bob.errors, ...elsewhere.errors], []);
 });

@@ -64,11 +64,16 @@ class Line extends Emitter {
     this.user = d.user;
     this.emit("open", { user: d.user });
     if (d.resumed) return;
+    // What the line tells meanwhile is newer than the answer.
+    const told = new Set();
+    const stop = this.on("call", ({ ring }) => told.add(ring.id));
     try {
       const { calls } = await this.#request("GET", "active");
-      for (const call of calls) if (call.status === "pending") this.#tell(call);
+      for (const call of calls) if (call.status === "pending" && !told.has(call.call_id)) this.#tell(call);
     } catch (error) {
       this.emit("error", { error: error instanceof TurnkeyError ? error : new TurnkeyError("signaling_lost", describe(error), error) });
+    } finally {
+      stop();
     }
   }
 

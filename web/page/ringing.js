@@ -71,7 +71,7 @@ function onCall(call, page) {
   const rang = dialog.open;
   dialog.close();
   if (call.status === "ongoing" && isOurs) return page.enter(call.id);
-  const text = call.status === "ongoing" ? "Answered on another page of yours." : `${capital(otherOf(call))} ${OVER[call.status]}.`;
+  const text = call.status === "ongoing" ? "Answered on another page of yours." : `${capital(doerOf(call))} ${OVER[call.status]}.`;
   current = undefined;
   isOurs = false;
   if (rang) say(text);
@@ -94,6 +94,13 @@ function onRing(call) {
 /** @param {Ring & {incoming: boolean}} call */
 function otherOf({ incoming, caller, callee }) {
   return incoming ? caller : callee;
+}
+
+/** Who has ended it, as far as it is known. @param {Ring & {incoming: boolean}} call */
+function doerOf(call) {
+  if (call.status === "cancelled") return call.incoming ? call.caller : "you";
+  if (call.status === "rejected" || call.status === "missed") return call.incoming ? "you" : call.callee;
+  return otherOf(call);
 }
 
 /** @param {unknown} what */
