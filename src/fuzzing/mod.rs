@@ -92,7 +92,7 @@ pub fn proxy_header(bytes: &[u8]) {
 pub fn stranger(bytes: &[u8]) {
     let mut bench = Bench::new();
     let verdict =
-        bench.server.handle_client(bench.now(), path(0), IpFields::default(), bytes, &mut bench.reply);
+        bench.server.handle_client(bench.now(), path(0), IpFields::default(), bytes.into(), &mut bench.reply);
     match verdict {
         Verdict::Reply { len, .. } => {
             assert!(len <= 128 && len <= bytes.len() + 108, "{len} bytes for {}", bytes.len());
@@ -233,8 +233,13 @@ impl Bench {
     }
 
     fn send(&mut self, client: u8, packet: &[u8]) {
-        let verdict =
-            self.server.handle_client(self.now(), path(client), IpFields::default(), packet, &mut self.reply);
+        let verdict = self.server.handle_client(
+            self.now(),
+            path(client),
+            IpFields::default(),
+            packet.into(),
+            &mut self.reply,
+        );
         self.inspect(verdict, packet);
     }
 
@@ -256,7 +261,7 @@ impl Bench {
 
     fn datagram(&mut self, relay: u8, peer: SocketAddr, payload: &[u8]) {
         let relay = RelayId(u32::from(relay % 32));
-        let verdict = self.server.handle_peer(self.now(), relay, peer, IpFields::default(), payload);
+        let verdict = self.server.handle_peer(self.now(), relay, peer, IpFields::default(), payload.into());
         self.inspect(verdict, payload);
     }
 

@@ -25,7 +25,7 @@ pub const SLOTS: usize = 64;
 /// Bytes of a buffer for a packet this program writes itself.
 pub const STAGE_LEN: usize = 1280;
 
-/// Packets a [`SendBatch`] takes before it must be sent.
+/// Packets a [`SendBatch`] takes before it must be sent; those pushed together are one.
 const PACKETS: usize = 512;
 
 /// Own packets a [`SendBatch`] takes before it must be sent.
@@ -52,6 +52,18 @@ pub struct Received {
 }
 
 impl Received {
+    /// All of it as a range of the batch's buffer.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..(self.start + self.len) as usize
+    }
+
+    /// Takes the first `count` datagrams from `rest`, the end of the range; whether some are left.
+    pub fn skip(&self, count: usize, rest: &mut Range<usize>) -> bool {
+        rest.start = rest.end.min(rest.start + count * self.stride as usize);
+        rest.start < rest.end
+    }
+
     /// The datagrams as ranges of the batch's buffer; an empty datagram is an empty range.
     pub fn datagrams(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let end = self.start as usize + self.len as usize;
@@ -135,15 +147,17 @@ impl RecvBatch {
         self.list.clear();
     }
 
-    /// Writes `prefix` right before `body`, a part of the datagram that begins at `start`: over the rest of that datagram,
-    /// or into the room before a slot. Where both lie together then; `None` if there is no such room.
-    pub fn prepend(&mut self, prefix: &[u8], start: usize, body: &Range<usize>) -> Option<Range<usize>> {
+    /// Writes `prefix` right before each body, a part of a datagram, the first of the one that begins at `start`: over the
+    /// rest of that datagram, or into the room before a slot. Where both lie together then; `None` if there is no such room.
+    pub fn prepend(&mut self, prefix: &[u8], start: usize, bodies: &Bodies) -> Option<Bodies> {
+        let Bodies { first, count, stride } = bodies;
         // Behind an empty datagram the next one begins at the same place.
-        let head = if start % STEP == HEAD && !body.is_empty() { HEAD } else { 0 };
-        (prefix.len() <= body.start - start + head).then(|| {
-            let whole = body.start - prefix.len()..body.end;
-            self.buffer[whole.start..body.start].copy_from_slice(prefix);
-            whole
+        let head = if start % STEP == HEAD && *count == 1 && !first.is_empty() { HEAD } else { 0 };
+        (prefix.len() <= first.start - start + head).then(|| {
+            for body in bodies.iter() {
+                self.buffer[body.start - prefix.len()..body.start].copy_from_slice(prefix);
+            }
+            Bodies { first: first.start - prefix.len()..first.end, count: *count, stride: *stride }
         })
     }
 
@@ -212,7 +226,7 @@ pub struct Fields {
 }
 
 /// One packet to send: a prefix, a body that stays where it is, and zero bytes after it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Packet {
     /// Where among the prefixes of its batch it has its own.
     prefix: u32,
@@ -223,7 +237,47 @@ pub struct Packet {
     fields: Fields,
     start: u32,
     len: u32,
+}
+
+/// Bodies of packets, parts of a receive buffer: `count` of them, as long as the first, that begin `stride` bytes apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bodies {
+    /// The first.
+    pub first: Range<usize>,
+    /// How many, at least one.
+    pub count: usize,
+    /// From the beginning of one to that of the next.
+    pub stride: usize,
+}
+
+impl From<Range<usize>> for Bodies {
+    fn from(first: Range<usize>) -> Self {
+        Self { first, count: 1, stride: 0 }
+    }
+}
+
+impl Bodies {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Self { first, count, stride } = self.clone();
+        (0..count).map(move |n| first.start + n * stride..first.end + n * stride)
+    }
+}
+
+/// Packets of a flow that differ in nothing but their bodies.
+#[derive(Clone, Copy, Debug)]
+struct Alike {
+    first: Packet,
+    count: u32,
+    stride: u32,
+    /// Those that follow in the flow.
     next: u32,
+}
+
+impl Alike {
+    fn packets(self) -> impl Iterator<Item = Packet> {
+        (0..self.count).map(move |n| Packet { start: self.first.start + n * self.stride, ..self.first })
+    }
 }
 
 const NONE: u32 = u32::MAX;
@@ -251,11 +305,15 @@ impl Packet {
 
     /// The three parts that make up the packet; each may be empty.
     #[must_use]
-    pub fn parts<'a>(&'a self, batch: &'a SendBatch, received: &'a RecvBatch) -> [&'a [u8]; 3] {
-        let range = self.start as usize..(self.start + self.len) as usize;
-        let body = if self.staged { &batch.stages[range] } else { received.bytes(range) };
+    pub fn parts<'a>(&self, batch: &'a SendBatch, received: &'a RecvBatch) -> [&'a [u8]; 3] {
         let prefix = &batch.prefixes[self.prefix as usize..][..usize::from(self.prefix_len)];
-        [prefix, body, &ZEROS[..usize::from(self.pad)]]
+        [prefix, self.body(batch, received), &ZEROS[..usize::from(self.pad)]]
+    }
+
+    /// The one in the middle.
+    pub(super) fn body<'a>(&self, batch: &'a SendBatch, received: &'a RecvBatch) -> &'a [u8] {
+        let range = self.start as usize..(self.start + self.len) as usize;
+        if self.staged { &batch.stages[range] } else { received.bytes(range) }
     }
 }
 
@@ -272,14 +330,21 @@ pub struct Flow {
 /// and with the same header fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    first: u32,
-    next: u32,
+    first: Place,
+    next: Place,
     /// How many packets.
     pub count: usize,
     /// Bytes of each but the last.
     pub segment: usize,
     /// What their IP headers shall say.
     pub fields: Fields,
+}
+
+/// A packet of a batch: the one of this number among some that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    alike: u32,
+    at: u32,
 }
 
 /// What a backend can send as one.
@@ -299,7 +364,7 @@ const EMPTY: u16 = u16::MAX;
 
 /// Packets to send, grouped into flows as they come.
 pub struct SendBatch {
-    packets: Vec<Packet>,
+    packets: Vec<Alike>,
     flows: Vec<Flow>,
     /// Newest flow of a bucket. A flow that lost its bucket to another is complete: later packets of
     /// the same route start a new flow further back, so the order within a route holds.
@@ -360,13 +425,13 @@ impl SendBatch {
     pub fn push_staged(&mut self, route: Route, len: usize) {
         let start = self.staged * STAGE_LEN;
         self.staged += 1;
-        self.append(route, Fields::default(), &[], start..start + len, 0, true);
+        self.append(route, Fields::default(), &[], &(start..start + len).into(), 0, true);
     }
 
-    /// Adds a packet of `prefix` (at most 48 bytes), the part `body` of the receive buffer, and
-    /// `pad` (at most 3) zero bytes.
-    pub fn push(&mut self, route: Route, fields: Fields, prefix: &[u8], body: Range<usize>, pad: u8) {
-        self.append(route, fields, prefix, body, pad.min(3), false);
+    /// Adds a packet of `prefix` (at most 48 bytes), a part of the receive buffer, and `pad` (at most 3) zero bytes; or
+    /// several, with a part each.
+    pub fn push(&mut self, route: Route, fields: Fields, prefix: &[u8], bodies: impl Into<Bodies>, pad: u8) {
+        self.append(route, fields, prefix, &bodies.into(), pad.min(3), false);
     }
 
     fn append(
@@ -374,25 +439,25 @@ impl SendBatch {
         route: Route,
         fields: Fields,
         prefix: &[u8],
-        body: Range<usize>,
+        bodies: &Bodies,
         pad: u8,
         staged: bool,
     ) {
         let index = self.packets.len() as u32;
         debug_assert!(prefix.len() <= PREFIX_LEN);
-        let packet = Packet {
+        let first = Packet {
             prefix: self.prefixes.len() as u32,
             prefix_len: prefix.len() as u8,
             pad,
             media: !staged,
             staged,
             fields,
-            start: body.start as u32,
-            len: body.len() as u32,
-            next: NONE,
+            start: bodies.first.start as u32,
+            len: bodies.first.len() as u32,
         };
         self.prefixes.extend_from_slice(prefix);
-        self.packets.push(packet);
+        let (count, stride) = (bodies.count as u32, bodies.stride as u32);
+        self.packets.push(Alike { first, count, stride, next: NONE });
         self.has_links |= !route.socket.is_socket();
         let bucket = bucket_of(&route);
         if let Some(flow) = self.flows.get_mut(usize::from(self.buckets[bucket]))
@@ -413,45 +478,59 @@ impl SendBatch {
     }
 
     /// The packets of a flow.
-    pub fn packets(&self, flow: &Flow) -> impl Iterator<Item = &Packet> {
-        self.chain(flow.head)
+    pub fn packets(&self, flow: &Flow) -> impl Iterator<Item = Packet> {
+        self.chain(flow.head).flat_map(|alike| alike.packets())
     }
 
     /// The packets of a run.
-    pub fn run_packets(&self, run: &Run) -> impl Iterator<Item = &Packet> {
-        self.chain(run.first).take(run.count)
+    pub fn run_packets(&self, run: &Run) -> impl Iterator<Item = Packet> {
+        let alike = self.chain(run.first.alike).flat_map(|alike| alike.packets());
+        alike.skip(run.first.at as usize).take(run.count)
     }
 
-    fn chain(&self, first: u32) -> impl Iterator<Item = &Packet> {
+    fn chain(&self, first: u32) -> impl Iterator<Item = &Alike> {
         let mut next = first;
         std::iter::from_fn(move || {
-            let packet = self.packets.get(next as usize)?;
-            next = packet.next;
-            Some(packet)
+            let alike = self.packets.get(next as usize)?;
+            next = alike.next;
+            Some(alike)
         })
+    }
+
+    /// The place of the packet that is `count` after one, among those alike or the first after them.
+    fn after(&self, place: Place, count: usize) -> Place {
+        let Place { alike, at } = place;
+        let (all, at) = (&self.packets[alike as usize], at + count as u32);
+        if at < all.count { Place { alike, at } } else { Place { alike: all.next, at: 0 } }
     }
 
     /// The run that begins a flow, or the one after `previous`.
     #[must_use]
     pub fn next_run(&self, flow: &Flow, previous: Option<&Run>, limits: &RunLimits) -> Option<Run> {
-        let first = previous.map_or(flow.head, |run| run.next);
-        let packet = self.packets.get(first as usize)?;
+        let first = previous.map_or(Place { alike: flow.head, at: 0 }, |run| run.next);
+        let packet = self.packets.get(first.alike as usize)?.first;
         let segment = packet.len();
-        let mut run = Run { first, next: packet.next, count: 1, segment, fields: packet.fields };
+        let mut run = Run { first, next: self.after(first, 1), count: 1, segment, fields: packet.fields };
         if segment == 0 || segment > limits.segment {
             return Some(run);
         }
         let mut bytes = segment;
         while run.count < limits.count {
-            let Some(packet) = self.packets.get(run.next as usize) else { break };
-            let len = packet.len();
-            if len == 0 || len > segment || bytes + len > limits.bytes || packet.fields != run.fields {
+            let Some(alike) = self.packets.get(run.next.alike as usize) else { break };
+            let len = alike.first.len();
+            if len == 0 || len > segment || bytes + len > limits.bytes || alike.first.fields != run.fields {
                 break;
             }
-            bytes += len;
-            run.count += 1;
-            run.next = packet.next;
-            if len < segment {
+            let is_last = len < segment;
+            let left = (alike.count - run.next.at) as usize;
+            let more = match is_last || left == 1 {
+                true => 1,
+                false => left.min(limits.count - run.count).min((limits.bytes - bytes) / len),
+            };
+            bytes += more * len;
+            run.count += more;
+            run.next = self.after(run.next, more);
+            if is_last {
                 break;
             }
         }

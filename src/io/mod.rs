@@ -20,7 +20,8 @@ pub mod tcp;
 
 pub use alarm::Alarm;
 pub use batch::{
-    Fields, Flow, Packet, Received, RecvBatch, Route, Run, RunLimits, SLOT_LEN, SLOTS, STAGE_LEN, SendBatch,
+    Bodies, Fields, Flow, Packet, Received, RecvBatch, Route, Run, RunLimits, SLOT_LEN, SLOTS, STAGE_LEN,
+    SendBatch,
 };
 pub use counters::{Counters, DtlsCounters, SendFailure};
 pub use socket::{Role, SocketRef, Sockets, UdpSocket};

@@ -224,10 +224,10 @@ impl Writer {
     /// # Errors
     /// [`Stuck`] if a packet that must not be dropped does not fit. Errors of the connection are left to
     /// the next read to find.
-    pub fn send<'a>(
+    pub fn send(
         &mut self,
         to: &mut impl Write,
-        mut packets: impl Iterator<Item = &'a Packet>,
+        mut packets: impl Iterator<Item = Packet>,
         batch: &SendBatch,
         received: &RecvBatch,
     ) -> Result<u64, Stuck> {
@@ -239,7 +239,7 @@ impl Writer {
         }
         let mut dropped = 0;
         loop {
-            let mut list: [Option<&Packet>; GATHERED] = [None; GATHERED];
+            let mut list: [Option<Packet>; GATHERED] = [None; GATHERED];
             let count =
                 list.iter_mut().zip(packets.by_ref()).map(|(place, packet)| *place = Some(packet)).count();
             if count == 0 {
@@ -254,16 +254,16 @@ impl Writer {
                     written -= len;
                     continue;
                 }
-                dropped += u64::from(!self.enqueue(packet, written, batch, received)?);
+                dropped += u64::from(!self.enqueue(&packet, written, batch, received)?);
                 written = 0;
             }
         }
     }
 
-    fn send_apart<'a>(
+    fn send_apart(
         &mut self,
         to: &mut impl Write,
-        packets: impl Iterator<Item = &'a Packet>,
+        packets: impl Iterator<Item = Packet>,
         batch: &SendBatch,
         received: &RecvBatch,
     ) -> Result<u64, Stuck> {
@@ -272,7 +272,7 @@ impl Writer {
             let is_free = self.waiting() == 0;
             let written = if is_free { gather::<3>(to, std::iter::once(packet), batch, received) } else { 0 };
             if written < packet.len() {
-                dropped += u64::from(!self.enqueue(packet, written, batch, received)?);
+                dropped += u64::from(!self.enqueue(&packet, written, batch, received)?);
             }
         }
         // An error is left to the next read to find.
@@ -343,7 +343,7 @@ impl Writer {
 /// Writes whole packets with one call, `N` parts at most; returns the bytes that were taken.
 fn gather<'a, const N: usize>(
     to: &mut impl Write,
-    packets: impl Iterator<Item = &'a Packet>,
+    packets: impl Iterator<Item = Packet>,
     batch: &'a SendBatch,
     received: &'a RecvBatch,
 ) -> usize {

@@ -109,19 +109,19 @@ impl Carried {
         !self.first.get().is_zero()
     }
 
-    /// Counts one packet.
-    pub(super) fn count(&self, direction: Direction, bytes: usize, now: Now) {
-        if self.first.get().is_zero() {
+    /// Counts packets of `bytes` each.
+    pub(super) fn count(&self, direction: Direction, packets: usize, bytes: usize, now: Now) {
+        if !self.is_any() {
             self.first.set(now.mono);
         }
         let at = direction as usize;
-        self.packets[at].set(self.packets[at].get() + 1);
-        self.bytes[at].set(self.bytes[at].get() + bytes as u64);
+        self.packets[at].set(self.packets[at].get() + packets as u64);
+        self.bytes[at].set(self.bytes[at].get() + (packets * bytes) as u64);
     }
 
     /// Counts what was carried without the core, and not told packet by packet.
     pub(super) fn add(&self, more: Usage, now: Option<Now>) {
-        if let Some(now) = now.filter(|_| self.first.get().is_zero() && more != Usage::default()) {
+        if let Some(now) = now.filter(|_| !self.is_any() && more != Usage::default()) {
             self.first.set(now.mono);
         }
         for (at, count) in [more.to_peer, more.to_client].into_iter().enumerate() {
@@ -149,8 +149,7 @@ impl Carried {
 
     /// When the first byte was, once.
     fn take_first(&mut self) -> Option<Duration> {
-        let first = self.first.get();
-        (!first.is_zero() && std::mem::take(&mut self.is_awaited)).then_some(first)
+        (self.is_any() && std::mem::take(&mut self.is_awaited)).then(|| self.first.get())
     }
 }
 

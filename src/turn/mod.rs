@@ -44,7 +44,7 @@ pub use mobility::{Asked, Moving};
 pub use offload::{Count, FlowId, NO_METER, OffloadRow, Usage};
 pub use output::{
     ClientPath, DropReason, FiveTuple, Forward, LinkId, Now, OpenError, Output, PeerLink, Prefix, RelayId,
-    Transport, Verdict, Via, WorkerId,
+    Run, Transport, Verdict, Via, WorkerId,
 };
 pub use policy::{Listener, Network, NetworkError, PeerPolicy};
 pub use redirect::Redirect;
@@ -221,10 +221,10 @@ impl Server {
         now: Now,
         path: ClientPath,
         ip: IpFields,
-        packet: &[u8],
+        run: Run<'_>,
         reply: &mut ReplyBuffer,
     ) -> Verdict {
-        self.handle(now, path, ip, packet, Origin::Client, reply)
+        self.handle(now, path, ip, run, Origin::Client, reply)
     }
 
     /// The same for a message that came from another worker or that could not be moved to it. What is
@@ -236,7 +236,7 @@ impl Server {
         packet: &[u8],
         reply: &mut ReplyBuffer,
     ) -> Verdict {
-        self.handle(now, path, IpFields::default(), packet, Origin::Moved, reply)
+        self.handle(now, path, IpFields::default(), packet.into(), Origin::Moved, reply)
     }
 
     fn handle(
@@ -244,15 +244,16 @@ impl Server {
         now: Now,
         path: ClientPath,
         ip: IpFields,
-        packet: &[u8],
+        run: Run<'_>,
         origin: Origin,
         reply: &mut ReplyBuffer,
     ) -> Verdict {
+        let packet = run.first();
         match stun::classify(packet) {
             PacketKind::ChannelData => {
                 self.confirm_by_use(&path);
                 let (data_path, rng) = self.data_path(now, ip);
-                let result = data_path.channel_data(&path, packet, rng);
+                let result = data_path.channel_data(&path, run, rng);
                 self.forward_from_client(result)
             }
             PacketKind::Stun if is_suspicious(&path.five_tuple) => self.drop(DropReason::SuspiciousSource),
@@ -288,17 +289,17 @@ impl Server {
         }
     }
 
-    /// A datagram that arrived at a relay socket, with what its IP header said.
+    /// What a peer has sent to a relay socket, with what its IP header said.
     pub fn handle_peer(
         &mut self,
         now: Now,
         relay: RelayId,
         peer: SocketAddr,
         ip: IpFields,
-        datagram: &[u8],
+        run: Run<'_>,
     ) -> Verdict {
         let (data_path, rng) = self.data_path(now, ip);
-        let result = data_path.peer_datagram(relay, peer, datagram.len(), rng);
+        let result = data_path.peer_datagram(relay, peer, run, rng);
         self.forward_to_client(result)
     }
 
@@ -438,15 +439,15 @@ impl Server {
         (DataPath { table, settings, shared, worker: *worker, now, ip }, rng)
     }
 
-    /// Counts a packet of a client; one that goes straight to another client counts for that one too.
+    /// Counts packets of a client; those that go straight to another client count for that one too.
     fn forward_from_client(&mut self, result: Result<Forward, DropReason>) -> Verdict {
         match result {
             Ok(forward) => {
-                let bytes = forward.payload.len() as u64;
-                self.stats.to_peer_packets += 1;
+                let (packets, bytes) = forward.amount();
+                self.stats.to_peer_packets += packets;
                 self.stats.to_peer_bytes += bytes;
                 if matches!(forward.via, Via::Client(_)) {
-                    self.stats.to_client_packets += 1;
+                    self.stats.to_client_packets += packets;
                     self.stats.to_client_bytes += bytes;
                 }
                 Verdict::Forward(forward)
@@ -455,12 +456,13 @@ impl Server {
         }
     }
 
-    /// Counts a packet of a peer.
+    /// Counts packets of a peer.
     fn forward_to_client(&mut self, result: Result<Forward, DropReason>) -> Verdict {
         match result {
             Ok(forward) => {
-                self.stats.to_client_packets += 1;
-                self.stats.to_client_bytes += forward.payload.len() as u64;
+                let (packets, bytes) = forward.amount();
+                self.stats.to_client_packets += packets;
+                self.stats.to_client_bytes += bytes;
                 Verdict::Forward(forward)
             }
             Err(reason) => self.drop(reason),

@@ -133,8 +133,42 @@ impl std::fmt::Debug for Prefix {
     }
 }
 
-/// One packet to send on: `prefix`, then the bytes `payload` of the datagram that was handed in,
-/// then `pad` zero bytes.
+/// A datagram, or several of one source that came as one: all of `stride` bytes but the last, which may be shorter.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+}
+
+impl<'a> Run<'a> {
+    /// What came: datagrams of `stride` bytes, the last of what is left.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], stride: usize) -> Self {
+        Self { bytes, stride: stride.min(bytes.len()) }
+    }
+
+    /// The first datagram.
+    #[must_use]
+    pub fn first(&self) -> &'a [u8] {
+        &self.bytes[..self.stride]
+    }
+
+    /// How many in front are as long as the first and begin with the same `head` bytes. It has that many.
+    pub(super) fn alike(&self, head: usize) -> usize {
+        let head = &self.first()[..head];
+        let next = self.bytes.chunks_exact(self.stride.max(1)).skip(1);
+        1 + next.take_while(|datagram| datagram.starts_with(head)).count()
+    }
+}
+
+impl<'a> From<&'a [u8]> for Run<'a> {
+    fn from(datagram: &'a [u8]) -> Self {
+        Self::new(datagram, datagram.len())
+    }
+}
+
+/// A packet to send on: `prefix`, then the bytes `payload` of the datagram that was handed in, then `pad` zero bytes. Of a
+/// [`Run`] that was handed in, its first `count` datagrams, each in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// Where it leaves and to whom.
@@ -143,6 +177,8 @@ pub struct Forward {
     pub prefix: Prefix,
     /// The part of the incoming datagram that is the payload.
     pub payload: Range<usize>,
+    /// How many datagrams it speaks for, at least one.
+    pub count: usize,
     /// Zero bytes after the payload (at most 3).
     pub pad: u8,
     /// What goes into its IP header; a stream ignores it.
@@ -151,7 +187,15 @@ pub struct Forward {
     pub dont_fragment: bool,
 }
 
-/// What to do about the packet that was just handed in.
+impl Forward {
+    /// Packets, and bytes of their payloads.
+    pub(super) fn amount(&self) -> (u64, u64) {
+        let packets = self.count as u64;
+        (packets, packets * self.payload.len() as u64)
+    }
+}
+
+/// What to do about what was just handed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Send it on.

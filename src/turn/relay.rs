@@ -12,7 +12,7 @@ use super::Settings;
 use super::allocation::{Allocation, Relayed};
 use super::bandwidth::Direction;
 use super::ip_header::IpFields;
-use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Via, WorkerId};
+use super::output::{ClientPath, DropReason, Forward, Now, Prefix, RelayId, Run, Via, WorkerId};
 use super::policy::Listener;
 use super::reach::{Reach, public_name, reach};
 use super::shared::{Family, Shared};
@@ -40,14 +40,14 @@ impl DataPath<'_> {
     pub(super) fn channel_data(
         &self,
         path: &ClientPath,
-        packet: &[u8],
+        run: Run<'_>,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
-        let data = ChannelData::parse(packet).ok_or(DropReason::Malformed)?;
+        let data = ChannelData::parse(run.first()).ok_or(DropReason::Malformed)?;
         let allocation = self.table.of_client(&path.five_tuple).ok_or(DropReason::NoAllocation)?;
         let peer = allocation.peer_of(data.number, self.now.mono).ok_or(DropReason::NoChannel)?;
         let payload = CHANNEL_HEADER_LEN..CHANNEL_HEADER_LEN + data.payload.len();
-        self.send_on(allocation, peer, payload, false, rng)
+        self.send_on(allocation, peer, payload, run.alike(CHANNEL_HEADER_LEN), false, rng)
     }
 
     /// A Send indication from a client (RFC 8656 §11.2).
@@ -71,27 +71,28 @@ impl DataPath<'_> {
         }
         let start = message.value_offset(&data);
         let dont_fragment = message.has(AttributeType::DONT_FRAGMENT);
-        self.send_on(allocation, peer, start..start + data.value.len(), dont_fragment, rng)
+        self.send_on(allocation, peer, start..start + data.value.len(), 1, dont_fragment, rng)
     }
 
-    /// A datagram that came to a relay socket (RFC 8656 §11.3, §12.7).
+    /// What came to a relay socket (RFC 8656 §11.3, §12.7).
     pub(super) fn peer_datagram(
         &self,
         relay: RelayId,
         peer: SocketAddr,
-        len: usize,
+        run: Run<'_>,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
+        let (payload, count) = (0..run.first().len(), run.alike(0));
         let allocation = self.table.named_by(relay).ok_or(DropReason::RelayGone)?;
         if allocation.is_outside(peer, self.shared.changes()) {
-            return self.deliver(allocation, peer, 0..len, rng);
+            return self.deliver(allocation, peer, payload, count, rng);
         }
         let allocation = self.table.of_relay(relay).ok_or(DropReason::RelayGone)?;
         let peer = self.as_seen_from_outside(allocation, peer);
         if self.reach(allocation, peer) == Reach::Nowhere {
             return Err(DropReason::PeerForbidden);
         }
-        self.deliver(allocation, peer, 0..len, rng)
+        self.deliver(allocation, peer, payload, count, rng)
     }
 
     /// A datagram for an allocation, from the socket that all share.
@@ -106,7 +107,7 @@ impl DataPath<'_> {
         if self.reach(allocation, peer) == Reach::Nowhere {
             return Err(DropReason::PeerForbidden);
         }
-        self.deliver(allocation, peer, 0..len, rng)
+        self.deliver(allocation, peer, 0..len, 1, rng)
     }
 
     /// What a client of another worker has sent to the relayed address of an allocation: judged as what
@@ -118,7 +119,7 @@ impl DataPath<'_> {
         len: usize,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
-        self.deliver(self.neighbour(to)?, from, 0..len, rng)
+        self.deliver(self.neighbour(to)?, from, 0..len, 1, rng)
     }
 
     /// The allocation of this worker that goes by the name; gone when it has ended or moved on.
@@ -127,72 +128,82 @@ impl DataPath<'_> {
         is_here.then(|| self.table.get(owner.allocation)).flatten().ok_or(DropReason::RelayGone)
     }
 
-    /// Sends a payload of `allocation`'s client on. The relayed address of another client of this
-    /// server is answered inside, whichever of its names is used.
+    /// Sends a payload of `allocation`'s client on, and the like of the `count` datagrams of its run. The relayed address of
+    /// another client of this server is answered inside, whichever of its names is used.
     fn send_on(
         &self,
         allocation: &Allocation,
         peer: SocketAddr,
         payload: Range<usize>,
+        count: usize,
         dont_fragment: bool,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
         if !allocation.is_permitted(peer.ip(), self.now.mono) {
             return Err(DropReason::NoPermission);
         }
-        self.charge(allocation, Direction::ToPeer, payload.len())?;
+        let count = self.charge(allocation, Direction::ToPeer, payload.len(), count)?;
         let via = match self.reach(allocation, peer) {
             Reach::Outside => Via::Relay(allocation.id.relay(Family::of(peer.ip())), peer),
             Reach::Relay(owner) => {
                 let relayed = allocation.relayed_for(peer.ip()).ok_or(DropReason::NoPermission)?;
                 if owner.worker == self.worker {
                     let (bytes, to) = (payload.len(), self.neighbour(owner)?);
-                    return self
-                        .deliver(to, relayed, payload, rng)
-                        .inspect(|_| allocation.carried.count(Direction::ToPeer, bytes, self.now));
+                    let delivered = self.deliver(to, relayed, payload, count, rng);
+                    return delivered.inspect(|forward| {
+                        allocation.carried.count(Direction::ToPeer, forward.count, bytes, self.now);
+                    });
                 }
                 Via::Neighbour(owner, relayed)
             }
             Reach::Nowhere => return Err(DropReason::PeerForbidden),
         };
-        allocation.carried.count(Direction::ToPeer, payload.len(), self.now);
-        Ok(Forward { via, prefix: Prefix::None, payload, pad: 0, ip: self.ip, dont_fragment })
+        allocation.carried.count(Direction::ToPeer, count, payload.len(), self.now);
+        Ok(Forward { via, prefix: Prefix::None, payload, count, pad: 0, ip: self.ip, dont_fragment })
     }
 
-    /// Hands a payload from `peer` to `allocation`'s client, on its channel if there is one.
+    /// Hands a payload from `peer` to `allocation`'s client, and the like of the `count` datagrams of its run: on its channel
+    /// if there is one. Data indications have transactions of their own, and are one by one.
     fn deliver(
         &self,
         allocation: &Allocation,
         peer: SocketAddr,
         payload: Range<usize>,
+        count: usize,
         rng: &mut StdRng,
     ) -> Result<Forward, DropReason> {
         if !allocation.is_permitted(peer.ip(), self.now.mono) {
             return Err(DropReason::NoPermission);
         }
-        self.charge(allocation, Direction::ToClient, payload.len())?;
         let len = u16::try_from(payload.len()).map_err(|_| DropReason::Malformed)?;
         let padding = (payload.len().next_multiple_of(4) - payload.len()) as u8;
         let is_stream = allocation.path.five_tuple.transport.is_stream();
-        let (prefix, pad) = match allocation.channel_of(peer, self.now.mono) {
-            Some(number) => (channel_prefix(number, len), if is_stream { padding } else { 0 }),
-            None => (data_prefix(peer, len, rng).ok_or(DropReason::Malformed)?, padding),
+        let (prefix, pad, count) = match allocation.channel_of(peer, self.now.mono) {
+            Some(number) => (channel_prefix(number, len), if is_stream { padding } else { 0 }, count),
+            None => (data_prefix(peer, len, rng).ok_or(DropReason::Malformed)?, padding, 1),
         };
+        let count = self.charge(allocation, Direction::ToClient, payload.len(), count)?;
         let via = Via::Client(allocation.path);
-        allocation.carried.count(Direction::ToClient, payload.len(), self.now);
-        Ok(Forward { via, prefix, payload, pad, ip: self.ip, dont_fragment: false })
+        allocation.carried.count(Direction::ToClient, count, payload.len(), self.now);
+        Ok(Forward { via, prefix, payload, count, pad, ip: self.ip, dont_fragment: false })
     }
 
-    /// Counts a payload against the limits, if there are any.
-    fn charge(&self, allocation: &Allocation, direction: Direction, bytes: usize) -> Result<(), DropReason> {
+    /// Counts `count` payloads against the limits; how many may pass. Where there is a limit each is judged by itself.
+    fn charge(
+        &self,
+        allocation: &Allocation,
+        direction: Direction,
+        bytes: usize,
+        count: usize,
+    ) -> Result<usize, DropReason> {
         let limits = &self.settings.bandwidth;
         if !limits.is_limited() {
-            return Ok(());
+            return Ok(count);
         }
         let meters = [&allocation.meters, allocation.quota.meters(), &self.shared.meters];
         let meters = meters.map(|meters| meters.of(direction));
         match limits.may_pass(meters, bytes, self.now.mono) {
-            true => Ok(()),
+            true => Ok(1),
             false => Err(DropReason::OverBandwidth),
         }
     }

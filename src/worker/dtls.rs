@@ -282,7 +282,7 @@ impl<D: Datagrams> Worker<D> {
                     let path = association.path;
                     let message = memory.start..memory.start + len;
                     memory.start += len;
-                    self.handle_client(path, ip, message);
+                    self.handle_client(path, ip, message, len);
                 }
                 // It came before the handshake was complete and was kept: its client sends it again.
                 Event::Data(_) | Event::TooSmall(_) => self.counters.dtls.drops += 1,

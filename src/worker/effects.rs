@@ -8,34 +8,42 @@ use mio::{Interest, Token};
 
 use super::ring::{Label, Way};
 use super::run::Worker;
-use crate::io::{Datagrams, Fields, Role, Route, UdpSocket};
+use crate::io::{Bodies, Datagrams, Fields, Role, Route, UdpSocket};
 use crate::turn::{Forward, OpenError, Output, RelayId, Verdict, Via};
 
 impl<D: Datagrams> Worker<D> {
     /// Does what the core says about a message that begins at `start` of the receive buffer.
     pub(super) fn carry_out(&mut self, verdict: Verdict, start: usize) {
+        self.carry_out_run(verdict, start, 0);
+    }
+
+    /// The same for messages that begin `stride` bytes apart; of how many the core has spoken.
+    pub(super) fn carry_out_run(&mut self, verdict: Verdict, start: usize, stride: usize) -> usize {
         match verdict {
-            Verdict::Forward(Forward { via, prefix, payload, pad, ip, dont_fragment }) => {
-                let body = start + payload.start..start + payload.end;
+            Verdict::Forward(Forward { via, prefix, payload, count, pad, ip, dont_fragment }) => {
+                let bodies = Bodies { first: start + payload.start..start + payload.end, count, stride };
                 let route = match via {
                     Via::Client(path) => self.route_to(&path),
                     Via::Relay(relay, peer) => Route { socket: self.name_of(relay), to: peer, from: None },
                     Via::Neighbour(owner, from) => {
                         let label = Label { way: Way::Neighbour(owner), tos: ip.tos, from };
-                        return self.hand_on(owner.worker(), label, body);
+                        bodies.iter().for_each(|body| self.hand_on(owner.worker(), label, body));
+                        return count;
                     }
                 };
                 let fields = Fields { tos: ip.tos, dont_fragment };
-                match self.received.prepend(prefix.as_bytes(), start, &body) {
+                match self.received.prepend(prefix.as_bytes(), start, &bodies) {
                     Some(whole) => self.outgoing.push(route, fields, &[], whole, pad),
-                    None => self.outgoing.push(route, fields, prefix.as_bytes(), body, pad),
+                    None => self.outgoing.push(route, fields, prefix.as_bytes(), bodies, pad),
                 }
+                count
             }
             Verdict::Reply { path, len } | Verdict::Join { path, len, .. } => {
                 let route = self.route_to(&path);
                 self.outgoing.push_staged(route, len);
+                1
             }
-            Verdict::Elsewhere(_) | Verdict::Consumed | Verdict::Drop(_) => {}
+            Verdict::Elsewhere(_) | Verdict::Consumed | Verdict::Drop(_) => 1,
         }
     }
 

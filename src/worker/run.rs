@@ -26,7 +26,7 @@ use crate::io::{
     Alarm, Counters, Datagrams, RecvBatch, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets, UdpSocket,
 };
 use crate::turn::{
-    self, ClientPath, FiveTuple, IpFields, LinkId, Now, RelayId, Transport, Verdict, WorkerId,
+    self, ClientPath, FiveTuple, IpFields, LinkId, Now, RelayId, Run, Transport, Verdict, WorkerId,
 };
 
 /// The token of the waker; sockets have their names as tokens.
@@ -340,8 +340,12 @@ impl<D: Datagrams> Worker<D> {
                 continue;
             }
             let path = ClientPath { five_tuple, link: LinkId(listener.0) };
-            for datagram in received.datagrams() {
-                self.handle_client(path, ip, datagram);
+            let mut rest = received.range();
+            loop {
+                let count = self.handle_client(path, ip, rest.clone(), received.stride as usize);
+                if !received.skip(count, &mut rest) {
+                    break;
+                }
             }
         }
     }
@@ -351,30 +355,43 @@ impl<D: Datagrams> Worker<D> {
         for index in 0..self.received.list().len() {
             let received = self.received.list()[index];
             let ip = IpFields { tos: received.tos };
-            for datagram in received.datagrams() {
+            let (mut rest, stride) = (received.range(), received.stride as usize);
+            loop {
                 if self.outgoing.is_full() {
                     self.send();
                 }
-                let bytes = self.received.bytes(datagram.clone());
-                let verdict = self.core.handle_peer(self.now, relay, received.from, ip, bytes);
-                self.carry_out(verdict, datagram.start);
+                let run = Run::new(self.received.bytes(rest.clone()), stride);
+                let verdict = self.core.handle_peer(self.now, relay, received.from, ip, run);
+                let count = self.carry_out_run(verdict, rest.start, stride);
                 self.drain();
+                if !received.skip(count, &mut rest) {
+                    break;
+                }
             }
         }
     }
 
-    /// A message of a client, at `message` in the receive buffer.
-    pub(super) fn handle_client(&mut self, path: ClientPath, ip: IpFields, message: Range<usize>) {
+    /// Messages of a client, at `messages` in the receive buffer, each of `stride` bytes but the last; how many have been
+    /// handled.
+    pub(super) fn handle_client(
+        &mut self,
+        path: ClientPath,
+        ip: IpFields,
+        messages: Range<usize>,
+        stride: usize,
+    ) -> usize {
         if self.outgoing.is_full() {
             self.send();
         }
-        let bytes = self.received.bytes(message.clone());
-        let verdict = self.core.handle_client(self.now, path, ip, bytes, self.outgoing.stage());
+        let run = Run::new(self.received.bytes(messages.clone()), stride);
+        let verdict = self.core.handle_client(self.now, path, ip, run, self.outgoing.stage());
         if let Verdict::Elsewhere(holder) = verdict {
-            return self.ask(holder, path, bytes.to_vec());
+            self.ask(holder, path, run.first().to_vec());
+            return 1;
         }
-        self.carry_out(verdict, message.start);
+        let count = self.carry_out_run(verdict, messages.start, stride);
         self.drain();
+        count
     }
 
     pub(super) fn route_to(&self, path: &ClientPath) -> Route {

@@ -99,7 +99,8 @@ impl<D: Datagrams> Worker<D> {
         let bytes = self.received.bytes(message.clone());
         let mut verdict = match may_move {
             true => {
-                self.core.handle_client(self.now, path, IpFields::default(), bytes, self.outgoing.stage())
+                let stage = self.outgoing.stage();
+                self.core.handle_client(self.now, path, IpFields::default(), bytes.into(), stage)
             }
             false => self.core.handle_unmoved(self.now, path, bytes, self.outgoing.stage()),
         };

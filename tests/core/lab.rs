@@ -9,8 +9,8 @@ use turnkey::credential::{self, Nonces, Secrets, Users, Verifier};
 use turnkey::stun::{AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId};
 use turnkey::turn::{
     Asked, Bandwidth, ClientPath, FiveTuple, FlowId, Icmp, IpFields, LinkId, Listener, MAX_REPLY, Moving,
-    Now, OffloadRow, OpenError, Output, Owner, PeerLink, PeerPolicy, RelayAddress, RelayId, Server, Settings,
-    Shared, Transport, Verdict, Via, WorkerId,
+    Now, OffloadRow, OpenError, Output, Owner, PeerLink, PeerPolicy, RelayAddress, RelayId, Run, Server,
+    Settings, Shared, Transport, Verdict, Via, WorkerId,
 };
 
 pub(crate) const START_UNIX: u64 = 1_700_000_000;
@@ -125,6 +125,8 @@ pub(crate) struct Lab {
     pub(crate) ip: IpFields,
     /// What the last forwarded packet's IP header shall say, and whether with DF.
     pub(crate) left_with: Option<(IpFields, bool)>,
+    /// How often the core was asked about a run.
+    pub(crate) looks: usize,
     next_transaction: u32,
     reply: Box<[u8; MAX_REPLY]>,
 }
@@ -158,6 +160,7 @@ impl Lab {
             outputs: Vec::new(),
             ip: IpFields::default(),
             left_with: None,
+            looks: 0,
             next_transaction: 0,
             reply: Box::new([0xAA; MAX_REPLY]),
         }
@@ -189,14 +192,57 @@ impl Lab {
 
     /// Hands in a packet of a client and returns all that left.
     pub(crate) fn client_sends(&mut self, path: ClientPath, packet: &[u8]) -> Vec<Event> {
-        let verdict = self.server.handle_client(self.now(), path, self.ip, packet, &mut self.reply);
+        let verdict = self.server.handle_client(self.now(), path, self.ip, packet.into(), &mut self.reply);
         self.collect(verdict, packet)
+    }
+
+    /// Hands in packets of a client that came as one, each of `stride` bytes but the last.
+    pub(crate) fn client_sends_run(&mut self, path: ClientPath, run: &[u8], stride: usize) -> Vec<Event> {
+        self.sends_run(run, stride, |lab, run| {
+            lab.server.handle_client(lab.now(), path, lab.ip, run, &mut lab.reply)
+        })
+    }
+
+    /// The same of a peer.
+    pub(crate) fn peer_sends_run(
+        &mut self,
+        relayed: SocketAddr,
+        peer: &str,
+        run: &[u8],
+        stride: usize,
+    ) -> Vec<Event> {
+        let relay = self.relay_of(relayed);
+        self.sends_run(run, stride, |lab, run| {
+            lab.server.handle_peer(lab.now(), relay, addr(peer), lab.ip, run)
+        })
+    }
+
+    fn sends_run(
+        &mut self,
+        mut rest: &[u8],
+        stride: usize,
+        mut ask: impl FnMut(&mut Self, Run<'_>) -> Verdict,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            let verdict = ask(self, Run::new(rest, stride));
+            self.looks += 1;
+            let count = if let Verdict::Forward(forward) = &verdict { forward.count } else { 1 };
+            for _ in 0..count {
+                let (datagram, behind) = rest.split_at(stride.min(rest.len()));
+                events.extend(self.collect(verdict.clone(), datagram));
+                rest = behind;
+            }
+            if rest.is_empty() {
+                return events;
+            }
+        }
     }
 
     /// Hands in a packet of a peer.
     pub(crate) fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, packet: &[u8]) -> Vec<Event> {
         let relay = self.relay_of(relayed);
-        let verdict = self.server.handle_peer(self.now(), relay, addr(peer), self.ip, packet);
+        let verdict = self.server.handle_peer(self.now(), relay, addr(peer), self.ip, packet.into());
         self.collect(verdict, packet)
     }
 
@@ -213,7 +259,7 @@ impl Lab {
 
     /// What the core says about a client's packet, and nothing more.
     pub(crate) fn verdict(&mut self, path: ClientPath, packet: &[u8]) -> Verdict {
-        self.server.handle_client(self.now(), path, self.ip, packet, &mut self.reply)
+        self.server.handle_client(self.now(), path, self.ip, packet.into(), &mut self.reply)
     }
 
     /// The same for one that has been moved.

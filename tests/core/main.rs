@@ -28,6 +28,7 @@ mod redirect;
 mod relaying;
 mod reservations;
 mod retransmissions;
+mod runs;
 mod strangers;
 mod stun_codec;
 mod tcp_relaying;

@@ -453,8 +453,13 @@ impl World {
     /// Hands in a request; its answer, when all effects have been carried out.
     fn ask(&mut self, client: usize, packet: &[u8]) -> Option<Vec<u8>> {
         let (worker, path, now) = (worker_of(client), self.clients[client].path, self.now());
-        let verdict =
-            self.servers[worker].handle_client(now, path, IpFields::default(), packet, &mut self.reply);
+        let verdict = self.servers[worker].handle_client(
+            now,
+            path,
+            IpFields::default(),
+            packet.into(),
+            &mut self.reply,
+        );
         let mut answers = Vec::new();
         self.note_answer(verdict, path, &mut answers);
         self.drain(worker, path, &mut answers);
@@ -560,7 +565,7 @@ impl World {
     fn expect_from_client(&mut self, client: usize, packet: &[u8], expected: &Out) {
         let (path, now) = (self.clients[client].path, self.now());
         let server = &mut self.servers[worker_of(client)];
-        let verdict = server.handle_client(now, path, IpFields::default(), packet, &mut self.reply);
+        let verdict = server.handle_client(now, path, IpFields::default(), packet.into(), &mut self.reply);
         self.expect(verdict, packet, expected);
     }
 
@@ -583,7 +588,7 @@ impl World {
         self.note(|| format!("{peer} sends to {client}"));
         let now = self.now();
         let server = &mut self.servers[worker_of(client)];
-        let verdict = server.handle_peer(now, relay, peer, IpFields::default(), PAYLOAD);
+        let verdict = server.handle_peer(now, relay, peer, IpFields::default(), PAYLOAD.into());
         let expected = self.reference.receive(client, peer);
         self.expect(verdict, PAYLOAD, &expected);
     }

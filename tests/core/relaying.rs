@@ -309,6 +309,6 @@ fn a_packet_for_a_relay_that_has_just_closed_is_dropped() {
     let relay = lab.relays()[0].0;
     client.refresh(&mut lab, 0);
     assert_eq!(lab.outputs.last(), Some(&Output::CloseRelay { relay }));
-    let verdict = lab.server.handle_peer(lab.now(), relay, addr(PEER), IpFields::default(), b"x");
+    let verdict = lab.server.handle_peer(lab.now(), relay, addr(PEER), IpFields::default(), b"x"[..].into());
     assert_eq!(verdict, turnkey::turn::Verdict::Drop(DropReason::RelayGone));
 }

@@ -53,7 +53,8 @@ impl Core {
         writer.attribute(A::USERNAME, b"user").attribute(A::REALM, b"test").attribute(A::NONCE, &nonce);
         let len = writer.integrity(&self.key).finish().unwrap();
         let packet = &buffer[..len];
-        let verdict = self.server.handle_client(self.now, path, IpFields::default(), packet, &mut self.reply);
+        let verdict =
+            self.server.handle_client(self.now, path, IpFields::default(), packet.into(), &mut self.reply);
         let verdict = self.drain().unwrap_or(verdict);
         assert!(matches!(verdict, Verdict::Reply { .. }), "{verdict:?}");
         assert_eq!(self.reply[0], 1, "a success response");

@@ -86,6 +86,39 @@ fn the_order_within_a_route_survives_any_collision() {
 }
 
 #[test]
+fn packets_pushed_together_are_as_those_pushed_one_by_one() {
+    let mut received = RecvBatch::new();
+    let (start, slot) = received.claim().expect("a vacant slot");
+    slot[..1000].iter_mut().enumerate().for_each(|(n, byte)| *byte = n as u8);
+    let sizes = [(1, 100), (3, 100), (2, 100), (1, 60), (9, 100), (2, 1), (3, 0), (30, 20)];
+    let (mut together, mut single) = (SendBatch::new(), SendBatch::new());
+    for (count, len) in sizes {
+        let bodies = Bodies { first: start + 4..start + 4 + len, count, stride: len + 4 };
+        for body in bodies.iter() {
+            single.push(route(0, 1), Fields::default(), b"head", body, 2);
+        }
+        together.push(route(0, 1), Fields::default(), b"head", bodies, 2);
+    }
+    let describe = |batch: &SendBatch| {
+        let flow = batch.flows()[0];
+        let wire = |packet: Packet| packet.parts(batch, &received).concat();
+        let all: Vec<_> = batch.packets(&flow).map(wire).collect();
+        let runs = std::iter::successors(batch.next_run(&flow, None, &LIMITS), |run| {
+            batch.next_run(&flow, Some(run), &LIMITS)
+        });
+        let runs: Vec<_> =
+            runs.map(|run| (run.segment, batch.run_packets(&run).map(wire).collect::<Vec<_>>())).collect();
+        assert_eq!(
+            runs.iter().flat_map(|(_, packets)| packets).collect::<Vec<_>>(),
+            all.iter().collect::<Vec<_>>()
+        );
+        (all, runs)
+    };
+    assert_eq!(describe(&together), describe(&single));
+    assert_eq!(describe(&together).0.len(), sizes.iter().map(|(count, _)| count).sum::<usize>());
+}
+
+#[test]
 fn a_packet_is_prefix_body_and_padding() {
     let mut received = RecvBatch::new();
     received.vacant_memory()[..4].copy_from_slice(b"body");
@@ -144,13 +177,21 @@ fn a_prefix_goes_where_nothing_else_is() {
     let (second, _) = received.claim().expect("a vacant slot");
     received.bytes_mut(first..first + 12).copy_from_slice(b"HEADbodynext");
     let next = first + 8..first + 12;
-    assert_eq!(received.prepend(b"pre", next.start, &next), None, "that of another datagram");
-    let whole = received.prepend(b"pre", first, &(first + 4..first + 8)).expect("its own header");
-    assert_eq!(received.bytes(whole), b"prebody");
-    assert_eq!(received.prepend(&[0; 5], next.start, &(next.start + 4..next.end)), None);
-    let whole = received.prepend(&[7; HEAD], second, &(second..second + 1)).expect("the room before a slot");
-    assert_eq!(whole, second - HEAD..second + 1);
-    assert_eq!(received.prepend(&[7; HEAD + 1], second, &(second..second + 1)), None);
-    assert_eq!(received.prepend(b"pre", second, &(second..second)), None, "the next one begins there too");
+    let whole = |bodies: Option<Bodies>| bodies.expect("room").first;
+    let none = received.prepend(b"pre", next.start, &next.clone().into());
+    assert_eq!(none, None, "that of another datagram");
+    let own = whole(received.prepend(b"pre", first, &(first + 4..first + 8).into()));
+    assert_eq!(received.bytes(own), b"prebody", "its own header");
+    assert_eq!(received.prepend(&[0; 5], next.start, &(next.start + 4..next.end).into()), None);
+    let front = whole(received.prepend(&[7; HEAD], second, &(second..second + 1).into()));
+    assert_eq!(front, second - HEAD..second + 1, "the room before a slot");
+    assert_eq!(received.prepend(&[7; HEAD + 1], second, &(second..second + 1).into()), None);
+    let empty = received.prepend(b"pre", second, &(second..second).into());
+    assert_eq!(empty, None, "the next one begins there too");
     assert_eq!(received.bytes(next), b"next");
+    let bodies = Bodies { first: first + 4..first + 6, count: 2, stride: 6 };
+    let both = received.prepend(b"abcd", first, &bodies).expect("each has its own");
+    assert_eq!(both.iter().map(|whole| received.bytes(whole)).collect::<Vec<_>>(), [b"abcdbo", b"abcdxt"]);
+    let bodies = Bodies { first: second..second + 2, count: 2, stride: 2 };
+    assert_eq!(received.prepend(b"x", second, &bodies), None, "there is room before the first only");
 }
