@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::group::{ROWS, places};
-use super::{Statement, number, plain, statement};
+use super::group::ROWS;
+use super::{Marks, Statement, number, plain, statement};
 use crate::signal::{Call, Record, TimelineView, Usage};
 
 /// Rows of each kind that are forgotten in one transaction: few, as writing waits for it.
@@ -40,7 +40,7 @@ pub(super) const FORGOTTEN: &[Forgotten] = &[
 ];
 
 /// Records of one group, those of usage together.
-pub(super) fn statements(node: &str, records: &[Record]) -> Vec<Statement> {
+pub(super) fn statements(node: &str, marks: Marks, records: &[Record]) -> Vec<Statement> {
     let mut statements = Vec::with_capacity(records.len());
     // Of each allocation what was said last: one statement must not write a row twice.
     let mut usages = BTreeMap::new();
@@ -71,7 +71,7 @@ pub(super) fn statements(node: &str, records: &[Record]) -> Vec<Statement> {
         }
     }
     let usages: Vec<_> = usages.into_values().collect();
-    statements.extend(usages.chunks(ROWS).map(|rows| put_usages(node, rows)));
+    statements.extend(usages.chunks(ROWS).map(|rows| put_usages(node, marks, rows)));
     statements
 }
 
@@ -115,7 +115,7 @@ fn put_call(node: &str, call: &Call) -> Statement {
 }
 
 /// Of an allocation that stands, what it has carried so far; the last of it stays where the server is killed.
-fn put_usages(node: &str, rows: &[&Usage]) -> Statement {
+fn put_usages(node: &str, marks: Marks, rows: &[&Usage]) -> Statement {
     let sql = format!(
         "INSERT INTO turn_usage (node, usage_id, user_id, scope, transport, started_at, ended_at, duration_seconds, \
          packets_to_peer, bytes_to_peer, packets_to_client, bytes_to_client) VALUES {} \
@@ -123,10 +123,11 @@ fn put_usages(node: &str, rows: &[&Usage]) -> Statement {
          ended_at = excluded.ended_at, duration_seconds = excluded.duration_seconds, \
          packets_to_peer = excluded.packets_to_peer, bytes_to_peer = excluded.bytes_to_peer, \
          packets_to_client = excluded.packets_to_client, bytes_to_client = excluded.bytes_to_client",
-        places(rows.len(), 11)
+        vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows.len()].join(", ")
     );
-    rows.iter().fold(statement(sql).bind(node.to_owned()), |query, usage| {
+    rows.iter().fold(statement(marks.set(sql)), |query, usage| {
         query
+            .bind(node.to_owned())
             .bind(plain(&usage.usage))
             .bind(plain(&usage.user))
             .bind(plain(&usage.scope))
@@ -179,8 +180,8 @@ mod tests {
     #[test]
     fn what_many_allocations_have_carried_takes_few_statements() {
         let records: Vec<_> = (0..120).map(|name| usage(name, 7)).collect();
-        assert_eq!(statements("n", &records).len(), 3, "fifty rows each");
+        assert_eq!(statements("n", Marks::Question, &records).len(), 3, "fifty rows each");
         let again: Vec<_> = (0..120).map(|bytes| usage(1, bytes)).collect();
-        assert_eq!(statements("n", &again).len(), 1);
+        assert_eq!(statements("n", Marks::Question, &again).len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Statement, escaped, number, statement};
+use super::{Marks, Statement, escaped, number, statement};
 use crate::signal::{Change, Record, Row, Table};
 
 /// Rows of one INSERT, and ranges of one DELETE.
@@ -47,52 +47,33 @@ impl Group {
     }
 
     /// What goes is said first: what is put after it in the group stays.
-    pub(super) fn statements(&self, node: &str) -> Vec<Statement> {
-        let drops = self.drops.chunks(ROWS).map(|ranges| delete(node, ranges));
+    pub(super) fn statements(&self, node: &str, marks: Marks) -> Vec<Statement> {
+        let drops = self.drops.chunks(ROWS).map(|ranges| delete(node, marks, ranges));
         let puts: Vec<_> = self.puts.iter().map(|(key, value)| (key, &**value)).collect();
-        drops.chain(puts.chunks(ROWS).map(|rows| insert(node, rows))).collect()
+        drops.chain(puts.chunks(ROWS).map(|rows| insert(node, marks, rows))).collect()
     }
 }
 
-fn delete(node: &str, ranges: &[(Table, Box<str>, u64, u64)]) -> Statement {
+fn delete(node: &str, marks: Marks, ranges: &[(Table, Box<str>, u64, u64)]) -> Statement {
     // Each range by the index.
-    let ors: Vec<String> = (0..ranges.len())
-        .map(|i| {
-            let first = 4 * i + 2;
-            format!(
-                "(node = $1 AND kind = ${} AND owner = ${} AND number BETWEEN ${} AND ${})",
-                first,
-                first + 1,
-                first + 2,
-                first + 3
-            )
-        })
-        .collect();
-    let sql = format!("DELETE FROM journal WHERE {}", ors.join(" OR "));
-    ranges.iter().fold(statement(sql).bind(node.to_owned()), |query, (table, owner, from, to)| {
-        query.bind(table.as_str()).bind(escaped(owner)).bind(number(*from)).bind(number(*to))
+    let range = "(node = ? AND kind = ? AND owner = ? AND number BETWEEN ? AND ?)";
+    let sql = format!("DELETE FROM journal WHERE {}", vec![range; ranges.len()].join(" OR "));
+    ranges.iter().fold(statement(marks.set(sql)), |query, (table, owner, from, to)| {
+        let query = query.bind(node.to_owned()).bind(table.as_str()).bind(escaped(owner));
+        query.bind(number(*from)).bind(number(*to))
     })
 }
 
-fn insert(node: &str, rows: &[(&Key, &str)]) -> Statement {
+fn insert(node: &str, marks: Marks, rows: &[(&Key, &str)]) -> Statement {
     let sql = format!(
         "INSERT INTO journal (node, kind, owner, number, value) VALUES {} \
          ON CONFLICT (node, kind, owner, number) DO UPDATE SET value = excluded.value",
-        places(rows.len(), 4)
+        vec!["(?, ?, ?, ?, ?)"; rows.len()].join(", ")
     );
-    rows.iter().fold(statement(sql).bind(node.to_owned()), |query, ((table, owner, at), value)| {
-        query.bind(table.as_str()).bind(escaped(owner)).bind(number(*at)).bind(value.to_string())
+    rows.iter().fold(statement(marks.set(sql)), |query, ((table, owner, at), value)| {
+        let query = query.bind(node.to_owned()).bind(table.as_str()).bind(escaped(owner));
+        query.bind(number(*at)).bind(value.to_string())
     })
-}
-
-/// Places for the values of an INSERT: of so many rows the node, which is the first value of all, and so many more
-/// values each.
-pub(super) fn places(rows: usize, each: usize) -> String {
-    let row = |row| {
-        let values = (0..each).map(|value| format!(", ${}", row * each + value + 2));
-        format!("($1{})", values.collect::<String>())
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -105,11 +86,6 @@ mod tests {
 
     fn drop(owner: &str, from: u64, to: u64) -> Change {
         Change::Drop { table: Table::Frame, owner: owner.into(), from, to }
-    }
-
-    #[test]
-    fn all_rows_of_an_insert_have_the_node_in_common() {
-        assert_eq!(places(2, 3), "($1, $2, $3, $4), ($1, $5, $6, $7)");
     }
 
     #[test]
@@ -127,8 +103,8 @@ mod tests {
         let left: Vec<_> =
             group.puts.iter().map(|((_, owner, at), value)| (&**owner, *at, &**value)).collect();
         assert_eq!(left, [("a", 2, "y"), ("b", 1, "again")]);
-        assert_eq!(group.statements("n").len(), 2, "one DELETE and one INSERT");
+        assert_eq!(group.statements("n", Marks::Question).len(), 2, "one DELETE and one INSERT");
         let many = (0..120).map(|n| put("a", n, "x")).collect();
-        assert_eq!(Group::new(many).statements("n").len(), 3, "fifty rows each");
+        assert_eq!(Group::new(many).statements("n", Marks::Question).len(), 3, "fifty rows each");
     }
 }

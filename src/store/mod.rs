@@ -84,6 +84,29 @@ pub struct Store {
     _lock: Option<std::fs::File>,
 }
 
+/// How a database wants the places of values marked.
+#[derive(Clone, Copy)]
+enum Marks {
+    /// `?`. SQLite takes `$1` as well, but as a name that each value bound is looked for among all names of the statement.
+    Question,
+    /// `$1`, `$2`, the only way of PostgreSQL.
+    Dollar,
+}
+
+impl Marks {
+    /// A statement whose places are marked with `?`, and which has no other question mark.
+    fn set(self, sql: String) -> String {
+        match self {
+            Self::Question => sql,
+            Self::Dollar => {
+                let mut parts = sql.split('?');
+                let first = parts.next().unwrap_or_default().to_owned();
+                (1..).zip(parts).fold(first, |sql, (n, part)| sql + &format!("${n}") + part)
+            }
+        }
+    }
+}
+
 /// One statement with its values; those of the groups differ in length.
 type Statement = Query<'static, Any, AnyArguments>;
 
@@ -116,12 +139,16 @@ impl Store {
     /// Takes the lock of this node's rows, which ends with the connection; whether nobody else has it. The file of
     /// SQLite has its own.
     async fn lock_node(&mut self) -> Result<bool, StoreError> {
-        if self.url.starts_with("sqlite:") {
+        if is_embedded(&self.url) {
             return Ok(true);
         }
         let query = sqlx::query("SELECT pg_try_advisory_lock(hashtext('turnkey'), hashtext($1))");
         let row = query.bind(self.node.clone()).fetch_one(&mut self.connection).await?;
         Ok(row.try_get(0)?)
+    }
+
+    fn marks(&self) -> Marks {
+        if is_embedded(&self.url) { Marks::Question } else { Marks::Dollar }
     }
 
     /// Connects again after an error.
@@ -178,14 +205,14 @@ impl Store {
     /// # Errors
     /// What the database says; then nothing was written.
     pub async fn write(&mut self, changes: Vec<Change>, anew: bool) -> Result<(), StoreError> {
-        let group = Group::new(changes);
+        let (group, marks) = (Group::new(changes), self.marks());
         let mut transaction = self.connection.begin().await?;
         if anew {
             let wipe = sqlx::query("DELETE FROM journal WHERE node = $1").bind(self.node.clone());
             wipe.execute(&mut *transaction).await?;
         }
-        let books = books::statements(&self.node, group.records());
-        for statement in group.statements(&self.node).into_iter().chain(books) {
+        let books = books::statements(&self.node, marks, group.records());
+        for statement in group.statements(&self.node, marks).into_iter().chain(books) {
             statement.execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
@@ -209,7 +236,7 @@ async fn connect_here(url: &str) -> Result<AnyConnection, StoreError> {
 async fn session(url: &str) -> Result<AnyConnection, StoreError> {
     let mut connection = AnyConnection::connect(url).await?;
     // SQLite: a process that is killed loses nothing of what it has handed to the kernel.
-    let settings: &[&'static str] = match url.starts_with("sqlite:") {
+    let settings: &[&'static str] = match is_embedded(url) {
         true => &["PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "PRAGMA busy_timeout = 2000"],
         false => &["SET client_min_messages = warning"],
     };
@@ -217,6 +244,10 @@ async fn session(url: &str) -> Result<AnyConnection, StoreError> {
         sqlx::query(*setting).execute(&mut connection).await?;
     }
     Ok(connection)
+}
+
+fn is_embedded(url: &str) -> bool {
+    url.starts_with("sqlite:")
 }
 
 /// The lock of the database file. Not on the file itself: its locks are SQLite's.
@@ -283,4 +314,17 @@ fn plain(text: &str) -> String {
 
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_numbered_where_the_database_wants_it() {
+        let sql = || "VALUES (?, ?), (?, ?)".to_owned();
+        assert_eq!(Marks::Question.set(sql()), "VALUES (?, ?), (?, ?)");
+        assert_eq!(Marks::Dollar.set(sql()), "VALUES ($1, $2), ($3, $4)");
+        assert_eq!(Marks::Dollar.set("SELECT 1".to_owned()), "SELECT 1");
+    }
 }
