@@ -87,6 +87,7 @@ pub struct Account {
 
 /// What an allocation has carried. The data path sees allocations through a shared reference, hence the cells.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Carried {
     packets: [Cell<u64>; 2],
     bytes: [Cell<u64>; 2],

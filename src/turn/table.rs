@@ -1,6 +1,7 @@
 //! All allocations of one worker, found by 5-tuple and by relay socket.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use foldhash::fast::SeedableRandomState;
 
@@ -74,7 +75,7 @@ const LOOK_EVERY: u32 = 256;
 pub(super) struct Table {
     slots: Vec<Option<Box<Allocation>>>,
     free: Vec<u32>,
-    by_five_tuple: HashMap<FiveTuple, u32, SeedableRandomState>,
+    by_path: ByPath,
     /// Counts insertions: no two allocations have one id.
     generation: u32,
     removals: u32,
@@ -82,13 +83,7 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(hasher: SeedableRandomState) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            by_five_tuple: HashMap::with_hasher(hasher),
-            generation: 0,
-            removals: 0,
-        }
+        Self { slots: Vec::new(), free: Vec::new(), by_path: ByPath::new(hasher), generation: 0, removals: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -109,7 +104,7 @@ impl Table {
         self.generation = self.generation.wrapping_add(1);
         let id = AllocationId { index, generation: self.generation };
         if has_path {
-            self.by_five_tuple.insert(allocation.path.five_tuple, index);
+            self.by_path.insert(&allocation.path.five_tuple, index);
         }
         allocation.id = id;
         self.slots[index as usize] = Some(Box::new(allocation));
@@ -120,9 +115,7 @@ impl Table {
         let slot = self.slots.get_mut(id.index as usize)?;
         let allocation = slot.take_if(|allocation| allocation.id == id)?;
         self.free.push(id.index);
-        if self.by_five_tuple.get(&allocation.path.five_tuple) == Some(&id.index) {
-            self.by_five_tuple.remove(&allocation.path.five_tuple);
-        }
+        self.by_path.remove(&allocation.path.five_tuple, id.index);
         self.removals = self.removals.wrapping_add(1);
         if self.removals.is_multiple_of(LOOK_EVERY) || self.len() == 0 {
             self.shrink();
@@ -139,21 +132,17 @@ impl Table {
             self.free.retain(|index| (*index as usize) < used);
             self.free.shrink_to_fit();
         }
-        if self.by_five_tuple.capacity() > 4 * self.by_five_tuple.len() {
-            self.by_five_tuple.shrink_to_fit();
-        }
+        self.by_path.shrink();
     }
 
     /// Finds an allocation by another 5-tuple as well.
     pub(super) fn add_path(&mut self, id: AllocationId, five_tuple: FiveTuple) {
-        self.by_five_tuple.insert(five_tuple, id.index);
+        self.by_path.insert(&five_tuple, id.index);
     }
 
     /// Finds an allocation by this 5-tuple no longer.
     pub(super) fn remove_path(&mut self, id: AllocationId, five_tuple: FiveTuple) {
-        if self.by_five_tuple.get(&five_tuple) == Some(&id.index) {
-            self.by_five_tuple.remove(&five_tuple);
-        }
+        self.by_path.remove(&five_tuple, id.index);
     }
 
     /// Undoes [`Self::remove`], before anything else was added.
@@ -165,7 +154,7 @@ impl Table {
         }
         self.free.retain(|free| *free != index);
         if has_path {
-            self.by_five_tuple.insert(allocation.path.five_tuple, index);
+            self.by_path.insert(&allocation.path.five_tuple, index);
         }
         self.slots[index as usize] = Some(allocation);
     }
@@ -184,7 +173,7 @@ impl Table {
     }
 
     pub(super) fn of_client(&self, five_tuple: &FiveTuple) -> Option<&Allocation> {
-        self.at(*self.by_five_tuple.get(five_tuple)?)
+        self.at(self.by_path.get(five_tuple)?)
     }
 
     pub(super) fn of_relay(&self, relay: RelayId) -> Option<&Allocation> {
@@ -219,6 +208,65 @@ impl Table {
     fn at(&self, index: u32) -> Option<&Allocation> {
         self.slots.get(index as usize)?.as_deref()
     }
+}
+
+/// Where in the table the allocations of 5-tuples are. Nearly all of these are of IPv4: such a one is looked for as two
+/// words, in a third of the memory.
+struct ByPath {
+    ipv4: HashMap<[u64; 2], u32, SeedableRandomState>,
+    others: HashMap<FiveTuple, u32, SeedableRandomState>,
+}
+
+impl ByPath {
+    fn new(hasher: SeedableRandomState) -> Self {
+        Self { ipv4: HashMap::with_hasher(hasher.clone()), others: HashMap::with_hasher(hasher) }
+    }
+
+    fn insert(&mut self, five_tuple: &FiveTuple, index: u32) {
+        match words(five_tuple) {
+            Some(words) => self.ipv4.insert(words, index),
+            None => self.others.insert(*five_tuple, index),
+        };
+    }
+
+    fn get(&self, five_tuple: &FiveTuple) -> Option<u32> {
+        match words(five_tuple) {
+            Some(words) => self.ipv4.get(&words),
+            None => self.others.get(five_tuple),
+        }
+        .copied()
+    }
+
+    /// Removes it if it leads there.
+    fn remove(&mut self, five_tuple: &FiveTuple, index: u32) {
+        if self.get(five_tuple) == Some(index) {
+            match words(five_tuple) {
+                Some(words) => self.ipv4.remove(&words),
+                None => self.others.remove(five_tuple),
+            };
+        }
+    }
+
+    /// Gives memory back when a crowd has gone.
+    fn shrink(&mut self) {
+        if self.ipv4.capacity() > 4 * self.ipv4.len() {
+            self.ipv4.shrink_to_fit();
+        }
+        if self.others.capacity() > 4 * self.others.len() {
+            self.others.shrink_to_fit();
+        }
+    }
+}
+
+/// All of a 5-tuple of IPv4.
+fn words(five_tuple: &FiveTuple) -> Option<[u64; 2]> {
+    let FiveTuple { client: SocketAddr::V4(client), server: SocketAddr::V4(server), transport } = five_tuple
+    else {
+        return None;
+    };
+    let ips = u64::from(client.ip().to_bits()) << 32 | u64::from(server.ip().to_bits());
+    let ports = u64::from(client.port()) << 16 | u64::from(server.port());
+    Some([ips, ports << 8 | *transport as u64])
 }
 
 fn family_of(relay: RelayId) -> Family {
