@@ -196,18 +196,22 @@ pub(in crate::io) fn trim_memory() {
     }
 }
 
+// The calls of the data path: as the C library has them, but none at which a thread may be cancelled, which costs it more than
+// its way into the kernel.
+
 /// # Safety
 /// Every header's name, iovecs and control must point to live memory of the lengths they give, which
 /// nothing else uses during the call.
 pub(super) unsafe fn recvmmsg(fd: RawFd, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
     // SAFETY: passed on to the caller; the slice bounds the headers.
     let n = unsafe {
-        libc::recvmmsg(
+        libc::syscall(
+            libc::SYS_recvmmsg,
             fd,
             messages.as_mut_ptr(),
-            messages.len() as u32,
+            messages.len() as libc::c_uint,
             libc::MSG_DONTWAIT,
-            std::ptr::null_mut(),
+            std::ptr::null_mut::<libc::timespec>(),
         )
     };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
@@ -243,7 +247,15 @@ pub(super) fn recv_error(fd: RawFd) -> io::Result<(Name, Told)> {
 /// Every header's name, iovecs and control must point to live memory of the lengths they give.
 pub(super) unsafe fn sendmmsg(fd: RawFd, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
     // SAFETY: passed on to the caller; the slice bounds the headers.
-    let n = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), messages.len() as u32, libc::MSG_DONTWAIT) };
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_sendmmsg,
+            fd,
+            messages.as_mut_ptr(),
+            messages.len() as libc::c_uint,
+            libc::MSG_DONTWAIT,
+        )
+    };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
@@ -251,6 +263,6 @@ pub(super) unsafe fn sendmmsg(fd: RawFd, messages: &mut [libc::mmsghdr]) -> io::
 /// As for [`sendmmsg`].
 pub(super) unsafe fn sendmsg(fd: RawFd, message: &libc::msghdr) -> io::Result<()> {
     // SAFETY: passed on to the caller.
-    let n = unsafe { libc::sendmsg(fd, message, libc::MSG_DONTWAIT) };
+    let n = unsafe { libc::syscall(libc::SYS_sendmsg, fd, std::ptr::from_ref(message), libc::MSG_DONTWAIT) };
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
