@@ -89,6 +89,9 @@ const MIN_OUTPUTS: usize = 64;
 /// As many timers are kept without a look at whether anybody waits for them.
 const MIN_TIMERS: usize = 1024;
 
+/// So many allocations are not all near when a packet wants one.
+const MANY: usize = 2048;
+
 /// Large enough for every reply this server writes.
 pub const MAX_REPLY: usize = 1280;
 
@@ -307,6 +310,15 @@ impl Server {
     /// long ago: looked at together, they are waited for together.
     pub fn expect_peers(&self, relays: impl Iterator<Item = RelayId>) {
         relays.filter_map(|relay| self.table.named_by(relay)).for_each(Allocation::touch);
+    }
+
+    /// The same of clients, whose allocations have to be looked up for it: not worth it where there are so few that they are
+    /// near anyway.
+    pub fn expect_clients(&self, five_tuples: impl Iterator<Item = FiveTuple>) {
+        if self.table.len() < MANY {
+            return;
+        }
+        five_tuples.filter_map(|five_tuple| self.table.of_client(&five_tuple)).for_each(Allocation::touch);
     }
 
     /// What a client of another worker has sent to the relayed address of an allocation of this one: the

@@ -288,6 +288,20 @@ impl<D: Datagrams> Worker<D> {
         self.core.expect_peers(relays.map(|name| self.relay_of(*name)));
     }
 
+    /// The same for what clients have sent to a listener, from one place in the list on.
+    fn look_ahead_at_clients(&self, listener: SocketRef, from: usize) {
+        let Some(socket) = self.sockets.get(listener) else { return };
+        let next = &self.received.list()[from..];
+        // A single one gains nothing, and records name nobody.
+        if next.len() > 1 && !self.secure.is_listener(listener) {
+            self.core.expect_clients(next.iter().take(AHEAD).map(|received| FiveTuple {
+                client: received.from,
+                server: socket.destination(received.to),
+                transport: Transport::Udp,
+            }));
+        }
+    }
+
     fn serve(&mut self, name: SocketRef) {
         if name.is_stream() {
             self.serve_stream(name);
@@ -324,6 +338,9 @@ impl<D: Datagrams> Worker<D> {
 
     fn handle_clients(&mut self, listener: SocketRef) {
         for index in 0..self.received.list().len() {
+            if index.is_multiple_of(AHEAD) {
+                self.look_ahead_at_clients(listener, index);
+            }
             let received = self.received.list()[index];
             let Some(socket) = self.sockets.get(listener) else { return };
             let five_tuple = FiveTuple {
