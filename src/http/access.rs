@@ -108,8 +108,14 @@ impl Query {
         Self(pairs.collect())
     }
 
+    /// A parameter that says something.
     pub(super) fn find(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+        self.given(key).filter(|v| !v.is_empty())
+    }
+
+    /// A parameter, which may be empty.
+    pub(super) fn given(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 }
 

@@ -73,10 +73,10 @@ pub(super) async fn ice(question: Question, State(app): State<Arc<App>>) -> Resp
         Ok(identity) => identity,
         Err(response) => return *response,
     };
-    let ttl = match query.find("ttl").map(str::parse::<u64>) {
+    let ttl = match query.given("ttl").map(seconds) {
         None => settings.ttl,
-        Some(Ok(seconds @ 1..)) => Duration::from_secs(seconds).min(settings.max_ttl),
-        Some(Ok(0) | Err(_)) => return bad_request("ttl must be a number of seconds, at least 1"),
+        Some(Some(seconds @ 1..)) => Duration::from_secs(seconds).min(settings.max_ttl),
+        Some(Some(0) | None) => return bad_request("ttl must be a number of seconds, at least 1"),
     };
     match credential(&app, settings, &identity, ttl, None) {
         Ok(credential) => private(Json(json!({
@@ -86,6 +86,12 @@ pub(super) async fn ice(question: Question, State(app): State<Arc<App>>) -> Resp
         }))),
         Err(response) => *response,
     }
+}
+
+/// A number of seconds in digits; one that is larger than any is the largest.
+fn seconds(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 /// Who asks. Clients are counted, wrong API keys too; a back end with a right one asks for many.

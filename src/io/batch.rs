@@ -147,8 +147,9 @@ impl RecvBatch {
         self.list.clear();
     }
 
-    /// Writes `prefix` right before each body, a part of a datagram, the first of the one that begins at `start`: over the
-    /// rest of that datagram, or into the room before a slot. Where both lie together then; `None` if there is no such room.
+    /// Writes `prefix` right before each body, each a part of a datagram, the first of that which begins at `start`: over the
+    /// front of its own datagram, or, of a single one, into the room before a slot. Where both lie together then; `None` if there
+    /// is no such room.
     pub fn prepend(&mut self, prefix: &[u8], start: usize, bodies: &Bodies) -> Option<Bodies> {
         let Bodies { first, count, stride } = bodies;
         // Behind an empty datagram the next one begins at the same place.
@@ -306,14 +307,10 @@ impl Packet {
     /// The three parts that make up the packet; each may be empty.
     #[must_use]
     pub fn parts<'a>(&self, batch: &'a SendBatch, received: &'a RecvBatch) -> [&'a [u8]; 3] {
-        let prefix = &batch.prefixes[self.prefix as usize..][..usize::from(self.prefix_len)];
-        [prefix, self.body(batch, received), &ZEROS[..usize::from(self.pad)]]
-    }
-
-    /// The one in the middle.
-    pub(super) fn body<'a>(&self, batch: &'a SendBatch, received: &'a RecvBatch) -> &'a [u8] {
         let range = self.start as usize..(self.start + self.len) as usize;
-        if self.staged { &batch.stages[range] } else { received.bytes(range) }
+        let body = if self.staged { &batch.stages[range] } else { received.bytes(range) };
+        let prefix = &batch.prefixes[self.prefix as usize..][..usize::from(self.prefix_len)];
+        [prefix, body, &ZEROS[..usize::from(self.pad)]]
     }
 }
 

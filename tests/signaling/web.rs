@@ -68,10 +68,18 @@ async fn v1_ice_refuses_with_a_reason() {
         assert_eq!(answer.json()["error"]["code"], code);
         assert_eq!(answer.header("cache-control"), Some("no-store"));
     }
-    let answer = server.get("/v1/ice?ttl=0", &[("x-api-key", "api-key")]).await;
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &"bad_request".into()));
-    let day = server.get("/v1/ice?ttl=999999999", &[("x-api-key", "api-key")]).await;
-    assert_eq!(day.json()["ttl"], 24 * 3600, "never beyond max_ttl");
+    for wrong in ["0", "", "x", "-1", "%2B5", "1.5"] {
+        let answer = server.get(&format!("/v1/ice?ttl={wrong}"), &[("x-api-key", "api-key")]).await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (400, &"bad_request".into()),
+            "{wrong:?}"
+        );
+    }
+    for long in ["999999999", "99999999999999999999999"] {
+        let day = server.get(&format!("/v1/ice?ttl={long}"), &[("x-api-key", "api-key")]).await;
+        assert_eq!(day.json()["ttl"], 24 * 3600, "never beyond max_ttl");
+    }
 }
 
 #[tokio::test]
