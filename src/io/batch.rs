@@ -66,9 +66,9 @@ impl Received {
 
     /// The datagrams as ranges of the batch's buffer; an empty datagram is an empty range.
     pub fn datagrams(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let end = self.start as usize + self.len as usize;
+        let Range { start, end } = self.range();
         let stride = (self.stride as usize).max(1);
-        let mut next = Some(self.start as usize);
+        let mut next = Some(start);
         std::iter::from_fn(move || {
             let start = next?;
             let stop = (start + stride).min(end);

@@ -85,7 +85,8 @@ pub struct Account {
     pub usage: Usage,
 }
 
-/// What an allocation has carried. The data path sees allocations through a shared reference, hence the cells.
+/// What an allocation has carried. The data path sees allocations through a shared reference, hence the cells; what each packet
+/// changes is at the front, in one cache line.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Carried {

@@ -23,7 +23,8 @@ use super::reserved::Reserved;
 use super::ring::Ends;
 use crate::io::portable::Portable;
 use crate::io::{
-    Alarm, Counters, Datagrams, RecvBatch, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets, UdpSocket,
+    Alarm, Counters, Datagrams, Received, RecvBatch, Route, SLOTS, STAGE_LEN, SendBatch, SocketRef, Sockets,
+    UdpSocket,
 };
 use crate::turn::{
     self, ClientPath, FiveTuple, IpFields, LinkId, Now, RelayId, Run, Transport, Verdict, WorkerId,
@@ -294,11 +295,7 @@ impl<D: Datagrams> Worker<D> {
         let next = &self.received.list()[from..];
         // A single one gains nothing, and records name nobody.
         if next.len() > 1 && !self.secure.is_listener(listener) {
-            self.core.expect_clients(next.iter().take(AHEAD).map(|received| FiveTuple {
-                client: received.from,
-                server: socket.destination(received.to),
-                transport: Transport::Udp,
-            }));
+            self.core.expect_clients(next.iter().take(AHEAD).map(|received| five_tuple(socket, received)));
         }
     }
 
@@ -343,11 +340,7 @@ impl<D: Datagrams> Worker<D> {
             }
             let received = self.received.list()[index];
             let Some(socket) = self.sockets.get(listener) else { return };
-            let five_tuple = FiveTuple {
-                client: received.from,
-                server: socket.destination(received.to),
-                transport: Transport::Udp,
-            };
+            let five_tuple = five_tuple(socket, &received);
             let ip = IpFields { tos: received.tos };
             if self.secure.is_listener(listener) {
                 let five_tuple = FiveTuple { transport: Transport::Dtls, ..five_tuple };
@@ -534,4 +527,9 @@ impl<D: Datagrams> Worker<D> {
             capabilities: self.io.capabilities(),
         });
     }
+}
+
+/// Of a client that has sent something to a listener.
+fn five_tuple(listener: &UdpSocket, received: &Received) -> FiveTuple {
+    FiveTuple { client: received.from, server: listener.destination(received.to), transport: Transport::Udp }
 }
