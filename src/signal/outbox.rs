@@ -53,6 +53,9 @@ pub(crate) struct Outbox {
     written: u64,
     #[serde(skip)]
     cleared: u64,
+    /// The last frame that the client's socket has for certain.
+    #[serde(skip)]
+    received: u64,
     /// Rows between the two that are gone.
     #[serde(skip)]
     stale: Vec<u64>,
@@ -105,6 +108,13 @@ impl Outbox {
         self.frames.len() < before
     }
 
+    /// The client's socket has all up to `seq`, whatever becomes of this server: it need not be written down. The
+    /// frames stay for a client that comes back and says it has less. Whether rows of it are to go.
+    pub(crate) fn received(&mut self, seq: u64) -> bool {
+        self.received = self.received.max(seq.min(self.last));
+        self.last_cleared() > self.cleared
+    }
+
     /// Whether everything after `seq` is still there.
     pub(crate) fn can_replay_from(&self, seq: u64) -> bool {
         seq >= self.gone && seq <= self.last
@@ -142,14 +152,16 @@ impl Outbox {
             || !self.stale.is_empty()
     }
 
-    /// Frames up to the one with this number that are not written down.
+    /// Frames up to the one with this number that are to be written down.
     fn rowless(&self, upto: u64) -> impl Iterator<Item = &Queued> {
-        self.frames.iter().take_while(move |f| f.seq <= upto).filter(|f| f.seq > self.written)
+        let safe = self.written.max(self.received);
+        let from = self.frames.partition_point(|f| f.seq <= safe);
+        self.frames.range(from..).take_while(move |f| f.seq <= upto)
     }
 
-    /// The last frame that was written down and is gone, as are all before it.
+    /// The last frame that was written down and need not be, as none before it.
     fn last_cleared(&self) -> u64 {
-        self.frames.front().map_or(self.last, |f| f.seq - 1).min(self.written)
+        self.frames.front().map_or(self.last, |f| f.seq - 1).max(self.received).min(self.written)
     }
 
     /// What has changed since the last time, for the journal; frames up to the one with this number.
@@ -161,7 +173,6 @@ impl Outbox {
         let gone = self.last_cleared();
         if gone > self.cleared {
             drop(self.cleared + 1, gone);
-            self.cleared = gone;
         }
         std::mem::take(&mut self.stale).into_iter().filter(|n| *n > gone).for_each(|n| drop(n, n));
         for frame in self.rowless(upto) {
@@ -169,6 +180,8 @@ impl Outbox {
             changes.push(Change::Put(journal::row(Table::Frame, owner, frame.seq, &value)));
         }
         self.written = upto;
+        // What got no row needs no clearing.
+        self.cleared = self.last_cleared();
     }
 
     /// Goes on from what was written down of it, before its frames come back.
@@ -177,9 +190,9 @@ impl Outbox {
         (self.gone, self.told) = (self.lost, self.lost);
     }
 
-    /// Whether frames wait for confirmation that are not written down.
+    /// Whether frames are to be written down that are not.
     pub(crate) fn has_unwritten(&self) -> bool {
-        self.frames.back().is_some_and(|f| f.seq > self.written)
+        self.rowless(u64::MAX).next().is_some()
     }
 
     /// Forgets what was written down, so that all of it is written again.

@@ -247,6 +247,8 @@ fn offset(event: &str) -> u64 {
 fn what_nobody_asked_to_be_told_of_is_written_later_and_before_anything_that_is_acknowledged() {
     let (mut sim, mut disk) = (journaling(), Disk::default());
     let (ann, bob, _) = two_in_a_room(&mut sim);
+    sim.silence(ann);
+    sim.silence(bob);
     disk.write(sim.hub.take_changes());
     write_later(&mut sim, &mut disk);
     let frames = |disk: &Disk| disk.rows.keys().filter(|(table, ..)| *table == Table::Frame).count();
@@ -270,6 +272,8 @@ fn what_nobody_asked_to_be_told_of_is_written_later_and_before_anything_that_is_
 fn what_waits_to_be_written_is_bounded_by_the_sessions() {
     let (mut sim, mut disk) = (journaling(), Disk::default());
     let (ann, bob, _) = two_in_a_room(&mut sim);
+    sim.silence(ann);
+    sim.silence(bob);
     disk.write(sim.hub.take_changes());
     for _ in 0..200 {
         pass_candidate(&mut sim, ann, "");
@@ -330,6 +334,38 @@ fn what_is_confirmed_by_a_pong_before_it_is_due_is_never_written() {
         assert!(sim.hub.take_changes().is_empty(), "neither row nor timeline");
         assert!(sim.hub.take_later(sim.now).is_empty(), "nothing to write, nothing to clear away");
     }
+}
+
+#[test]
+fn what_a_socket_has_before_it_is_due_is_never_written_and_comes_again_to_a_client_that_has_less() {
+    let (mut sim, mut disk) = (journaling(), Disk::default());
+    let (ann, bob, pid) = two_in_a_room(&mut sim);
+    disk.write(sim.hub.take_changes());
+    for _ in 0..20 {
+        pass_candidate(&mut sim, ann, "");
+    }
+    let seen = offset(sim.take(bob).last().expect("a candidate"));
+    sim.pass(Duration::from_secs(3));
+    write_later(&mut sim, &mut disk);
+    let frames = |disk: &Disk| disk.rows.keys().filter(|(table, ..)| *table == Table::Frame).count();
+    assert_eq!(frames(&disk), 0, "no row is left of what both have");
+    for _ in 0..50 {
+        pass_candidate(&mut sim, ann, "");
+        sim.pass(Duration::from_millis(100));
+        assert!(sim.hub.take_changes().is_empty(), "neither row nor timeline");
+        assert!(sim.hub.take_later(sim.now).is_empty(), "nothing to write, nothing to clear away");
+    }
+    sim.lose(bob);
+    let bob = sim.connect(Connect {
+        dialect: Dialect::SocketIo(Vocabulary::Invite),
+        ip: ip(3),
+        identity: Some(token("bob", None)),
+        key: browser(3),
+        room: None,
+        wants_events: true,
+    });
+    sim.frame(bob, &format!(r#"0{{"pid":"{pid}","offset":"{seen}"}}"#));
+    assert_eq!(sim.take(bob).len(), 1 + 50, "recovered, with all it has not");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use turnkey::http::{Batch, Journal, Outside, Progress, Settings};
-use turnkey::signal::Limits;
+use turnkey::signal::{Change, Limits, Table};
 
 use crate::server::{Server, open};
 
@@ -30,11 +31,16 @@ async fn write(
     }
 }
 
+/// A journal with room for `count` batches, and its writer's ends.
+fn journal(count: usize) -> (Journal, mpsc::Receiver<Batch>, watch::Sender<Progress>) {
+    let (batches, receiver) = mpsc::channel(count);
+    let progress = watch::Sender::new(Progress { written: 0, is_well: true, outages: 0 });
+    (Journal { batches, progress: progress.subscribe(), rows: Vec::new(), salt: 1 }, receiver, progress)
+}
+
 #[tokio::test]
 async fn a_journal_that_falls_behind_holds_up_who_speaks_and_nothing_is_answered_unwritten() {
-    let (batches, receiver) = mpsc::channel(8);
-    let progress = watch::Sender::new(Progress { written: 0, is_well: true, outages: 0 });
-    let journal = Journal { batches, progress: progress.subscribe(), rows: Vec::new(), salt: 1 };
+    let (journal, receiver, progress) = journal(8);
     let may = watch::Sender::new(true);
     let writer = tokio::spawn(write(receiver, progress, may.subscribe()));
     let many = 1_000_000;
@@ -56,4 +62,40 @@ async fn a_journal_that_falls_behind_holds_up_who_speaks_and_nothing_is_answered
         assert_eq!(ann.until("ok").await["ref"], n.to_string());
     }
     assert!(!writer.is_finished());
+}
+
+/// Whether the journal is told to forget frames of a session, within this time.
+async fn forgets_frames(
+    batches: &mut mpsc::Receiver<Batch>,
+    progress: &watch::Sender<Progress>,
+    within: Duration,
+) -> bool {
+    let forgetting = async {
+        while let Some(Batch { changes, ticket, .. }) = batches.recv().await {
+            progress.send_modify(|progress| progress.written = ticket);
+            if changes.iter().any(|change| matches!(change, Change::Drop { table: Table::Frame, .. })) {
+                break;
+            }
+        }
+    };
+    timeout(within, forgetting).await.is_ok()
+}
+
+#[tokio::test]
+async fn what_the_socket_of_a_socketio_client_has_leaves_the_journal_and_only_that_socket_can_say_so() {
+    let (journal, mut batches, progress) = journal(64);
+    let outside = Outside { journal: Some(journal), ..Outside::default() };
+    let server = Server::with(open(), outside).await;
+    let mut bob = server.ws("/socket.io/?EIO=4&transport=websocket").await;
+    bob.send("40").await;
+    let mut eve = server.ws("/socket.io/?EIO=4&transport=websocket").await;
+    for conn in 1_u64..5 {
+        eve.send_pong([conn.to_be_bytes(), 1_u64.to_be_bytes()].concat()).await;
+    }
+    let is_forgotten = forgets_frames(&mut batches, &progress, Duration::from_secs(2)).await;
+    assert!(!is_forgotten, "its client has read nothing, and another one answered");
+    // Who reads answers pings.
+    let reader = tokio::spawn(async move { bob.end().await });
+    assert!(forgets_frames(&mut batches, &progress, Duration::from_secs(20)).await);
+    reader.abort();
 }

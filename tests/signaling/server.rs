@@ -182,6 +182,10 @@ impl Client {
         self.stream.send(Message::binary(bytes)).await.expect("send");
     }
 
+    pub(crate) async fn send_pong(&mut self, payload: Vec<u8>) {
+        self.stream.send(Message::Pong(payload.into())).await.expect("send");
+    }
+
     /// Sends without caring whether the server still listens.
     pub(crate) async fn try_send(&mut self, text: &str) -> bool {
         self.stream.send(Message::text(text)).await.is_ok()

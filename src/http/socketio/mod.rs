@@ -28,7 +28,7 @@ use super::outgoing::{Command, Outgoing, link};
 use crate::signal::dialect::socketio::{Vocabulary, connect_error};
 use crate::signal::{ClientKey, Code, ConnId, Connect, Dialect, Identity, Limits, Line, Refusal, close};
 use polling::{Doors, Polling, bad};
-use websocket::Direct;
+use websocket::{Asked, Direct, text};
 
 /// The names of the one namespace.
 const NAMESPACES: [&str; 3] = ["/", "/consultation", "/socket.io"];
@@ -117,6 +117,8 @@ enum Incoming {
     Binary,
     /// An answer to the heartbeat.
     Alive,
+    /// The socket has what it was asked for.
+    Received(Asked),
     /// The WebSocket that takes over.
     Upgraded(Box<WebSocket>),
     /// No packet of Engine.IO.
@@ -166,11 +168,11 @@ impl Carrier {
         }
     }
 
-    /// Sends packets; whether they could be.
-    async fn send(&mut self, packets: Vec<String>) -> bool {
+    /// Sends packets, and asks a WebSocket whether it has them; whether they could be sent.
+    async fn send(&mut self, packets: Vec<String>, asked: Option<Asked>) -> bool {
         match self {
             Self::Polling(polling) => polling.send(packets),
-            Self::Direct(direct) => direct.send(packets).await,
+            Self::Direct(direct) => direct.send(packets, asked).await,
         }
     }
 
@@ -179,7 +181,7 @@ impl Carrier {
         let Self::Polling(polling) = self else { return false };
         let waiting = polling.give_up();
         let mut direct = Direct::new(socket, heartbeat);
-        let is_written = direct.write(waiting).await;
+        let is_written = direct.write(waiting.into_iter().map(text)).await;
         *self = Self::Direct(direct);
         is_written
     }
@@ -238,6 +240,7 @@ impl Session {
                 Event::In(Some(Incoming::Binary)) => self.binary().await,
                 Event::In(Some(Incoming::Invalid)) => self.invalid(),
                 Event::In(Some(Incoming::Alive)) => true,
+                Event::In(Some(Incoming::Received(asked))) => self.received(asked).await,
                 Event::In(Some(Incoming::Upgraded(socket))) => {
                     let heartbeat = self.app.settings().limits.heartbeat;
                     Box::pin(self.carrier.upgrade(socket, heartbeat)).await
@@ -293,6 +296,13 @@ impl Session {
         true
     }
 
+    async fn received(&mut self, Asked { id, seq }: Asked) -> GoesOn {
+        if self.names.iter().any(|known| known.id == id) {
+            self.app.tell(Input::Pong { id, seq }).await;
+        }
+        true
+    }
+
     async fn packet(&mut self, text: &str) -> GoesOn {
         let Some(Packet { kind, attachments, name, rest }) = Packet::read(text) else {
             return self.invalid();
@@ -344,7 +354,7 @@ impl Session {
 
     async fn refuse(&mut self, name: &str, refusal: &Refusal) -> GoesOn {
         self.app.count_refused();
-        self.carrier.send(vec![named(&connect_error(refusal), name)]).await
+        self.carrier.send(vec![named(&connect_error(refusal), name)], None).await
     }
 
     /// Writes what the hub has for one namespace.
@@ -352,7 +362,8 @@ impl Session {
         // A slow consumer; its session waits for it to come back.
         let Some(commands) = commands else { return false };
         let Some(namespace) = self.names.get_mut(at) else { return true };
-        let (mut packets, mut bytes, mut end) = (Vec::with_capacity(commands.len()), 0, None);
+        let (mut packets, mut bytes) = (Vec::with_capacity(commands.len()), 0);
+        let (mut asked, mut end) = (None, None);
         for command in commands {
             match command {
                 Command::Text(text) => {
@@ -360,8 +371,11 @@ impl Session {
                     namespace.is_told |= text.starts_with('0');
                     packets.push(named(&text, namespace.name));
                 }
-                // Whether the client lives is Engine.IO's to find out.
-                Command::Ping(seq) => drop(self.app.tell(Input::Pong { id: namespace.id, seq }).await),
+                // Whether the client lives is Engine.IO's to find out; what it has, only a WebSocket can say.
+                Command::Ping(seq) => {
+                    asked = Some(Asked { id: namespace.id, seq });
+                    self.app.tell(Input::Pong { id: namespace.id, seq: 0 }).await;
+                }
                 Command::Close(code, _) => end = Some(code),
             }
         }
@@ -372,7 +386,7 @@ impl Session {
         if end.is_some_and(|code| code != close::NORMAL) && !comes_back && namespace.is_told {
             packets.push(named("1", namespace.name));
         }
-        let is_sent = self.carrier.send(packets).await;
+        let is_sent = self.carrier.send(packets, asked).await;
         namespace.outgoing.wrote(bytes);
         if end.is_some() {
             self.names.swap_remove(at);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use axum::extract::{FromRequestParts as _, WebSocketUpgrade};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -17,7 +17,7 @@ use super::super::ws::{CLOSE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, WRITE_TIMEOUT};
 use super::heartbeat::{Beat, Heartbeat};
 use super::polling::{Doors, bad};
 use super::{App, Incoming, Question, Session, Text, Visitor, handshake};
-use crate::signal::Limits;
+use crate::signal::{ConnId, Limits};
 
 pub(super) async fn open(app: Arc<App>, question: &Question, parts: &mut Parts) -> Response {
     let Some(visitor) = Visitor::of(question, &app) else {
@@ -32,7 +32,7 @@ pub(super) async fn open(app: Arc<App>, question: &Question, parts: &mut Parts) 
     let opening = handshake(&app.random_name(), &[], limits);
     upgrade.on_upgrade(async move |socket| {
         let mut direct = Direct::new(Box::new(socket), heartbeat);
-        if direct.write([opening]).await {
+        if direct.write([text(opening)]).await {
             // A task of its own: that of the upgrade is larger than the connection needs from here on.
             tokio::spawn(Session::new(app, direct.into(), visitor).run());
         }
@@ -77,10 +77,10 @@ impl Direct {
     }
 
     /// Writes frames as they are; whether they could be.
-    pub(super) async fn write(&mut self, frames: impl IntoIterator<Item = String>) -> bool {
+    pub(super) async fn write(&mut self, frames: impl IntoIterator<Item = Message>) -> bool {
         let writing = async {
             for frame in frames {
-                self.socket.feed(Message::Text(frame.into())).await?;
+                self.socket.feed(frame).await?;
             }
             self.socket.flush().await
         };
@@ -93,7 +93,7 @@ impl Direct {
             let message = tokio::select! {
                 message = self.socket.recv() => message?.ok()?,
                 beat = self.heartbeat.next() => match beat {
-                    Beat::Ask if Box::pin(self.write(["2".to_owned()])).await => continue,
+                    Beat::Ask if Box::pin(self.write([text("2")])).await => continue,
                     Beat::Ask | Beat::Dead => return None,
                 },
             };
@@ -105,23 +105,52 @@ impl Direct {
                     Some(_) | None => return Some(Incoming::Invalid),
                 },
                 Message::Binary(_) => return Some(Incoming::Binary),
-                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Pong(payload) => {
+                    if let Some(asked) = Asked::read(&payload) {
+                        return Some(Incoming::Received(asked));
+                    }
+                }
+                Message::Ping(_) => {}
                 Message::Close(_) => return None,
             }
         }
     }
 
-    pub(super) async fn send(&mut self, packets: Vec<String>) -> bool {
-        self.write(packets.into_iter().map(|packet| format!("4{packet}"))).await
+    /// Sends packets, and asks the socket whether it has them.
+    pub(super) async fn send(&mut self, packets: Vec<String>, asked: Option<Asked>) -> bool {
+        let packets = packets.into_iter().map(|packet| text(format!("4{packet}")));
+        self.write(packets.chain(asked.map(Asked::ping))).await
     }
 
     /// Reads until the client has answered, so that what was sent is not lost to a reset.
     pub(super) async fn close(&mut self) {
         let farewell = async {
-            if self.write(["1".to_owned()]).await && self.socket.send(Message::Close(None)).await.is_ok() {
+            if self.write([text("1")]).await && self.socket.send(Message::Close(None)).await.is_ok() {
                 while let Some(Ok(_)) = self.socket.recv().await {}
             }
         };
         let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+    }
+}
+
+/// A frame of Engine.IO.
+pub(super) fn text(frame: impl Into<Utf8Bytes>) -> Message {
+    Message::Text(frame.into())
+}
+
+/// What a ping asks for, and its pong says: that the socket has what was sent in a namespace up to a number.
+pub(super) struct Asked {
+    pub(super) id: ConnId,
+    pub(super) seq: u64,
+}
+
+impl Asked {
+    fn ping(self) -> Message {
+        Message::Ping([self.id.0.to_be_bytes(), self.seq.to_be_bytes()].concat().into())
+    }
+
+    fn read(payload: &[u8]) -> Option<Self> {
+        let (id, seq) = payload.split_first_chunk()?;
+        Some(Self { id: ConnId(u64::from_be_bytes(*id)), seq: u64::from_be_bytes(seq.try_into().ok()?) })
     }
 }

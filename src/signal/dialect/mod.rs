@@ -106,6 +106,13 @@ impl Dialect {
         }
     }
 
+    /// Whether its clients do not say at once what they received, so that their sockets are asked by a ping. A
+    /// Socket.IO client says it when it comes back.
+    #[must_use]
+    pub fn is_asked(self) -> bool {
+        self != Self::Native
+    }
+
     /// Whether its clients take any offer at any time, whatever they have sent themselves. Such a
     /// client is the polite one toward every client that knows roles.
     #[must_use]

@@ -19,7 +19,7 @@ use crate::signal::{ConnId, MemberId, SessionId};
 const LATER: Duration = Duration::from_secs(1);
 
 /// Changes after which the rest has to wait for the next turn: messages go between them.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 8;
 
 /// What is nearly due is written with what is due.
 const GRACE: Duration = Duration::from_millis(125);

@@ -216,14 +216,19 @@ impl Hub {
         }
     }
 
-    /// A pong came in; it confirms what was sent before its ping.
+    /// A pong came in: what was sent before its ping has reached the socket. It is confirmed, unless its client says
+    /// what it has when it comes back.
     pub fn handle_pong(&mut self, now: Now, id: ConnId, seq: u64) {
         let Some(conn) = self.conns.get(&id) else { return };
-        if let (false, Some(id)) = (conn.dialect.acknowledges(), conn.session)
+        if let (true, Some(id)) = (conn.dialect.is_asked(), conn.session)
             && let Some(session) = self.sessions.get_mut(&id)
-            && session.outbox.confirm(seq)
         {
-            self.touch_later(now, id);
+            let comes_back = session.dialect.acknowledges();
+            let has_less_to_keep =
+                if comes_back { session.outbox.received(seq) } else { session.outbox.confirm(seq) };
+            if has_less_to_keep {
+                self.touch_later(now, id);
+            }
         }
         self.shows_life(now, id);
         self.arm_conn(id);

@@ -217,7 +217,7 @@ impl Hub {
     ) {
         let Some(session) = self.sessions.get_mut(&to) else { return };
         let Some(text) = render(session.dialect, session.outbox.next_seq()) else { return };
-        let confirms_itself = session.dialect.acknowledges();
+        let (confirms_itself, is_asked) = (session.dialect.acknowledges(), session.dialect.is_asked());
         if let (None, false, Some((from, Kind::Offer))) = (session.conn, confirms_itself, about) {
             session.outbox.forget_negotiation(from);
         }
@@ -236,7 +236,7 @@ impl Hub {
         self.touch_outbox(now, to);
         if let Some(conn) = conn {
             self.send(conn, text);
-            if !confirms_itself {
+            if is_asked {
                 self.confirm_soon(now.mono, conn, about, seq);
             }
         } else {
