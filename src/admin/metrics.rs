@@ -269,11 +269,6 @@ fn signaling(page: &mut Page, stats: &signal::Stats) {
         ("turnkey_mail_expired_total", "Waiting offers nobody came for.", stats.mail_expired),
         ("turnkey_calls_total", "Calls that were made.", stats.calls_made),
         ("turnkey_credentials_total", "TURN credentials handed out.", stats.credentials),
-        (
-            "turnkey_relay_news_lost_total",
-            "Events of allocations that signaling had no time for.",
-            stats.lost_news,
-        ),
     ];
     for (name, help, value) in counters {
         page.counter(name, help, value);

@@ -1,4 +1,4 @@
-//! Whether the server still moves: each worker's beat and the hub's answer.
+//! Whether the server still moves: each worker's beat and signaling's answer.
 //!
 //! Feeds the watchdog of the service manager, and only while everything moves: a stalled worker is a stalled
 //! service, however well the rest does.

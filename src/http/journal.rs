@@ -88,13 +88,14 @@ impl Held {
         }
     }
 
-    /// Returns when the journal has come further.
-    pub(super) async fn changed(&mut self) {
-        let Some(journal) = &mut self.journal else { return std::future::pending().await };
-        if journal.progress.changed().await.is_err() {
-            // Whoever wrote it has ended.
-            std::future::pending().await
-        }
+    /// What tells that the journal has come further, if there is one.
+    pub(super) fn watch(&self) -> Option<watch::Receiver<Progress>> {
+        self.journal.as_ref().map(|journal| journal.progress.clone())
+    }
+
+    /// Whether nothing waits, nor would what is put next and changes nothing.
+    pub(super) fn is_clear(&self) -> bool {
+        self.waiting.is_empty() && self.awaited <= self.written()
     }
 
     /// Whether the journal keeps up, so that more may come in. One that does not answer holds up nobody.
@@ -163,14 +164,18 @@ impl Held {
 
     /// The next effects whose reason is written, or lost.
     pub(super) fn next(&mut self) -> Option<Vec<Effect>> {
-        let written = match &self.journal {
+        let written = self.written();
+        self.waiting.pop_front_if(|(ticket, _)| *ticket <= written).map(|(_, effects)| effects)
+    }
+
+    /// The last ticket that nobody waits for.
+    fn written(&self) -> u64 {
+        match &self.journal {
             Some(journal) if self.lacks_since.is_none() => {
                 let progress = *journal.progress.borrow();
                 if progress.is_well { progress.written } else { u64::MAX }
             }
             Some(_) | None => u64::MAX,
-        };
-        let is_due = self.waiting.front().is_some_and(|(ticket, _)| *ticket <= written);
-        if is_due { self.waiting.pop_front().map(|(_, effects)| effects) } else { None }
+        }
     }
 }

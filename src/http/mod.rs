@@ -7,6 +7,7 @@
 mod access;
 mod app;
 mod calls;
+mod exchange;
 mod ice;
 mod journal;
 pub mod jwks;

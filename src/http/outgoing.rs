@@ -1,4 +1,4 @@
-//! What waits for one socket: from the hub's task, which never waits, to the socket's own. Bounded in frames and
+//! What waits for one socket: from the hub, which never waits, to the socket's task. Bounded in frames and
 //! bytes; takes no memory while nothing waits, as nearly always.
 
 use std::collections::VecDeque;

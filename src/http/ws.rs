@@ -156,9 +156,7 @@ async fn run(app: Arc<App>, mut socket: Box<WebSocket>, connect: Box<Connect>) {
     let _opened = app.opened();
     let id = app.next_conn();
     let (link, outgoing) = link();
-    if !app.tell(Input::Connect { id, connect, link }).await {
-        return;
-    }
+    app.tell(Input::Connect { id, connect, link }).await;
     let mut is_readable = true;
     loop {
         tokio::select! {
@@ -177,8 +175,8 @@ async fn run(app: Arc<App>, mut socket: Box<WebSocket>, connect: Box<Connect>) {
                 let Some(input) = input(id, message) else { break };
                 // Nothing can be read after a message that was not read to its end.
                 is_readable = !matches!(input, Some(Input::Oversized { .. }));
-                if let Some(input) = input && !app.tell(input).await {
-                    break;
+                if let Some(input) = input {
+                    app.tell(input).await;
                 }
             }
         }

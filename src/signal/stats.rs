@@ -51,6 +51,4 @@ pub struct Stats {
     pub kicked: u64,
     /// TURN credentials handed out.
     pub credentials: u64,
-    /// Events of the relay that the hub had no time for.
-    pub lost_news: u64,
 }

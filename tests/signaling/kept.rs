@@ -55,7 +55,7 @@ async fn a_journal_that_falls_behind_holds_up_who_speaks_and_nothing_is_answered
     for n in 0..MESSAGES {
         ann.send(&format!(r#"{{"t":"custom","id":"{n}","d":{n}}}"#)).await;
     }
-    let early = tokio::time::timeout(Duration::from_millis(500), ann.next()).await;
+    let early = timeout(Duration::from_millis(500), ann.next()).await;
     assert!(early.is_err(), "answered before it was written: {early:?}");
     may.send_replace(true);
     for n in 0..MESSAGES {

@@ -53,6 +53,14 @@ impl Hub {
         self.touched.is_on = true;
     }
 
+    /// Whether something may have changed that [`Self::take_changes`] has not taken.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        let Touched { sessions, rooms, calls, consultations, changes, .. } = &self.touched;
+        let is_untouched = sessions.is_empty() && rooms.is_empty() && calls.is_empty();
+        !(is_untouched && consultations.is_empty() && changes.is_empty())
+    }
+
     /// What has changed since the last call, without what waits for [`Self::take_later`].
     pub fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = std::mem::take(&mut self.touched.changes);
