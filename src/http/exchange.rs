@@ -19,7 +19,7 @@ use super::ice;
 use super::journal::{Effect, Held, Progress};
 use super::outgoing::{Command, Link};
 use super::settings::{Access, Settings};
-use crate::signal::{ConnId, Hub, Now, Output, RelayNews, Row, Stats, lease_name};
+use crate::signal::{ConnId, Hub, Now, Output, OwnIds, RelayNews, Row, Stats, lease_name};
 
 /// Bytes that wait for one socket, on top of what a resume may replay at once. A slow consumer
 /// loses its socket, not its session.
@@ -32,7 +32,7 @@ const TURN: usize = 64;
 pub(super) struct Exchange {
     hub: Hub,
     settings: Arc<Settings>,
-    links: HashMap<ConnId, Link>,
+    links: HashMap<ConnId, Link, OwnIds>,
     start: Instant,
     /// Inputs of this turn.
     inputs: usize,
@@ -66,7 +66,7 @@ impl Exchange {
         let mut exchange = Self {
             hub: Hub::new(settings.limits.clone(), protects_rooms(&settings), seed),
             settings,
-            links: HashMap::new(),
+            links: HashMap::default(),
             start,
             inputs: 0,
             effects: Vec::new(),

@@ -4,7 +4,10 @@
 //! upgrade.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -26,7 +29,7 @@ use crate::signal::dialect::peerjs::LOBBY;
 use crate::signal::{Connect, Dialect, close};
 
 /// How long a socket may take for what waits for it.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a closed socket may take to answer the close.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -162,7 +165,7 @@ async fn run(app: Arc<App>, mut socket: Box<WebSocket>, connect: Box<Connect>) {
         tokio::select! {
             commands = outgoing.next() => {
                 let Some(commands) = commands else { break };
-                match Box::pin(write(&mut socket, commands, &outgoing)).await {
+                match write(&mut socket, commands, &outgoing).await {
                     Written::All => {}
                     Written::Close(code, reason) => {
                         Box::pin(say_goodbye(&mut socket, code, reason)).await;
@@ -211,13 +214,23 @@ enum Written {
 
 async fn write(socket: &mut WebSocket, mut commands: VecDeque<Command>, outgoing: &Outgoing) -> Written {
     while !commands.is_empty() {
-        match timeout(WRITE_TIMEOUT, write_batch(socket, &mut commands, outgoing)).await {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some((code, reason)))) => return Written::Close(code, reason),
-            Ok(Err(_)) | Err(_) => return Written::Not,
+        match in_time(write_batch(socket, &mut commands, outgoing)).await {
+            Some(Ok(None)) => {}
+            Some(Ok(Some((code, reason)))) => return Written::Close(code, reason),
+            Some(Err(_)) | None => return Written::Not,
         }
     }
     Written::All
+}
+
+/// Waits for what is written, for as long as a socket may take. It nearly always finds room at once, and then needs
+/// neither timer nor memory.
+pub(super) async fn in_time<T>(writing: impl Future<Output = T>) -> Option<T> {
+    let mut writing = pin!(writing);
+    if let Poll::Ready(written) = poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await {
+        return Some(written);
+    }
+    Box::pin(timeout(WRITE_TIMEOUT, writing)).await.ok()
 }
 
 /// Writes as much as is flushed at once; a close is handed back.

@@ -69,6 +69,9 @@ pub struct SessionId(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MemberId(pub(crate) u64);
 
+/// Hashes ids that were given out here; nobody else chooses them.
+pub type OwnIds = foldhash::fast::FixedState;
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

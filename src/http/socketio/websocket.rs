@@ -13,7 +13,7 @@ use futures_util::SinkExt as _;
 use tokio::time::timeout;
 
 use super::super::ice::problem;
-use super::super::ws::{CLOSE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, WRITE_TIMEOUT};
+use super::super::ws::{CLOSE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, in_time};
 use super::heartbeat::{Beat, Heartbeat};
 use super::polling::{Doors, bad};
 use super::{App, Incoming, Question, Session, Text, Visitor, handshake};
@@ -84,7 +84,7 @@ impl Direct {
             }
             self.socket.flush().await
         };
-        matches!(timeout(WRITE_TIMEOUT, writing).await, Ok(Ok(())))
+        matches!(in_time(writing).await, Some(Ok(())))
     }
 
     /// What comes next; `None` when the connection is over. May be dropped at any time.

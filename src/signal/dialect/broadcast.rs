@@ -4,8 +4,10 @@
 //! "candidate":…}` are understood well enough to be kept for an absent peer and to be translated
 //! for a native one; every other message is relayed all the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,8 +19,8 @@ use crate::signal::limits::Limits;
 /// The fields that matter; whatever else a message has stays in its verbatim text.
 #[derive(Default, Deserialize)]
 struct Message<'a> {
-    #[serde(default, rename = "type")]
-    kind: Option<String>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Cow<'a, str>,
     #[serde(borrow, default)]
     offer: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -46,11 +48,16 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Envelope, Refusal> {
         let message = format!("the message is nested deeper than {} levels", limits.depth);
         return Err(Refusal::new(Code::TooDeep, message));
     }
-    if let Err(error) = serde_json::from_str::<&RawValue>(text) {
-        return Err(Refusal::new(Code::BadFrame, format!("the message is not JSON: {error}")));
-    }
-    // A message that is no object, or has fields of other types than ours, is relayed as it is.
-    let message = serde_json::from_str::<Message<'_>>(text).unwrap_or_default();
+    let message = match serde_json::from_str::<Message<'_>>(text) {
+        Ok(message) => message,
+        Err(_) => match serde_json::from_str::<&RawValue>(text) {
+            // One that is no object, or has fields of other types than ours, is relayed as it is.
+            Ok(_) => Message::default(),
+            Err(error) => {
+                return Err(Refusal::new(Code::BadFrame, format!("the message is not JSON: {error}")));
+            }
+        },
+    };
     let (kind, payload) = classify(&message);
     check_size(kind, payload.as_deref(), limits)?;
     let ufrag = payload.as_deref().filter(|_| kind == Kind::Candidate).and_then(ufrag_of);
@@ -60,17 +67,17 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Envelope, Refusal> {
 
 fn classify(message: &Message<'_>) -> (Kind, Option<Box<RawValue>>) {
     let own = |raw: Option<&RawValue>| raw.map(json::own);
-    match message.kind.as_deref() {
-        Some("offer") => (Kind::Offer, description(message.offer, message, "offer")),
-        Some("answer") => (Kind::Answer, description(message.answer, message, "answer")),
-        Some("ice-candidate" | "ice_candidate" | "candidate") => {
+    match &*message.kind {
+        "offer" => (Kind::Offer, description(message.offer, message, "offer")),
+        "answer" => (Kind::Answer, description(message.answer, message, "answer")),
+        "ice-candidate" | "ice_candidate" | "candidate" => {
             // `"candidate": null` reads as absent; both are the end of candidates.
             (Kind::Candidate, own(message.candidate).or_else(|| Some(RawValue::NULL.to_owned())))
         }
-        Some("chat") if message.chat.is_some() => (Kind::Chat, own(message.chat)),
-        Some("media") if message.media.is_some() => (Kind::Media, own(message.media)),
-        Some("state") if message.state.is_some() => (Kind::State, own(message.state)),
-        Some("restart") => (Kind::Restart, Some(RawValue::NULL.to_owned())),
+        "chat" if message.chat.is_some() => (Kind::Chat, own(message.chat)),
+        "media" if message.media.is_some() => (Kind::Media, own(message.media)),
+        "state" if message.state.is_some() => (Kind::State, own(message.state)),
+        "restart" => (Kind::Restart, Some(RawValue::NULL.to_owned())),
         _ => (Kind::Custom, None),
     }
 }
@@ -115,6 +122,7 @@ pub(crate) fn ufrag_of(candidate: &RawValue) -> Option<Box<str>> {
         #[serde(default)]
         username_fragment: Option<Box<str>>,
     }
+    memmem::find(candidate.get().as_bytes(), b"usernameFragment")?;
     serde_json::from_str::<Candidate>(candidate.get()).ok()?.username_fragment
 }
 
@@ -145,7 +153,7 @@ pub fn render(envelope: &Envelope) -> Option<Arc<str>> {
 }
 
 fn has_type(payload: &str) -> bool {
-    serde_json::from_str::<Message<'_>>(payload).is_ok_and(|m| m.kind.is_some())
+    serde_json::from_str::<Message<'_>>(payload).is_ok_and(|m| !m.kind.is_empty())
 }
 
 /// An error frame; seed 000's page ignores types it does not know.

@@ -41,7 +41,7 @@ use super::session::Session;
 use super::stats::Stats;
 use super::timeline::Timelines;
 use super::voids::Voids;
-use super::{ConnId, MemberId, Now, SessionId};
+use super::{ConnId, MemberId, Now, OwnIds, SessionId};
 use conn::{Conn, Life};
 pub use effects::{AskedIce, Connect, Ice, Output, close, lease_name};
 use keep::Touched;
@@ -63,8 +63,8 @@ pub struct Hub {
     protects_rooms: bool,
     rng: StdRng,
     // Boxed: a table has room for more than there are.
-    conns: HashMap<ConnId, Box<Conn>>,
-    sessions: HashMap<SessionId, Box<Session>>,
+    conns: HashMap<ConnId, Box<Conn>, OwnIds>,
+    sessions: HashMap<SessionId, Box<Session>, OwnIds>,
     /// The sessions of users that are known by a token of their own.
     users: HashMap<Arc<str>, Vec<SessionId>>,
     calls: Calls,
@@ -96,8 +96,8 @@ impl Hub {
             limits,
             protects_rooms,
             rng: StdRng::from_seed(seed),
-            conns: HashMap::new(),
-            sessions: HashMap::new(),
+            conns: HashMap::default(),
+            sessions: HashMap::default(),
             users: HashMap::new(),
             calls: Calls::default(),
             consultations: Consultations::default(),

@@ -1,6 +1,7 @@
 //! What a candidate line says about how its sender can be reached: its type and its protocol. The address is read
 //! over and never kept.
 
+use memchr::{memchr2, memmem};
 use serde::{Deserialize, Serialize};
 
 /// Where a candidate comes from.
@@ -58,7 +59,13 @@ impl Candidate {
 /// The candidates in a payload: that of a candidate message, or a description that has them in it. What cannot be
 /// read is passed over.
 pub(crate) fn candidates(payload: &str) -> impl Iterator<Item = Candidate> + '_ {
-    payload.split("candidate:").skip(1).filter_map(|rest| parse(rest.split(['"', '\\', '\r', '\n']).next()?))
+    const BEGIN: &[u8] = b"candidate:";
+    memmem::find_iter(payload.as_bytes(), BEGIN).filter_map(|at| {
+        let rest = &payload[at + BEGIN.len()..];
+        // The end of the text, or of a line in it.
+        let end = memchr2(b'"', b'\\', rest.as_bytes()).unwrap_or(rest.len());
+        parse(&rest[..end])
+    })
 }
 
 /// `foundation component transport priority address port typ type …` (RFC 8839).

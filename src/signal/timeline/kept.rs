@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Actor, Timeline, What};
-use crate::signal::{Now, SessionId};
+use crate::signal::{Now, OwnIds, SessionId};
 
 /// Timelines by the room they are of; a call's room has its id.
 #[derive(Debug, Default)]
 pub(crate) struct Timelines {
     all: HashMap<Arc<str>, Timeline>,
     /// Where a session was last.
-    of_session: HashMap<SessionId, Arc<str>>,
+    of_session: HashMap<SessionId, Arc<str>, OwnIds>,
     /// When each was over that is, the first one at the front; some have begun again since.
     over: VecDeque<(Duration, Arc<str>)>,
 }
