@@ -67,7 +67,7 @@ impl Link {
             return false;
         }
         state.commands.push_back(command);
-        wake(state);
+        wake(&state);
         true
     }
 }
@@ -76,15 +76,13 @@ impl Drop for Link {
     fn drop(&mut self) {
         let mut state = lock(&self.0);
         state.is_over = true;
-        wake(state);
+        wake(&state);
     }
 }
 
-fn wake(mut state: MutexGuard<'_, State>) {
-    let reader = state.reader.take();
-    drop(state);
-    if let Some(reader) = reader {
-        reader.wake();
+fn wake(state: &State) {
+    if let Some(reader) = &state.reader {
+        reader.wake_by_ref();
     }
 }
 

@@ -11,6 +11,7 @@ use super::dialect::Dialect;
 use super::dialect::peerjs::Connection;
 use super::envelope::{Envelope, Kind};
 use super::limits::Limits;
+use super::timeline::{COUNTED, Candidate};
 use super::{MemberId, SessionId};
 
 /// One member. A member whose socket is gone stays until its session ends.
@@ -37,6 +38,9 @@ pub(crate) struct Member {
     pub(crate) connections: Vec<(MemberId, Connection)>,
     /// Candidates that came ahead of their description.
     pub(crate) early: Vec<(MemberId, Envelope)>,
+    /// Candidates of its own that the timeline was told of, by [`Candidate::ALL`].
+    #[serde(skip)]
+    pub(crate) counted: [u8; Candidate::ALL.len()],
 }
 
 impl Member {
@@ -48,6 +52,14 @@ impl Member {
             (false, true) => false,
             (true, true) | (false, false) => self.arrival > other.arrival,
         }
+    }
+
+    /// Counts a candidate it has sent; whether the timeline still does.
+    pub(crate) fn counts(&mut self, candidate: Candidate) -> bool {
+        let count = &mut self.counted[candidate.index()];
+        let is_counted = u16::from(*count) < COUNTED;
+        *count += u8::from(is_counted);
+        is_counted
     }
 
     /// Takes in which tracks are on; those that are not named stay as they were.

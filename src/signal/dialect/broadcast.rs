@@ -5,9 +5,9 @@
 //! for a native one; every other message is relayed all the same.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -122,16 +122,15 @@ pub(crate) fn ufrag_of(candidate: &RawValue) -> Option<Box<str>> {
         #[serde(default)]
         username_fragment: Option<Box<str>>,
     }
-    memmem::find(candidate.get().as_bytes(), b"usernameFragment")?;
+    // Where the name does not occur nothing has to be read.
+    static NAME: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("usernameFragment"));
+    NAME.find(candidate.get().as_bytes())?;
     serde_json::from_str::<Candidate>(candidate.get()).ok()?.username_fragment
 }
 
 /// The message as seed 000's page reads it; `None` for what would only break that page.
 #[must_use]
 pub fn render(envelope: &Envelope) -> Option<Arc<str>> {
-    if let Some(text) = envelope.verbatim_in(Dialect::Broadcast) {
-        return Some(text.clone());
-    }
     let payload = envelope.payload.as_deref().map_or("null", RawValue::get);
     let text = match envelope.kind {
         // The page calls `new RTCIceCandidate(null)`, which throws: the end is left out.

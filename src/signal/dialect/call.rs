@@ -100,9 +100,6 @@ fn object(key: &str, value: Option<&RawValue>) -> Box<RawValue> {
 /// The message as seed 003's page reads it; `None` for what would only break that page.
 #[must_use]
 pub fn render(envelope: &Envelope) -> Option<Arc<str>> {
-    if let Some(text) = envelope.verbatim_in(Dialect::Call) {
-        return Some(text.clone());
-    }
     let payload = envelope.payload.as_deref()?.get();
     let text = match envelope.kind {
         // The page calls `new RTCIceCandidate(null)`, which throws: the end is left out.

@@ -123,9 +123,21 @@ impl Dialect {
         }
     }
 
+    /// `envelope` as it came, where that is what a client of this dialect gets.
+    #[must_use]
+    pub fn verbatim(self, envelope: &Envelope) -> Option<&Arc<str>> {
+        match self {
+            Self::Broadcast | Self::Call => envelope.verbatim_in(self),
+            Self::SocketIo(_) | Self::PeerJs | Self::Native => None,
+        }
+    }
+
     /// `envelope` from `sender` in this dialect's words; `None` where it has none for it.
     #[must_use]
     pub fn render(self, sender: &Sender, seq: u64, envelope: &Envelope) -> Option<Arc<str>> {
+        if let Some(text) = self.verbatim(envelope) {
+            return Some(text.clone());
+        }
         match self {
             Self::Broadcast => broadcast::render(envelope),
             Self::Call => call::render(envelope),

@@ -265,6 +265,7 @@ impl Hub {
             peer: None,
             connections: Vec::new(),
             early: Vec::new(),
+            counted: Default::default(),
         });
         let after = room.present();
         self.count_present(before, after);

@@ -1,10 +1,11 @@
 //! Who gets a message, when, and what waits.
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Hub, Now, Output};
-use crate::signal::dialect::{Dialect, Sender};
+use crate::signal::dialect::Dialect;
 use crate::signal::envelope::{Code, Envelope, Kind, Refusal};
 use crate::signal::room::{Kept, waits_for_description};
 use crate::signal::{ConnId, MemberId, SessionId};
@@ -182,28 +183,38 @@ impl Hub {
         {
             sender.note_media(envelope.payload.as_deref());
         }
-        let Some(sender) = room.member(from).map(|m| Sender::new(room_name, m)) else {
+        if room.member(from).is_none() {
             return Delivery::default();
-        };
+        }
         if is_description || envelope.kind == Kind::Media {
             self.touch_room(room_name);
         }
-        self.deliver_message(now, session, &sender, envelope);
-        for candidate in &ready {
-            self.deliver_message(now, session, &sender, candidate);
+        for message in iter::once(envelope).chain(&ready) {
+            self.deliver_message(now, session, (room_name, from), message);
         }
         Delivery { delivered: usize::from(!is_away), held: usize::from(is_away) }
     }
 
-    fn deliver_message(&mut self, now: Now, to: SessionId, sender: &Sender, envelope: &Envelope) {
-        let about = Some((sender.member, envelope.kind));
-        if self.sessions.get(&to).is_some_and(|s| s.dialect == Dialect::PeerJs) {
-            let words = self.peerjs_words(to, sender, envelope);
+    fn deliver_message(
+        &mut self,
+        now: Now,
+        to: SessionId,
+        (room, from): (&Arc<str>, MemberId),
+        envelope: &Envelope,
+    ) {
+        let about = Some((from, envelope.kind));
+        let Some(dialect) = self.sessions.get(&to).map(|s| s.dialect) else { return };
+        if let Some(words) = dialect.verbatim(envelope) {
+            return self.deliver(now, to, about, |_, _| Some(words.clone()));
+        }
+        let Some(sender) = self.sender(room, from) else { return };
+        if dialect == Dialect::PeerJs {
+            let words = self.peerjs_words(to, &sender, envelope);
             return self.deliver(now, to, about, |_, _| words);
         }
-        let pieces = self.sessions.get(&to).map(|s| Self::in_pieces(s.dialect, envelope)).unwrap_or_default();
+        let pieces = Self::in_pieces(dialect, envelope);
         for piece in pieces.iter().chain(pieces.is_empty().then_some(envelope)) {
-            self.deliver(now, to, about, |dialect, seq| dialect.render(sender, seq, piece));
+            self.deliver(now, to, about, |dialect, seq| dialect.render(&sender, seq, piece));
         }
     }
 

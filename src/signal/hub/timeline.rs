@@ -253,6 +253,10 @@ impl Hub {
 
     fn note_candidates(&mut self, now: Now, room: &Arc<str>, from: MemberId, payload: &str) {
         for candidate in candidates(payload) {
+            let member = self.rooms.get_mut(room).and_then(|found| found.member_mut(from));
+            if !member.is_some_and(|member| member.counts(candidate)) {
+                continue;
+            }
             self.note_member(now, room, from, What::Candidate(candidate));
         }
     }

@@ -1,7 +1,10 @@
 //! What a candidate line says about how its sender can be reached: its type and its protocol. The address is read
 //! over and never kept.
 
-use memchr::{memchr2, memmem};
+use std::sync::LazyLock;
+
+use memchr::memchr2;
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 
 /// Where a candidate comes from.
@@ -51,7 +54,7 @@ impl Candidate {
     ];
 
     /// Its place in [`Self::ALL`].
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.kind as usize + 4 * self.protocol as usize
     }
 }
@@ -59,9 +62,9 @@ impl Candidate {
 /// The candidates in a payload: that of a candidate message, or a description that has them in it. What cannot be
 /// read is passed over.
 pub(crate) fn candidates(payload: &str) -> impl Iterator<Item = Candidate> + '_ {
-    const BEGIN: &[u8] = b"candidate:";
-    memmem::find_iter(payload.as_bytes(), BEGIN).filter_map(|at| {
-        let rest = &payload[at + BEGIN.len()..];
+    static BEGIN: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("candidate:"));
+    BEGIN.find_iter(payload.as_bytes()).filter_map(|at| {
+        let rest = &payload[at + BEGIN.needle().len()..];
         // The end of the text, or of a line in it.
         let end = memchr2(b'"', b'\\', rest.as_bytes()).unwrap_or(rest.len());
         parse(&rest[..end])

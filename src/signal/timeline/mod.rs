@@ -25,7 +25,7 @@ pub use view::{EventView, PartyView, TimelineView};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::call::CallStatus;
 use super::{Now, SessionId};
@@ -42,9 +42,9 @@ const PARTIES: usize = 32;
 /// Sessions of one side that are remembered: a page that is loaded again has another one.
 const SESSIONS: usize = 16;
 
-/// Candidates of one kind and side that the journal counts. There are seldom more, and a client that sends them without
-/// end must not cost a row each time.
-const COUNTED: u16 = 8;
+/// Candidates of one kind and side that are counted. There are seldom more, and a client that sends them without end
+/// must not cost a row each time.
+pub(crate) const COUNTED: u16 = 8;
 
 /// One side of a call.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,13 +55,7 @@ pub(crate) struct Party {
     pub(crate) is_person: bool,
     sessions: Vec<SessionId>,
     /// Candidates it has offered, by [`Candidate::ALL`].
-    #[serde(serialize_with = "counted")]
     candidates: [u16; Candidate::ALL.len()],
-}
-
-/// The numbers as the journal has them.
-fn counted<S: Serializer>(counts: &[u16; Candidate::ALL.len()], to: S) -> Result<S::Ok, S::Error> {
-    counts.map(|count| count.min(COUNTED)).serialize(to)
 }
 
 /// Who does something.
@@ -151,9 +145,12 @@ impl Timeline {
             && let Some(party) = who.and_then(|who| self.parties.get_mut(usize::from(who)))
         {
             let count = &mut party.candidates[candidate.index()];
-            *count = count.saturating_add(1);
+            if *count == COUNTED {
+                return false;
+            }
+            *count += 1;
             if *count > 1 {
-                return *count <= COUNTED;
+                return true;
             }
         }
         if self.events.len() == EVENTS {
