@@ -15,6 +15,8 @@ const IDLE = quick ? 200 : 10_000;
 const ROUNDS = quick ? 1 : 5; // the servers in turn
 const STOOD = 0.25; // ms; the generator never sleeps, and looks at the clock more often than this while it runs
 const [WARM_UP, SECONDS, SETTLE] = quick ? [0.2, 1, 0.5] : [1, 4, 5];
+const SLICES = 8; // of each server's time, when latency is measured
+const WARM_SLICE = 0.1; // seconds before each of them
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 const now = () => performance.now();
@@ -65,6 +67,98 @@ async function throughput(all, server) {
   return { rate: done / seconds, cpuAtMost: (spent / done) * 1e6 };
 }
 
+/**
+ * RATE messages a second, evenly over the pairs, to each server in turn for a slice of the time: a machine that is
+ * shared has fast and slow seconds, and so all of them get some of each. A message that was under way while the
+ * generator itself stood still (something else ran on its core, or its collector) is left out: that time is no server's.
+ */
+async function latency(runs) {
+  for (const run of runs) {
+    run.pacer = new Pacer(run);
+    await run.pacer.run(WARM_UP);
+  }
+  for (let slice = 0; slice < SLICES; slice++) {
+    const order = slice % 2 ? [...runs].reverse() : runs;
+    for (const { pacer } of order) await pacer.slice();
+  }
+  return Promise.all(runs.map(({ pacer }) => pacer.figures()));
+}
+
+class Pacer {
+  #server;
+  #ends;
+  #times = [];
+  #turn = 0;
+  #total = 0;
+  #count = 0;
+  #isMeasured = false;
+  #measured = 0;
+  #cpu = 0;
+  #looked = 0;
+  #stoodAt = 0;
+  #stood = 0;
+  #stolen = 0;
+
+  constructor({ all, server }) {
+    this.#server = server;
+    this.#ends = all.flatMap(({ a, b, bytes }) => [[a, b, bytes], [b, a, bytes]]).map(([from, to, bytes]) => {
+      const sent = [];
+      to.onText = (text) => {
+        if (!text.includes("candidate:")) return;
+        this.#count++;
+        const [at, arrived] = [sent.shift(), this.#look()];
+        if (!this.#isMeasured) return;
+        this.#measured++;
+        if (at > this.#stoodAt) this.#times.push(arrived - at);
+      };
+      return () => (sent.push(this.#look()), from.send(bytes));
+    });
+  }
+
+  #look() {
+    const at = now();
+    if (at - this.#looked > STOOD) {
+      this.#stoodAt = at;
+      this.#stood += this.#isMeasured ? at - this.#looked : 0;
+    }
+    return (this.#looked = at);
+  }
+
+  async slice() {
+    await this.run(WARM_SLICE);
+    const [cpu, taken] = [this.#server.cpu(), stolen()];
+    this.#isMeasured = true;
+    await this.run(SECONDS / SLICES);
+    this.#isMeasured = false;
+    this.#cpu += this.#server.cpu() - cpu;
+    this.#stolen += stolen() - taken;
+    for (let n = 0; n < 200 && this.#count !== this.#total; n++) await sleep(0.1);
+    if (this.#count !== this.#total) throw new Error(`${this.#total - this.#count} of ${this.#total} messages were lost`);
+  }
+
+  /** Paces messages. Without a promise for each turn: the generator's collector is not what is measured. */
+  run(seconds) {
+    let next = (this.#looked = now());
+    const end = next + seconds * 1000;
+    return new Promise((resolve) => {
+      const go = () => {
+        if (this.#look() >= end) return resolve();
+        // A late timer is made up for; a message is timed from when it is written.
+        for (; next <= now(); next += 1000 / RATE, this.#total++) this.#ends[this.#turn++ % this.#ends.length]();
+        setImmediate(go);
+      };
+      go();
+    });
+  }
+
+  figures() {
+    const times = this.#times.sort((x, y) => x - y);
+    const at = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
+    const machine = { left: (1 - times.length / this.#measured) * 100, stood: this.#stood / SECONDS, stolen: this.#stolen / SECONDS };
+    return { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), cpu: (this.#cpu / this.#measured) * 1e6, ...machine };
+  }
+}
+
 /** Milliseconds that a hypervisor has taken from this machine. */
 function stolen() {
   try {
@@ -72,60 +166,6 @@ function stolen() {
   } catch {
     return NaN;
   }
-}
-
-/**
- * RATE messages a second, evenly over the pairs. A message that was under way while the generator itself stood still
- * (something else ran on its core, or its collector) is left out: that time is no server's.
- */
-async function latency(all, server) {
-  const times = [];
-  let [count, isMeasured, measured] = [0, false, 0];
-  let [looked, stoodAt, stood, taken] = [now(), 0, 0, 0];
-  const look = () => {
-    const at = now();
-    if (at - looked > STOOD) {
-      stoodAt = at;
-      stood += isMeasured ? at - looked : 0;
-    }
-    return (looked = at);
-  };
-  const ends = all.flatMap(({ a, b, bytes }) => [[a, b, bytes], [b, a, bytes]]).map(([from, to, bytes]) => {
-    const sent = [];
-    to.onText = (text) => {
-      if (!text.includes("candidate:")) return;
-      count++;
-      const [at, arrived] = [sent.shift(), look()];
-      if (!isMeasured) return;
-      measured++;
-      if (at > stoodAt) times.push(arrived - at);
-    };
-    return () => (sent.push(look()), from.send(bytes));
-  });
-  let [next, total, turn] = [now(), 0, 0];
-  let [counted, cpu] = [0, 0];
-  const end = next + (WARM_UP + SECONDS) * 1000;
-  // Without a promise for each turn: the generator's collector is not what is measured.
-  await new Promise((resolve) => {
-    const go = () => {
-      if (look() >= end) return resolve();
-      if (!isMeasured && looked > end - SECONDS * 1000) {
-        isMeasured = true;
-        [counted, cpu, taken] = [count, server.cpu(), stolen()];
-      }
-      // A late timer is made up for; a message is timed from when it is written.
-      for (; next <= now(); next += 1000 / RATE, total++) ends[turn++ % ends.length]();
-      setImmediate(go);
-    };
-    go();
-  });
-  const [done, spent] = [count - counted, server.cpu() - cpu];
-  const machine = { left: (1 - times.length / measured) * 100, stood: stood / SECONDS, stolen: (stolen() - taken) / SECONDS };
-  for (let n = 0; n < 200 && count !== total; n++) await sleep(0.1);
-  if (count !== total) throw new Error(`${total - count} of ${total} messages were lost`);
-  times.sort((x, y) => x - y);
-  const at = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
-  return { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), cpu: (spent / done) * 1e6, ...machine };
 }
 
 async function idle({ words }, server) {
@@ -159,14 +199,27 @@ const withPairs = (subject, measure) => async (server) => {
   return figures;
 };
 
-/** Latency alone, the servers in turn. */
-async function paced(count) {
-  for (let n = 0; n < count; n++) {
-    for (const subject of busy) {
-      const figures = await fresh(subject, withPairs(subject, latency));
-      rows.get(subject).rounds.push(figures);
+/** One round of latency: those that are compared run side by side, one of them idle while the other has its slice. */
+async function round() {
+  for (const words of new Set(busy.map((subject) => subject.words))) {
+    const compared = busy.filter((subject) => subject.words === words);
+    const runs = [];
+    for (const subject of compared) {
+      const server = await subject.start();
+      runs.push({ server, all: await pairs(subject, server.port) });
+    }
+    const figures = await latency(runs);
+    compared.forEach((subject, n) => rows.get(subject).rounds.push(figures[n]));
+    for (const { all, server } of runs) {
+      all.forEach(({ a, b }) => (a.close(), b.close()));
+      await server.stop();
     }
   }
+}
+
+/** Latency alone. */
+async function paced(count) {
+  for (let n = 0; n < count; n++) await round();
   const keys = ["p50", "p90", "p99", "p999", "cpu"];
   console.log(`| server | ${keys.join(" | ")} | p50 of each round | p99 of each round |\n|---|---|---|---|---|---|---|---|`);
   for (const subject of busy) {
@@ -174,7 +227,7 @@ async function paced(count) {
     const each = (key) => rounds.map((one) => one[key].toFixed(3)).join(" ");
     console.log(`| ${subject.name} | ${keys.map((key) => median([...rounds], key).toFixed(3)).join(" | ")} | ${each("p50")} | ${each("p99")} |`);
   }
-  // A machine of which others take their share has fast and slow minutes; the servers of a round are next to each other.
+  // A machine of which others take their share has fast and slow minutes; the servers of a round share them.
   const [first, ...others] = busy.map((subject) => rows.get(subject).rounds);
   for (const [n, other] of others.entries()) {
     const ratio = (key) => first.map((one, round) => ({ [key]: one[key] / other[round][key] }));
@@ -197,12 +250,9 @@ const busy = subjects.filter(({ isIdle }) => !isIdle);
 if (process.argv.includes("--paced")) await paced(Number(process.argv[process.argv.indexOf("--paced") + 1]));
 for (const subject of subjects) Object.assign(rows.get(subject), await fresh(subject, (server) => idle(subject, server)));
 // What else goes on for a moment on the machine meets all of them alike.
-for (let round = 0; round < ROUNDS; round++) {
-  for (const subject of busy) {
-    const { rounds, most } = rows.get(subject);
-    most.push(await fresh(subject, withPairs(subject, throughput)));
-    rounds.push(await fresh(subject, withPairs(subject, latency)));
-  }
+for (let n = 0; n < ROUNDS; n++) {
+  for (const subject of busy) rows.get(subject).most.push(await fresh(subject, withPairs(subject, throughput)));
+  await round();
 }
 console.log("| server | messages/s | p50 | p99 | CPU a message, at most load | CPU a message | memory of an idle connection |");
 console.log("|---|---|---|---|---|---|---|");

@@ -1,6 +1,6 @@
 /** The servers side by side: how each is started, and what its clients say. */
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -16,7 +16,6 @@ frames_per_second = 100000
 `;
 
 const here = dirname(fileURLToPath(import.meta.url));
-const TICKS = 100; // USER_HZ
 
 const CANDIDATE = { candidate: "candidate:842163049 1 udp 1677729535 203.0.113.141 46154 typ srflx raddr 0.0.0.0 rport 0 generation 0 ufrag sXP5 network-cost 999", sdpMid: "0", sdpMLineIndex: 0 };
 const OFFER = { type: "offer", sdp: "v=0\r\n" };
@@ -146,10 +145,10 @@ function started(child, stream, pattern, cleanUp) {
 
 function meters(pid) {
   return {
-    /** Seconds of processor time so far. */
+    /** Seconds of processor time so far, of threads that have not ended: to the nanosecond, which ticks are not. */
     cpu() {
-      const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
-      return (Number(fields[11]) + Number(fields[12])) / TICKS;
+      const spent = (tid) => Number(readFileSync(`/proc/${pid}/task/${tid}/schedstat`, "utf8").split(" ")[0]);
+      return readdirSync(`/proc/${pid}/task`).reduce((sum, tid) => sum + spent(tid), 0) / 1e9;
     },
     /** Resident memory in KiB. */
     memory: () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))[1]),
