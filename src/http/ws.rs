@@ -165,7 +165,7 @@ async fn run(app: Arc<App>, mut socket: Box<WebSocket>, connect: Box<Connect>) {
         tokio::select! {
             commands = outgoing.next() => {
                 let Some(commands) = commands else { break };
-                match write(&mut socket, commands, &outgoing).await {
+                match Box::pin(write(&mut socket, commands, &outgoing)).await {
                     Written::All => {}
                     Written::Close(code, reason) => {
                         Box::pin(say_goodbye(&mut socket, code, reason)).await;

@@ -107,6 +107,29 @@ fn a_meeting_in_a_room_is_told_from_signaling_relay_and_clients() {
 }
 
 #[test]
+fn candidates_of_a_kind_are_counted_up_to_a_bound_also_of_a_client_that_comes_back() {
+    let mut sim = Sim::new();
+    let (ann, _) = sim.member("ann", "r");
+    for _ in 0..20 {
+        sim.frame(ann, &format!(r#"{{"t":"candidate","d":{}}}"#, candidate("host")));
+    }
+    sim.frame(ann, &format!(r#"{{"t":"candidate","d":{}}}"#, candidate("relay")));
+    sim.frame(ann, r#"{"t":"leave"}"#);
+    let (ann, _) = sim.member("ann", "r");
+    sim.frame(ann, &format!(r#"{{"t":"candidate","d":{}}}"#, candidate("host")));
+    let view = view(&mut sim, "ann", "r");
+    assert_eq!(json!(view.parties[0].candidates), json!({ "host/udp": 1 }), "a new meeting");
+    sim.member("bob", "r");
+    for _ in 0..20 {
+        sim.frame(ann, &format!(r#"{{"t":"candidate","d":{}}}"#, candidate("host")));
+    }
+    let (twin, _) = sim.member("ann", "r");
+    sim.frame(twin, &format!(r#"{{"t":"candidate","d":{}}}"#, candidate("host")));
+    let view = sim.hub.handle_timeline(sim.now, &token("ann", None), "r").expect("takes part");
+    assert_eq!(json!(view.parties[0].candidates), json!({ "host/udp": 8 }));
+}
+
+#[test]
 fn only_who_takes_part_and_admins_read_it() {
     let mut sim = Sim::new();
     sim.member("ann", "r");

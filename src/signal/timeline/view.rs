@@ -41,7 +41,7 @@ pub struct PartyView {
     pub who: Arc<str>,
     /// Whether a token names this user.
     pub is_person: bool,
-    /// Candidates it has offered, by type and protocol.
+    /// Candidates it has offered, by type and protocol; of each, no more than eight are counted.
     pub candidates: BTreeMap<&'static str, u16>,
     /// What it said last about its connection.
     pub connection_state: Option<PeerState>,
