@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
@@ -321,6 +322,11 @@ async fn end_turns(
     while let Some(exchange) = exchange.upgrade() {
         let due = lock(&exchange).end_turn();
         drop(exchange);
+        if due.is_some_and(|due| due <= Instant::now().into()) {
+            // Messages go between, however much is due.
+            yield_now().await;
+            continue;
+        }
         if let Some(due) = due {
             alarm.as_mut().reset(due);
         }

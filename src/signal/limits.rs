@@ -62,7 +62,7 @@ pub struct Limits {
     pub ping: Duration,
     /// Interval of Engine.IO pings, and how long a client may take to answer one.
     pub heartbeat: (Duration, Duration),
-    /// A description to a raw socket is confirmed by a ping this long after it.
+    /// This long after a description to a client that is asked what its socket has, it is asked by a ping.
     pub confirm: Duration,
     /// The same for a candidate: a ping confirms all that were sent meanwhile.
     pub confirm_candidate: Duration,
