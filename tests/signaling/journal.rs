@@ -172,19 +172,9 @@ fn s0_11_the_offer_of_a_raw_client_waits_through_a_crash() {
 #[test]
 fn socket_io_clients_recover_after_a_crash_with_what_they_missed() {
     let (mut sim, mut disk) = (journaling(), Disk::default());
-    let open = |sim: &mut Sim, user: &str| {
-        sim.connect(Connect {
-            dialect: Dialect::SocketIo(Vocabulary::Invite),
-            ip: ip(3),
-            identity: Some(token(user, None)),
-            key: browser(3),
-            room: None,
-            wants_events: true,
-        })
-    };
-    let ann = open(&mut sim, "ann");
+    let ann = socketio(&mut sim, "ann");
     sim.frame(ann, "0");
-    let bob = open(&mut sim, "bob");
+    let bob = socketio(&mut sim, "bob");
     sim.frame(bob, "0");
     let connected = sim.take(bob);
     let pid: Value = serde_json::from_str(&connected[0][1..]).expect("json");
@@ -198,24 +188,29 @@ fn socket_io_clients_recover_after_a_crash_with_what_they_missed() {
     assert!(sim.take(ann).iter().any(|text| text.starts_with("32[")), "acknowledged");
 
     let mut sim = crash(sim, &mut disk);
-    let bob = open(&mut sim, "bob");
+    let bob = socketio(&mut sim, "bob");
     sim.frame(bob, &format!(r#"0{{"pid":"{pid}","offset":"1"}}"#));
     let frames = sim.take(bob);
     assert!(frames[0].contains(&pid), "recovered: {frames:?}");
     assert!(frames.iter().any(|text| text.starts_with(r#"2["webrtc:offer""#)), "{frames:?}");
 }
 
+/// A socket of a Socket.IO client that has not connected yet.
+fn socketio(sim: &mut Sim, user: &str) -> ConnId {
+    sim.connect(Connect {
+        dialect: Dialect::SocketIo(Vocabulary::Invite),
+        ip: ip(3),
+        identity: Some(token(user, None)),
+        key: browser(3),
+        room: None,
+        wants_events: true,
+    })
+}
+
 /// Two Socket.IO sockets in a room, the second one's resume secret, and what the first one sends.
 fn two_in_a_room(sim: &mut Sim) -> (ConnId, ConnId, String) {
     let open = |sim: &mut Sim, user: &str| {
-        let conn = sim.connect(Connect {
-            dialect: Dialect::SocketIo(Vocabulary::Invite),
-            ip: ip(3),
-            identity: Some(token(user, None)),
-            key: browser(3),
-            room: None,
-            wants_events: true,
-        });
+        let conn = socketio(sim, user);
         sim.frame(conn, "0");
         let connected = sim.take(conn);
         let pid: Value = serde_json::from_str(&connected[0][1..]).expect("json");
@@ -356,14 +351,7 @@ fn what_a_socket_has_before_it_is_due_is_never_written_and_comes_again_to_a_clie
         assert!(sim.hub.take_later(sim.now).is_empty(), "nothing to write, nothing to clear away");
     }
     sim.lose(bob);
-    let bob = sim.connect(Connect {
-        dialect: Dialect::SocketIo(Vocabulary::Invite),
-        ip: ip(3),
-        identity: Some(token("bob", None)),
-        key: browser(3),
-        room: None,
-        wants_events: true,
-    });
+    let bob = socketio(&mut sim, "bob");
     sim.frame(bob, &format!(r#"0{{"pid":"{pid}","offset":"{seen}"}}"#));
     assert_eq!(sim.take(bob).len(), 1 + 50, "recovered, with all it has not");
 }
@@ -378,14 +366,7 @@ fn after_a_crash_no_number_is_given_to_two_frames_and_who_has_them_all_recovers(
     }
     let seen = offset(sim.take(bob).last().expect("candidates"));
     let mut sim = crash(sim, &mut disk);
-    let bob = sim.connect(Connect {
-        dialect: Dialect::SocketIo(Vocabulary::Invite),
-        ip: ip(3),
-        identity: Some(token("bob", None)),
-        key: browser(3),
-        room: None,
-        wants_events: true,
-    });
+    let bob = socketio(&mut sim, "bob");
     sim.frame(bob, &format!(r#"0{{"pid":"{pid}","offset":"{seen}"}}"#));
     let frames = sim.take(bob);
     assert!(frames[0].contains(&pid), "recovered: {frames:?}");
