@@ -45,7 +45,7 @@ async function pairs(subject, port) {
 }
 
 /** Both sides of each pair have WINDOW messages under way all the time. */
-async function throughput(all, server) {
+async function throughput([{ all, server }]) {
   let count = 0;
   let isOn = true;
   for (const { a, b, bytes } of all) {
@@ -73,15 +73,13 @@ async function throughput(all, server) {
  * generator itself stood still (something else ran on its core, or its collector) is left out: that time is no server's.
  */
 async function latency(runs) {
-  for (const run of runs) {
-    run.pacer = new Pacer(run);
-    await run.pacer.run(WARM_UP);
-  }
+  const pacers = runs.map((run) => new Pacer(run));
+  for (const pacer of pacers) await pacer.run(WARM_UP);
   for (let slice = 0; slice < SLICES; slice++) {
-    const order = slice % 2 ? [...runs].reverse() : runs;
-    for (const { pacer } of order) await pacer.slice();
+    const order = slice % 2 ? [...pacers].reverse() : pacers;
+    for (const pacer of order) await pacer.slice();
   }
-  return Promise.all(runs.map(({ pacer }) => pacer.figures()));
+  return pacers.map((pacer) => pacer.figures());
 }
 
 class Pacer {
@@ -168,7 +166,7 @@ function stolen() {
   }
 }
 
-async function idle({ words }, server) {
+async function idle([{ subject: { words }, server }]) {
   const before = server.memory();
   const open = [];
   for (let n = 0; n < IDLE; n += 100) {
@@ -184,36 +182,27 @@ async function idle({ words }, server) {
 /** Ports of one address are not enough for many runs in a row. */
 const source = (n) => `127.0.0.${1 + (n % 8)}`;
 
-/** On a server that has just been started. */
-async function fresh(subject, measure) {
-  const server = await subject.start();
-  const figures = await measure(server);
-  await server.stop();
+/** Servers that have just been started, side by side. */
+async function fresh(subjects, measure) {
+  const runs = [];
+  for (const subject of subjects) runs.push({ subject, server: await subject.start() });
+  const figures = await measure(runs);
+  for (const { server } of runs) await server.stop();
   return figures;
 }
 
-const withPairs = (subject, measure) => async (server) => {
-  const all = await pairs(subject, server.port);
-  const figures = await measure(all, server);
-  all.forEach(({ a, b }) => (a.close(), b.close()));
+const withPairs = (measure) => async (runs) => {
+  for (const run of runs) run.all = await pairs(run.subject, run.server.port);
+  const figures = await measure(runs);
+  runs.flatMap(({ all }) => all).forEach(({ a, b }) => (a.close(), b.close()));
   return figures;
 };
 
-/** One round of latency: those that are compared run side by side, one of them idle while the other has its slice. */
+/** One round of latency: of those that are compared, one has its slice while the other one is idle. */
 async function round() {
-  for (const words of new Set(busy.map((subject) => subject.words))) {
-    const compared = busy.filter((subject) => subject.words === words);
-    const runs = [];
-    for (const subject of compared) {
-      const server = await subject.start();
-      runs.push({ server, all: await pairs(subject, server.port) });
-    }
-    const figures = await latency(runs);
+  for (const compared of groups) {
+    const figures = await fresh(compared, withPairs(latency));
     compared.forEach((subject, n) => rows.get(subject).rounds.push(figures[n]));
-    for (const { all, server } of runs) {
-      all.forEach(({ a, b }) => (a.close(), b.close()));
-      await server.stop();
-    }
   }
 }
 
@@ -228,11 +217,11 @@ async function paced(count) {
     console.log(`| ${subject.name} | ${keys.map((key) => median([...rounds], key).toFixed(3)).join(" | ")} | ${each("p50")} | ${each("p99")} |`);
   }
   // A machine of which others take their share has fast and slow minutes; the servers of a round share them.
-  const [first, ...others] = busy.map((subject) => rows.get(subject).rounds);
-  for (const [n, other] of others.entries()) {
-    const ratio = (key) => first.map((one, round) => ({ [key]: one[key] / other[round][key] }));
+  for (const [ours, theirs] of groups.filter(({ length }) => length === 2)) {
+    const other = rows.get(theirs).rounds;
+    const ratio = (key) => rows.get(ours).rounds.map((one, round) => ({ [key]: one[key] / other[round][key] }));
     const ratios = keys.map((key) => `${key} ${median(ratio(key), key).toFixed(2)}`).join(", ");
-    console.log(`\n${busy[0].name} / ${busy[n + 1].name}, the median of the ratios of each round: ${ratios}`);
+    console.log(`\n${ours.name} / ${theirs.name}, the median of the ratios of each round: ${ratios}`);
   }
   console.log("\nOf each second, in the same rounds: ms for which the generator stood still, ms that the hypervisor took; % of messages left out");
   for (const { name, rounds } of busy.map((subject) => ({ ...subject, ...rows.get(subject) }))) {
@@ -247,11 +236,13 @@ const median = (all, key) => all.map((one) => one[key]).sort((x, y) => x - y)[al
 const subjects = servers(process.argv[2]).filter(({ name }) => new RegExp(only).test(name));
 const rows = new Map(subjects.map((subject) => [subject, { rounds: [], most: [] }]));
 const busy = subjects.filter(({ isIdle }) => !isIdle);
+/** turnkey and what it is compared with, whose clients say the same. */
+const groups = [...new Set(busy.map(({ words }) => words))].map((words) => busy.filter((subject) => subject.words === words));
 if (process.argv.includes("--paced")) await paced(Number(process.argv[process.argv.indexOf("--paced") + 1]));
-for (const subject of subjects) Object.assign(rows.get(subject), await fresh(subject, (server) => idle(subject, server)));
+for (const subject of subjects) Object.assign(rows.get(subject), await fresh([subject], idle));
 // What else goes on for a moment on the machine meets all of them alike.
 for (let n = 0; n < ROUNDS; n++) {
-  for (const subject of busy) rows.get(subject).most.push(await fresh(subject, withPairs(subject, throughput)));
+  for (const subject of busy) rows.get(subject).most.push(await fresh([subject], withPairs(throughput)));
   await round();
 }
 console.log("| server | messages/s | p50 | p99 | CPU a message, at most load | CPU a message | memory of an idle connection |");

@@ -149,9 +149,9 @@ impl App {
         let mut hub_seed = [0; 32];
         rng.fill_bytes(&mut hub_seed);
         let start = Instant::now();
-        let salt = outside.journal.as_ref().map_or_else(|| rng.next_u64(), |journal| journal.salt);
-        let past = outside.past.clone();
-        let exchange = Exchange::open(settings.clone(), start, hub_seed, outside);
+        let Outside { journal, past, revoke } = outside;
+        let salt = journal.as_ref().map_or_else(|| rng.next_u64(), |journal| journal.salt);
+        let exchange = Exchange::open(settings.clone(), start, hub_seed, journal, revoke);
         Arc::new(Self {
             settings: RwLock::new(settings),
             exchange,

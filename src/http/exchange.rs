@@ -15,9 +15,9 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::access;
-use super::app::{Input, News, Outside, Revoke, unix};
+use super::app::{Input, News, Revoke, unix};
 use super::ice;
-use super::journal::{Effect, Held, Progress};
+use super::journal::{Effect, Held, Journal, Progress};
 use super::outgoing::{Command, Link};
 use super::settings::{Access, Settings};
 use crate::signal::{ConnId, Hub, Now, Output, OwnIds, RelayNews, Row, Stats, lease_name};
@@ -61,7 +61,8 @@ impl Exchange {
         settings: Arc<Settings>,
         start: Instant,
         seed: [u8; 32],
-        outside: Outside,
+        journal: Option<Journal>,
+        revoke: Option<Revoke>,
     ) -> Arc<Mutex<Self>> {
         let (bell, rung) = mpsc::channel(1);
         let mut exchange = Self {
@@ -72,12 +73,12 @@ impl Exchange {
             inputs: 0,
             effects: Vec::new(),
             held: Held::new(None),
-            revoke: outside.revoke,
+            revoke,
             asked: Vec::new(),
             bell,
             alarm: None,
         };
-        if let Some(mut journal) = outside.journal {
+        if let Some(mut journal) = journal {
             exchange.restore(std::mem::take(&mut journal.rows));
             exchange.held = Held::new(Some(journal));
         }

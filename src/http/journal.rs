@@ -102,8 +102,8 @@ impl Held {
     pub(super) fn has_room(&self) -> bool {
         let Some(journal) = &self.journal else { return true };
         let (free, most) = (journal.batches.capacity(), journal.batches.max_capacity());
-        let answers = journal.progress.borrow().is_well && !journal.batches.is_closed();
-        free > SPARE.min(most / 2) || !answers || self.lacks_since.is_some()
+        let answers = || journal.progress.borrow().is_well && !journal.batches.is_closed();
+        free > SPARE.min(most / 2) || self.lacks_since.is_some() || !answers()
     }
 
     /// Takes what one turn of the hub changed and what it leads to.

@@ -57,7 +57,7 @@ impl Member {
     /// Counts a candidate it has sent; whether the timeline still does.
     pub(crate) fn counts(&mut self, candidate: Candidate) -> bool {
         let count = &mut self.counted[candidate.index()];
-        let is_counted = u16::from(*count) < COUNTED;
+        let is_counted = *count < COUNTED;
         *count += u8::from(is_counted);
         is_counted
     }

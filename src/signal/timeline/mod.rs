@@ -44,7 +44,7 @@ const SESSIONS: usize = 16;
 
 /// Candidates of one kind and side that are counted. There are seldom more, and a client that sends them without end
 /// must not cost a row each time.
-pub(crate) const COUNTED: u16 = 8;
+pub(crate) const COUNTED: u8 = 8;
 
 /// One side of a call.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub(crate) struct Party {
     pub(crate) is_person: bool,
     sessions: Vec<SessionId>,
     /// Candidates it has offered, by [`Candidate::ALL`].
-    candidates: [u16; Candidate::ALL.len()],
+    candidates: [u8; Candidate::ALL.len()],
 }
 
 /// Who does something.

@@ -42,7 +42,7 @@ pub struct PartyView {
     /// Whether a token names this user.
     pub is_person: bool,
     /// Candidates it has offered, by type and protocol; of each, no more than eight are counted.
-    pub candidates: BTreeMap<&'static str, u16>,
+    pub candidates: BTreeMap<&'static str, u8>,
     /// What it said last about its connection.
     pub connection_state: Option<PeerState>,
 }
